@@ -1,0 +1,194 @@
+// swift-tools-version:6.2
+import PackageDescription
+
+/// `WEIR_PLANE=sidecar` leaves out everything that needs SwiftNIO, and `WEIR_PLANE=store` leaves
+/// out everything but the common modules and the control plane's storage: quick loops for work on
+/// one plane, because a first build of the control plane's dependencies takes minutes.
+let plane = Context.environment["WEIR_PLANE"] ?? "all"
+let buildsSidecar = plane == "all" || plane == "sidecar"
+let buildsStore = plane == "all" || plane == "store"
+let buildsAll = plane == "all"
+
+let swiftSettings: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableUpcomingFeature("InferIsolatedConformances"),
+    .treatAllWarnings(as: .error),
+]
+
+func module(
+    _ name: String, _ path: String, sources: [String]? = nil, dependencies: [Target.Dependency] = []
+) -> Target {
+    .target(
+        name: name, dependencies: dependencies, path: path, sources: sources,
+        swiftSettings: swiftSettings)
+}
+
+func tests(_ name: String, _ path: String, dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: path, swiftSettings: swiftSettings)
+}
+
+var products: [Product] = []
+var dependencies: [Package.Dependency] = []
+
+// Common: what both planes must agree on.
+var targets: [Target] = [
+    module("WeirCore", "Sources/Common/Core"),
+    module("WeirPolicy", "Sources/Common/Policy", dependencies: ["WeirCore"]),
+    module("WeirLedger", "Sources/Common/Ledger", dependencies: ["WeirCore"]),
+    module(
+        "WeirMeshProtocol", "Sources/Common/MeshProtocol",
+        dependencies: ["WeirCore", "WeirPolicy", "WeirLedger"]),
+
+    .target(name: "CLinux", path: "Sources/Common/System/CLinux"),
+    .systemLibrary(
+        name: "COpenSSL", path: "Sources/Common/System/COpenSSL", pkgConfig: "libcrypto",
+        providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(
+        name: "CNghttp2", path: "Sources/Common/System/CNghttp2", pkgConfig: "libnghttp2",
+        providers: [.apt(["libnghttp2-dev"])]),
+    .systemLibrary(
+        name: "CHiredis", path: "Sources/Common/System/CHiredis", pkgConfig: "hiredis",
+        providers: [.apt(["libhiredis-dev"])]),
+    .systemLibrary(
+        name: "CSQLite", path: "Sources/Common/System/CSQLite", pkgConfig: "sqlite3",
+        providers: [.apt(["libsqlite3-dev"])]),
+    module(
+        "WeirCrypto", "Sources/Common/System/Crypto",
+        dependencies: ["COpenSSL", "CLinux", "WeirCore"]),
+
+    tests("WeirCoreTests", "Tests/Common/Core", dependencies: ["WeirCore"]),
+    tests("WeirPolicyTests", "Tests/Common/Policy", dependencies: ["WeirPolicy", "WeirCore"]),
+    tests("WeirLedgerTests", "Tests/Common/Ledger", dependencies: ["WeirLedger", "WeirCore"]),
+    tests(
+        "WeirMeshProtocolTests", "Tests/Common/MeshProtocol",
+        dependencies: ["WeirMeshProtocol", "WeirCore", "WeirPolicy", "WeirLedger", "WeirCrypto"]),
+    tests("WeirCryptoTests", "Tests/Common/System", dependencies: ["WeirCrypto", "WeirCore"]),
+    tests("TidyTests", "Tests/Tidy", dependencies: []),
+]
+
+if buildsSidecar {
+    products.append(.executable(name: "weir-sidecar", targets: ["SidecarMain"]))
+    targets += [
+        // The hot path is one module, because calls across modules are inlined only conservatively.
+        module(
+            "SidecarCore", "Sources/Sidecar",
+            sources: [
+                "Engine", "HTTP1", "HTTP2", "Proxy", "Admission", "Metering", "Journal",
+                "Balancing", "Observability",
+            ],
+            dependencies: [
+                "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
+                "CNghttp2",
+            ]),
+        module(
+            "SidecarUplink", "Sources/Sidecar/Uplink",
+            dependencies: [
+                "SidecarCore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
+                "WeirCrypto",
+            ]),
+        module(
+            "SidecarGateway", "Sources/Sidecar/Gateway",
+            dependencies: [
+                "SidecarCore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
+                "WeirCrypto",
+            ]),
+        .executableTarget(
+            name: "SidecarMain",
+            dependencies: [
+                "SidecarCore", "SidecarUplink", "SidecarGateway", "WeirCore", "WeirPolicy",
+                "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
+            ],
+            path: "Sources/Sidecar/Main", swiftSettings: swiftSettings,
+            // The sidecar runs in images without a Swift runtime.
+            linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+        tests(
+            "SidecarTests", "Tests/Sidecar",
+            dependencies: [
+                "SidecarCore", "SidecarUplink", "SidecarGateway", "WeirCore", "WeirPolicy",
+                "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
+            ]),
+        tests(
+            "SimulationTests", "Tests/Simulation",
+            dependencies: ["WeirLedger", "WeirCore"]),
+    ]
+}
+
+if buildsStore {
+    targets += [
+        // What the control plane keeps and how: no SwiftNIO, so that it builds and tests quickly.
+        module(
+            "ControlPlaneStore", "Sources/ControlPlane",
+            sources: ["Redis", "Ledger", "Archive", "Policy", "Identity"],
+            dependencies: [
+                "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto",
+                "CHiredis", "CSQLite",
+            ]),
+        tests(
+            "ControlPlaneStoreTests", "Tests/ControlPlane/Store",
+            dependencies: [
+                "ControlPlaneStore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
+                "WeirCrypto",
+            ]),
+    ]
+}
+
+if buildsAll {
+    dependencies += [
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.30.0"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.8.0"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
+    ]
+    products += [
+        .executable(name: "weir-control-plane", targets: ["ControlPlaneMain"]),
+        .executable(name: "weir", targets: ["WeirCLI"]),
+        .executable(name: "weir-sample-agents", targets: ["SampleAgents"]),
+    ]
+    let hummingbird: [Target.Dependency] = [
+        .product(name: "Hummingbird", package: "hummingbird"),
+        .product(name: "HummingbirdHTTP2", package: "hummingbird"),
+        .product(name: "Logging", package: "swift-log"),
+        .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+    ]
+    let common: [Target.Dependency] = [
+        "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto",
+    ]
+    let arguments: Target.Dependency = .product(
+        name: "ArgumentParser", package: "swift-argument-parser")
+    let httpClient: Target.Dependency = .product(
+        name: "AsyncHTTPClient", package: "async-http-client")
+    let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+    targets += [
+        module(
+            "ControlPlaneServer", "Sources/ControlPlane", sources: ["API", "Push"],
+            dependencies: ["ControlPlaneStore", yams] + common + hummingbird),
+        .executableTarget(
+            name: "ControlPlaneMain",
+            dependencies: ["ControlPlaneServer", "ControlPlaneStore", arguments]
+                + common + hummingbird,
+            path: "Sources/ControlPlane/Main", swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "WeirCLI", dependencies: [arguments, httpClient, yams] + common,
+            path: "Sources/ControlPlane/CLI", swiftSettings: swiftSettings),
+        .executableTarget(
+            name: "SampleAgents", dependencies: [arguments] + hummingbird,
+            path: "Tests/SampleAgents", swiftSettings: swiftSettings),
+        tests(
+            "ControlPlaneServerTests", "Tests/ControlPlane/Server",
+            dependencies: ["ControlPlaneServer", "ControlPlaneStore"] + common + hummingbird),
+        tests(
+            "IntegrationTests", "Tests/Integration",
+            dependencies: [
+                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto", "SidecarMain",
+                "ControlPlaneMain", "WeirCLI", "SampleAgents",
+            ]),
+    ]
+}
+
+let package = Package(
+    name: "weir", products: products, dependencies: dependencies, targets: targets,
+    swiftLanguageModes: [.v6])

@@ -1,0 +1,106 @@
+extension JSONValue {
+    /// The compact text of the document.
+    package var bytes: [UInt8] {
+        var output: [UInt8] = []
+        write(to: &output)
+        return output
+    }
+
+    package var text: String { String(decoding: bytes, as: UTF8.self) }
+
+    /// One spelling for equal documents: keys sorted by their bytes. What hashes are taken of.
+    package var canonicalBytes: [UInt8] {
+        var output: [UInt8] = []
+        write(to: &output, sortsKeys: true)
+        return output
+    }
+
+    /// Indented by two spaces, for people.
+    package var prettyText: String {
+        var output: [UInt8] = []
+        write(to: &output, indent: 0)
+        return String(decoding: output, as: UTF8.self)
+    }
+
+    package func write(to output: inout [UInt8], sortsKeys: Bool = false) {
+        switch self {
+        case .null: output.append(contentsOf: "null".utf8)
+        case .bool(let bool): output.append(contentsOf: (bool ? "true" : "false").utf8)
+        case .number(let number): output.append(contentsOf: number.literal.utf8)
+        case .string(let string): JSON.writeString(string, to: &output)
+        case .array(let array):
+            output.append(UInt8(ascii: "["))
+            for (position, element) in array.enumerated() {
+                if position > 0 { output.append(UInt8(ascii: ",")) }
+                element.write(to: &output, sortsKeys: sortsKeys)
+            }
+            output.append(UInt8(ascii: "]"))
+        case .object(let object):
+            output.append(UInt8(ascii: "{"))
+            let members =
+                sortsKeys
+                ? object.members.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+                : object.members
+            for (position, member) in members.enumerated() {
+                if position > 0 { output.append(UInt8(ascii: ",")) }
+                JSON.writeString(member.key, to: &output)
+                output.append(UInt8(ascii: ":"))
+                member.value.write(to: &output, sortsKeys: sortsKeys)
+            }
+            output.append(UInt8(ascii: "}"))
+        }
+    }
+
+    private func write(to output: inout [UInt8], indent: Int) {
+        func newLine(_ level: Int) {
+            output.append(UInt8(ascii: "\n"))
+            output.append(contentsOf: repeatElement(UInt8(ascii: " "), count: level * 2))
+        }
+        switch self {
+        case .array(let array) where !array.isEmpty:
+            output.append(UInt8(ascii: "["))
+            for (position, element) in array.enumerated() {
+                if position > 0 { output.append(UInt8(ascii: ",")) }
+                newLine(indent + 1)
+                element.write(to: &output, indent: indent + 1)
+            }
+            newLine(indent)
+            output.append(UInt8(ascii: "]"))
+        case .object(let object) where !object.isEmpty:
+            output.append(UInt8(ascii: "{"))
+            for (position, member) in object.members.enumerated() {
+                if position > 0 { output.append(UInt8(ascii: ",")) }
+                newLine(indent + 1)
+                JSON.writeString(member.key, to: &output)
+                output.append(contentsOf: ": ".utf8)
+                member.value.write(to: &output, indent: indent + 1)
+            }
+            newLine(indent)
+            output.append(UInt8(ascii: "}"))
+        case .null, .bool, .number, .string, .array, .object: write(to: &output)
+        }
+    }
+}
+
+extension JSON {
+    package static func writeString(_ string: String, to output: inout [UInt8]) {
+        let digits = Array("0123456789abcdef".utf8)
+        output.append(UInt8(ascii: "\""))
+        for byte in string.utf8 {
+            switch byte {
+            case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+                output.append(UInt8(ascii: "\\"))
+                output.append(byte)
+            case 0x0A: output.append(contentsOf: "\\n".utf8)
+            case 0x0D: output.append(contentsOf: "\\r".utf8)
+            case 0x09: output.append(contentsOf: "\\t".utf8)
+            case 0..<0x20, 0x7F:
+                output.append(contentsOf: "\\u00".utf8)
+                output.append(digits[Int(byte >> 4)])
+                output.append(digits[Int(byte & 15)])
+            default: output.append(byte)
+            }
+        }
+        output.append(UInt8(ascii: "\""))
+    }
+}

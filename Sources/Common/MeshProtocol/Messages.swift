@@ -1,0 +1,521 @@
+import WeirCore
+import WeirLedger
+import WeirPolicy
+
+// What a sidecar and the control plane say to each other: JSON over one HTTP/2 connection, amounts
+// as decimal strings, deadlines as remaining milliseconds. `MeshPath` names where each goes. Every
+// request but `join` carries `authorization: Bearer <session>`, and the session names the
+// incarnation, so no message repeats it.
+
+package enum MeshPath {
+    package static let join = "/mesh/v1/join"
+    package static let policy = "/mesh/v1/policy"
+    package static let ack = "/mesh/v1/ack"
+    package static let leases = "/mesh/v1/leases"
+    package static let report = "/mesh/v1/report"
+    package static let records = "/mesh/v1/records"
+    package static let subject = "/mesh/v1/subject"
+    package static let idempotency = "/mesh/v1/idempotency"
+}
+
+package enum MeshLimits {
+    /// One version of the protocol so far; a join names what it speaks.
+    package static let protocolVersion = 1
+    package static let leasesPerMessageMax = 1_024
+    package static let finalsPerMessageMax = 1_024
+    package static let messageBytesMax = 4 << 20
+    package static let recordsPerBlockMax = 256
+    package static let blocksPerMessageMax = 16
+    /// A watch without a line for this long is dead.
+    package static let bookmarkMilliseconds: Int64 = 1_000
+}
+
+package enum Role: String, Sendable, Codable { case agent, gateway }
+
+// MARK: - Join
+
+package struct JoinRequest: Hashable, Sendable, Codable {
+    /// Proof that this process continues the journal of an earlier incarnation: an HMAC-SHA256 of
+    /// the text "predecessor INCARNATION" under the journal secret of that incarnation's join.
+    package struct Predecessor: Hashable, Sendable, Codable {
+        package var incarnation: Incarnation
+        package var proof: String
+        package init(incarnation: Incarnation, proof: String) {
+            self.incarnation = incarnation
+            self.proof = proof
+        }
+    }
+
+    package var protocolVersions: [Int]
+    /// The join token.
+    package var credential: String
+    package var role: Role
+    /// Absent for a gateway.
+    package var agent: String?
+    /// Where others reach this sidecar's inbound listener, "host:port".
+    package var endpoint: String?
+    /// A name for people: the pod's or the host's.
+    package var instance: String
+    package var predecessor: Predecessor?
+
+    package init(
+        credential: String, role: Role, agent: String?, endpoint: String?, instance: String,
+        predecessor: Predecessor?
+    ) {
+        protocolVersions = [MeshLimits.protocolVersion]
+        self.credential = credential
+        self.role = role
+        self.agent = agent
+        self.endpoint = endpoint
+        self.instance = instance
+        self.predecessor = predecessor
+    }
+}
+
+/// The key that MACs delegations to one sidecar and settlements back from it; 32 random bytes in
+/// base64url. Gateways get it with the sidecar's endpoint; agents and other sidecars never do.
+package struct HopKey: Hashable, Sendable, Codable {
+    package var id: UInt32
+    package var secret: String
+    package init(id: UInt32, secret: String) {
+        self.id = id
+        self.secret = secret
+    }
+}
+
+package struct JoinResponse: Hashable, Sendable, Codable {
+    package var protocolVersion: Int
+    package var incarnation: Incarnation
+    package var session: String
+    /// Goes into the journal's header; proves succession at the next join. Base64url.
+    package var journalSecret: String
+    package var hopKey: HopKey?
+    package var epoch: Int64
+    /// The predecessor whose leases this incarnation may now report and release.
+    package var adopted: Incarnation?
+    /// Mesh addresses of all control-plane replicas.
+    package var replicas: [String]
+
+    package init(
+        incarnation: Incarnation, session: String, journalSecret: String, hopKey: HopKey?,
+        epoch: Int64, adopted: Incarnation?, replicas: [String]
+    ) {
+        protocolVersion = MeshLimits.protocolVersion
+        self.incarnation = incarnation
+        self.session = session
+        self.journalSecret = journalSecret
+        self.hopKey = hopKey
+        self.epoch = epoch
+        self.adopted = adopted
+        self.replicas = replicas
+    }
+}
+
+// MARK: - Policy
+
+/// What one sidecar needs of the policy, closed: documents with everything that they refer to, and
+/// for gateways where the agents' sidecars are.
+package struct Projection: Hashable, Sendable, Codable {
+    package struct Endpoint: Hashable, Sendable, Codable {
+        package var agent: String
+        package var incarnation: Incarnation
+        package var address: String
+        package var hopKey: HopKey
+        package init(agent: String, incarnation: Incarnation, address: String, hopKey: HopKey) {
+            self.agent = agent
+            self.incarnation = incarnation
+            self.address = address
+            self.hopKey = hopKey
+        }
+    }
+
+    /// Of the policy bundle.
+    package var version: PolicyVersion
+    package var documents: [JSONValue]
+    package var endpoints: [Endpoint]
+
+    package init(version: PolicyVersion, documents: [JSONValue], endpoints: [Endpoint]) {
+        self.version = version
+        self.documents = documents
+        self.endpoints = endpoints
+    }
+}
+
+/// A line of `GET /mesh/v1/policy?watch`, newline-delimited JSON.
+package enum PolicyEvent: Hashable, Sendable {
+    /// The hash is of the projection's canonical bytes: the same version with another hash at one
+    /// sidecar means that its endpoints changed.
+    case projection(hash: String, Projection)
+    /// A heartbeat with the current version.
+    case bookmark(PolicyVersion)
+    /// Leases to give back as far as they are idle.
+    case recall([LeaseID])
+}
+
+extension PolicyEvent: Codable {
+    private enum Keys: String, CodingKey { case type, hash, projection, version, leases }
+    private enum Kind: String, Codable { case projection, bookmark, recall }
+
+    package init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Keys.self)
+        switch try container.decode(Kind.self, forKey: .type) {
+        case .projection:
+            self = .projection(
+                hash: try container.decode(String.self, forKey: .hash),
+                try container.decode(Projection.self, forKey: .projection))
+        case .bookmark:
+            self = .bookmark(try container.decode(PolicyVersion.self, forKey: .version))
+        case .recall: self = .recall(try container.decode([LeaseID].self, forKey: .leases))
+        }
+    }
+
+    package func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Keys.self)
+        switch self {
+        case .projection(let hash, let projection):
+            try container.encode(Kind.projection, forKey: .type)
+            try container.encode(hash, forKey: .hash)
+            try container.encode(projection, forKey: .projection)
+        case .bookmark(let version):
+            try container.encode(Kind.bookmark, forKey: .type)
+            try container.encode(version, forKey: .version)
+        case .recall(let leases):
+            try container.encode(Kind.recall, forKey: .type)
+            try container.encode(leases, forKey: .leases)
+        }
+    }
+}
+
+package struct PolicyAck: Hashable, Sendable, Codable {
+    package var version: PolicyVersion
+    package var projectionHash: String
+    package var applied: Bool
+    package var problems: [Problem]
+
+    package init(
+        version: PolicyVersion, projectionHash: String, applied: Bool, problems: [Problem]
+    ) {
+        self.version = version
+        self.projectionHash = projectionHash
+        self.applied = applied
+        self.problems = problems
+    }
+}
+
+// MARK: - Leases
+
+package struct LeaseAcquire: Hashable, Sendable, Codable {
+    package var lease: LeaseID
+    package var account: AccountKey
+    /// The least that is of use, and what is wished for.
+    package var need: NanoUSD
+    package var want: NanoUSD
+    /// All leases of this incarnation on this account below this number are closed.
+    package var closedBelow: Int64
+    /// The policy version by which the limit is known.
+    package var policyNumber: Int64
+
+    package init(
+        lease: LeaseID, account: AccountKey, need: NanoUSD, want: NanoUSD, closedBelow: Int64,
+        policyNumber: Int64
+    ) {
+        self.lease = lease
+        self.account = account
+        self.need = need
+        self.want = want
+        self.closedBelow = closedBelow
+        self.policyNumber = policyNumber
+    }
+}
+
+/// The two counters of a lease, which only grow.
+package struct LeaseCounters: Hashable, Sendable, Codable {
+    package var lease: LeaseID
+    package var account: AccountKey
+    package var consumed: NanoUSD
+    package var released: NanoUSD
+
+    package init(lease: LeaseID, account: AccountKey, consumed: NanoUSD, released: NanoUSD) {
+        self.lease = lease
+        self.account = account
+        self.consumed = consumed
+        self.released = released
+    }
+}
+
+package struct LeasesRequest: Hashable, Sendable, Codable {
+    package var acquire: [LeaseAcquire]
+    package var release: [LeaseCounters]
+
+    package init(acquire: [LeaseAcquire], release: [LeaseCounters]) {
+        self.acquire = acquire
+        self.release = release
+    }
+}
+
+/// An account as the store sees it. `consumedByOthers` is what holders other than the asking one
+/// have spent, so that the holder can tell what is left to the n$: limit − consumedByOthers − own.
+package struct AccountState: Hashable, Sendable, Codable {
+    package var account: AccountKey
+    package var limit: NanoUSD
+    package var consumed: NanoUSD
+    package var consumedByOthers: NanoUSD
+    /// Σ (granted − consumed − released) of all holders: set aside and not spent.
+    package var held: NanoUSD
+    package var resetsAtMilliseconds: Int64?
+
+    package init(
+        account: AccountKey, limit: NanoUSD, consumed: NanoUSD, consumedByOthers: NanoUSD,
+        held: NanoUSD, resetsAtMilliseconds: Int64?
+    ) {
+        self.account = account
+        self.limit = limit
+        self.consumed = consumed
+        self.consumedByOthers = consumedByOthers
+        self.held = held
+        self.resetsAtMilliseconds = resetsAtMilliseconds
+    }
+}
+
+package struct LeaseGrant: Hashable, Sendable, Codable {
+    package enum Status: String, Sendable, Codable {
+        case granted
+        /// The limit is spent: Σ consumed + need > limit.
+        case exhausted
+        /// What is left is set aside by somebody, or by this holder up to its `maxLease`.
+        case contended
+        /// Below the closed watermark.
+        case gone
+        case stalePolicy = "stale_policy"
+        case wrongPeriod = "wrong_period"
+        case unknownAccount = "unknown_account"
+        /// The store cannot keep its promises now (persistence, epoch): no grants.
+        case unavailable
+    }
+
+    package var lease: LeaseID
+    package var status: Status
+    package var granted: NanoUSD
+    /// From when the answer was made; the holder counts from before it asked.
+    package var expiresInMilliseconds: Int64
+    package var state: AccountState?
+
+    package init(
+        lease: LeaseID, status: Status, granted: NanoUSD, expiresInMilliseconds: Int64,
+        state: AccountState?
+    ) {
+        self.lease = lease
+        self.status = status
+        self.granted = granted
+        self.expiresInMilliseconds = expiresInMilliseconds
+        self.state = state
+    }
+}
+
+package struct LeasesResponse: Hashable, Sendable, Codable {
+    /// One for each acquire, in its order.
+    package var grants: [LeaseGrant]
+    package init(grants: [LeaseGrant]) { self.grants = grants }
+}
+
+// MARK: - Report
+
+/// What a delegation really cost, once it is known for good.
+package struct ChildFinal: Hashable, Sendable, Codable {
+    package var key: ChildKey
+    package var consumed: NanoUSD
+    package init(key: ChildKey, consumed: NanoUSD) {
+        self.key = key
+        self.consumed = consumed
+    }
+}
+
+package struct SidecarHealth: Hashable, Sendable, Codable {
+    package enum State: String, Sendable, Codable { case serving, degraded, draining }
+    package var state: State
+    package var reasons: [String]
+    package var requestsInFlight: Int
+    package var journalBytes: Int64
+
+    package init(state: State, reasons: [String], requestsInFlight: Int, journalBytes: Int64) {
+        self.state = state
+        self.reasons = reasons
+        self.requestsInFlight = requestsInFlight
+        self.journalBytes = journalBytes
+    }
+}
+
+package struct Report: Hashable, Sendable, Codable {
+    package var highestLease: Int64
+    /// All open leases, those of an adopted predecessor included.
+    package var leases: [LeaseCounters]
+    /// Of delegations that others gave to this sidecar. A success answer means they are kept.
+    package var childFinals: [ChildFinal]
+    /// Finals that this holder has in its journal; the answer stops repeating them.
+    package var acknowledgedFinals: [ChildKey]
+    package var health: SidecarHealth
+
+    package init(
+        highestLease: Int64, leases: [LeaseCounters], childFinals: [ChildFinal],
+        acknowledgedFinals: [ChildKey], health: SidecarHealth
+    ) {
+        self.highestLease = highestLease
+        self.leases = leases
+        self.childFinals = childFinals
+        self.acknowledgedFinals = acknowledgedFinals
+        self.health = health
+    }
+}
+
+package struct ReportResponse: Hashable, Sendable, Codable {
+    package var finals: [ChildFinal]
+    package var recalls: [LeaseID]
+    /// Leases that the store has open for this holder and the report does not list.
+    package var unknown: [LeaseCounters]
+    package var states: [AccountState]
+
+    package init(
+        finals: [ChildFinal], recalls: [LeaseID], unknown: [LeaseCounters], states: [AccountState]
+    ) {
+        self.finals = finals
+        self.recalls = recalls
+        self.unknown = unknown
+        self.states = states
+    }
+}
+
+// MARK: - Records
+
+package struct RecordsResponse: Hashable, Sendable, Codable {
+    /// Every record of this incarnation up to this sequence is stored for good.
+    package var storedThrough: UInt64
+    package init(storedThrough: UInt64) { self.storedThrough = storedThrough }
+}
+
+// MARK: - Subjects
+
+package struct SubjectRequest: Hashable, Sendable, Codable {
+    /// Claims of a token that the gateway has verified.
+    package struct Claims: Hashable, Sendable, Codable {
+        package var subject: String
+        package var tier: String?
+        package var tenant: String?
+        package var roles: [String]
+        package init(subject: String, tier: String?, tenant: String?, roles: [String]) {
+            self.subject = subject
+            self.tier = tier
+            self.tenant = tenant
+            self.roles = roles
+        }
+    }
+
+    package var claims: Claims?
+    /// SHA-256 of an API key, in hexadecimal.
+    package var apiKeyHash: String?
+
+    package init(claims: Claims?, apiKeyHash: String?) {
+        self.claims = claims
+        self.apiKeyHash = apiKeyHash
+    }
+}
+
+/// Who a caller is to the ledger. The tier is the control plane's binding, not the token's claim.
+package struct SubjectBinding: Hashable, Sendable, Codable {
+    package struct Account: Hashable, Sendable, Codable {
+        package var unit: AccountKey.Unit
+        package var scope: AccountKey.Scope
+        package var period: Period.Kind
+        package var id: String
+        package var limit: NanoUSD
+        package init(
+            unit: AccountKey.Unit, scope: AccountKey.Scope, period: Period.Kind, id: String,
+            limit: NanoUSD
+        ) {
+            self.unit = unit
+            self.scope = scope
+            self.period = period
+            self.id = id
+            self.limit = limit
+        }
+
+        package func key(at time: UnixTime) -> AccountKey {
+            AccountKey(unit: unit, scope: scope, period: Period(period, at: time), id: id)
+        }
+    }
+
+    package var user: String
+    package var tenant: String?
+    package var tier: String
+    package var roles: [String]
+    /// Every account that a request of this subject is charged to, each of them.
+    package var accounts: [Account]
+    package var preferences: JSONValue?
+    package var timeToLiveMilliseconds: Int64
+
+    package init(
+        user: String, tenant: String?, tier: String, roles: [String], accounts: [Account],
+        preferences: JSONValue?, timeToLiveMilliseconds: Int64
+    ) {
+        self.user = user
+        self.tenant = tenant
+        self.tier = tier
+        self.roles = roles
+        self.accounts = accounts
+        self.preferences = preferences
+        self.timeToLiveMilliseconds = timeToLiveMilliseconds
+    }
+}
+
+// MARK: - Idempotency
+
+package struct IdempotencyRequest: Hashable, Sendable, Codable {
+    package var user: String
+    package var key: String
+    /// SHA-256 of the body, in hexadecimal.
+    package var bodyHash: String
+    /// Absent to claim, present to complete.
+    package var answer: StoredAnswer?
+
+    package init(user: String, key: String, bodyHash: String, answer: StoredAnswer?) {
+        self.user = user
+        self.key = key
+        self.bodyHash = bodyHash
+        self.answer = answer
+    }
+}
+
+package struct StoredAnswer: Hashable, Sendable, Codable {
+    package var status: Int
+    package var contentType: String
+    package var body: String
+
+    package init(status: Int, contentType: String, body: String) {
+        self.status = status
+        self.contentType = contentType
+        self.body = body
+    }
+}
+
+package struct IdempotencyResponse: Hashable, Sendable, Codable {
+    package enum State: String, Sendable, Codable {
+        case new, stored, mismatch
+        case inFlight = "in_flight"
+    }
+    package var state: State
+    package var answer: StoredAnswer?
+
+    package init(state: State, answer: StoredAnswer?) {
+        self.state = state
+        self.answer = answer
+    }
+}
+
+/// The body of every refusal on the mesh listener.
+package struct MeshRefusal: Error, Hashable, Sendable, Codable {
+    package var reason: String
+    package var detail: String
+    package init(reason: String, detail: String) {
+        self.reason = reason
+        self.detail = detail
+    }
+}

@@ -1,0 +1,113 @@
+import WeirCore
+
+/// Everything that the mesh knows of one agent (kind `Agent`). Durations are milliseconds.
+package struct AgentPolicy: Hashable, Sendable {
+    package enum WireProtocol: String, Sendable, CaseIterable {
+        case json, openai, huggingface, passthrough
+    }
+
+    package struct Model: Hashable, Sendable {
+        package var id: String
+        package var aliases: [String]
+        package init(id: String, aliases: [String]) {
+            self.id = id
+            self.aliases = aliases
+        }
+    }
+
+    package struct Timeouts: Hashable, Sendable {
+        package var connectMilliseconds: Int64 = 1_000
+        /// From the end of the request to the response's head.
+        package var firstByteMilliseconds: Int64 = 30_000
+        /// Longest silence in mid-response.
+        package var idleMilliseconds: Int64 = 30_000
+        package var totalMilliseconds: Int64 = 30_000
+        package init() {}
+    }
+
+    package struct RateLimit: Hashable, Sendable {
+        package enum Scope: String, Sendable, CaseIterable { case instance, mesh }
+        package var scope: Scope = .instance
+        package var requestsPerSecond: Double
+        package var burst: Int64
+        package init(requestsPerSecond: Double, burst: Int64) {
+            self.requestsPerSecond = requestsPerSecond
+            self.burst = burst
+        }
+    }
+
+    package struct Concurrency: Hashable, Sendable {
+        package var requestsMax: Int
+        package var queueMax: Int = 0
+        package var queueMilliseconds: Int64 = 1_000
+        package init(requestsMax: Int) { self.requestsMax = requestsMax }
+    }
+
+    package struct Breaker: Hashable, Sendable {
+        package var consecutiveFailures: Int = 5
+        package var openMilliseconds: Int64 = 5_000
+        package var openMillisecondsMax: Int64 = 60_000
+        package init() {}
+    }
+
+    package struct HealthCheck: Hashable, Sendable {
+        package var path: String
+        package var intervalMilliseconds: Int64 = 5_000
+        package var unhealthyAfter: Int = 3
+        package var healthyAfter: Int = 1
+        package init(path: String) { self.path = path }
+    }
+
+    /// What to send an agent for a step of an analysis. `{{name}}` stands for an input.
+    package struct Prompt: Hashable, Sendable {
+        package var system: String?
+        package var user: String
+        package init(system: String?, user: String) {
+            self.system = system
+            self.user = user
+        }
+    }
+
+    package enum WhenUsageIsMissing: String, Sendable, CaseIterable { case ceiling, estimated }
+    package enum WhenCallerLeaves: String, Sendable, CaseIterable { case drain, cancel }
+
+    package var name: String
+    package var wireProtocol: WireProtocol
+    /// The path that an analysis calls.
+    package var path: String
+    /// The first one is the default.
+    package var models: [Model]
+    package var timeouts = Timeouts()
+    package var rateLimit: RateLimit?
+    package var concurrency: Concurrency?
+    package var breaker = Breaker()
+    package var healthCheck: HealthCheck?
+    /// Agents to try instead, in this order.
+    package var fallbacks: [String] = []
+    package var prompt: Prompt?
+    /// The output ceiling where a request states none.
+    package var outputTokensMax: Int64 = 512
+    package var requestBodyBytesMax: Int = 1 << 20
+    package var whenUsageIsMissing: WhenUsageIsMissing = .ceiling
+    package var whenCallerLeaves: WhenCallerLeaves = .drain
+    /// What a request costs at most whose cost cannot be bounded; `nil` refuses it.
+    package var unmeteredCeiling: NanoUSD?
+    /// The name of the credential that its sidecar adds upstream.
+    package var credential: String?
+    /// Decide and record, refuse nothing.
+    package var observe = false
+
+    package init(name: String, wireProtocol: WireProtocol, path: String, models: [Model]) {
+        self.name = name
+        self.wireProtocol = wireProtocol
+        self.path = path
+        self.models = models
+    }
+
+    package var defaultModel: String { models.first?.id ?? name }
+
+    /// The model's id for an id or alias; `nil` when this agent has no such model.
+    package func model(named name: String) -> String? {
+        models.first { $0.id == name || $0.aliases.contains(name) }?.id
+    }
+}

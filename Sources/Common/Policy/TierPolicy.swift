@@ -1,0 +1,62 @@
+import WeirCore
+
+/// What users of one tier may do and spend (kind `Tier`).
+package struct TierPolicy: Hashable, Sendable {
+    package enum WhenControlPlaneIsLost: Hashable, Sendable {
+        /// Go on inside the leases in hand, then refuse.
+        case insideLeases
+        /// Spend at most this, leased in advance, after the leases are used up.
+        case allowUpTo(NanoUSD)
+        case refuse
+    }
+
+    package var name: String
+    package var monthlyBudget: NanoUSD
+    /// `nil`: unlimited.
+    package var dailyRequests: Int64?
+    package var rateLimit: AgentPolicy.RateLimit?
+    /// Requests of one user at once; `nil`: only the agents' own limits.
+    package var concurrentRequestsMax: Int?
+    package var agents: [String]
+    /// Higher goes first in every queue.
+    package var priority: Int = 0
+    /// Shares of the budget, in percent: from the first prefer the cheaper agent, from the second
+    /// allow only that.
+    package var downgradePreferPercent: Int = 80
+    package var downgradeRequirePercent: Int = 95
+    package var whenControlPlaneIsLost = WhenControlPlaneIsLost.insideLeases
+    /// What one holder may have of one account and not have spent; `nil`: min(limit ÷ 20, $1).
+    package var maxLease: NanoUSD?
+    package var outputTokensMax: Int64?
+    package var observe = false
+
+    package init(name: String, monthlyBudget: NanoUSD, agents: [String]) {
+        self.name = name
+        self.monthlyBudget = monthlyBudget
+        self.agents = agents
+    }
+
+    package static let defaultMaxLeaseCeiling = NanoUSD(NanoUSD.nanoPerUSD)
+
+    /// The cap on granted − consumed − released of one holder and account (LEDGER rule 3).
+    package func maxLease(limit: NanoUSD) -> NanoUSD {
+        maxLease ?? min(NanoUSD(limit.rawValue / 20), Self.defaultMaxLeaseCeiling)
+    }
+}
+
+/// An account beyond a tier's default (kind `Budget`): a tenant, or a tier as a whole.
+package struct BudgetPolicy: Hashable, Sendable {
+    package enum Scope: String, Sendable, CaseIterable { case tenant, tier, mesh }
+
+    package var name: String
+    package var scope: Scope
+    package var id: String
+    package var monthlyLimit: NanoUSD
+
+    package init(name: String, scope: Scope, id: String, monthlyLimit: NanoUSD) {
+        self.name = name
+        self.scope = scope
+        self.id = id
+        self.monthlyLimit = monthlyLimit
+    }
+}

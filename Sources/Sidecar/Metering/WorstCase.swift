@@ -11,6 +11,8 @@ package struct AttemptBound: Hashable, Sendable {
     package var price: ModelPrice
     package var inputTokensMax: Int64
     package var outputTokensMax: Int64
+    /// What a price by the second counts at most: the agent's timeout.
+    package var nanosecondsMax: UInt64
     /// Sent upstream instead of the caller's, where the bound had to be written into it.
     package var body: [UInt8]?
     /// The caller asked for a stream of events.
@@ -102,7 +104,7 @@ package struct WorstCase: Sendable {
                 inputTokensMax: inputTokensMax, outputTokensMax: outputTokensMax,
                 nanosecondsMax: nanosecondsMax),
             model: model, price: price, inputTokensMax: inputTokensMax,
-            outputTokensMax: outputTokensMax)
+            outputTokensMax: outputTokensMax, nanosecondsMax: nanosecondsMax)
     }
 
     /// The policy's ceiling for what nothing else bounds, or the refusal.
@@ -116,7 +118,8 @@ package struct WorstCase: Sendable {
         }
         var bound = AttemptBound(
             worstCase: amount, model: model, price: prices[model] ?? ModelPrice(model: model),
-            inputTokensMax: Int64(UInt32.max), outputTokensMax: Int64(UInt32.max))
+            inputTokensMax: Int64(UInt32.max), outputTokensMax: Int64(UInt32.max),
+            nanosecondsMax: nanosecondsMax)
         bound.isPolicyCeiling = true
         return bound
     }

@@ -97,7 +97,7 @@ extension LedgerStore {
     ) -> (keys: [String], arguments: [String]) {
         var arguments: [Int64] = [
             group.incarnation.rawValue, holder.rawValue,
-            group.incarnation == holder ? highest : -1, StoreLimits.amountMax,
+            group.incarnation == holder ? highest : -1, LedgerLimits.amountMax,
         ]
         for entry in counters {
             arguments += [entry.lease.number, entry.consumed.rawValue, entry.released.rawValue]

@@ -140,15 +140,15 @@ package final class LedgerStore: Sendable {
     private func acquireCall(
         _ request: LeaseAcquire, policyNumber: Int64
     ) -> (keys: [String], arguments: [String]) {
-        let need = min(max(1, request.need.rawValue), StoreLimits.amountMax)
-        let want = min(max(need, request.want.rawValue), StoreLimits.amountMax)
+        let need = min(max(1, request.need.rawValue), LedgerLimits.amountMax)
+        let want = min(max(need, request.want.rawValue), LedgerLimits.amountMax)
         let period = request.account.period
         let isEndless = period.end == nil
         let arguments: [Int64] = [
             request.lease.incarnation.rawValue, request.lease.number, need, want,
             max(0, request.closedBelow), max(request.policyNumber, policyNumber),
             UnixTime(period.start).milliseconds, period.end?.milliseconds ?? 0,
-            StoreLimits.leaseMilliseconds, StoreLimits.nextPeriodMilliseconds,
+            LedgerLimits.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
             Int64(StoreLimits.leasesPerHolderMax),
             isEndless
                 ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
@@ -193,7 +193,7 @@ package final class LedgerStore: Sendable {
     package func setLimit(
         _ account: SubjectBinding.Account, maxLease: NanoUSD, policyNumber: Int64
     ) async throws {
-        let limit = min(max(0, account.limit.rawValue), StoreLimits.amountMax)
+        let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
         _ = try await redis.run(
             LedgerScripts.setLimit,
             keys: [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],

@@ -57,6 +57,9 @@ enum Lexicon {
         "loss", "losses", "deficit", "defaults", "churn",
     ]
     static let losses: Set<String> = ["loss", "losses", "deficit"]
+    /// What is good where it stands, but says nothing by itself when something is said of its way:
+    /// "profits plunged".
+    static let gains: Set<String> = ["profit", "profits", "growth", "momentum", "dividend"]
 
     static let negations: Set<String> = [
         "not", "no", "never", "without", "hardly", "barely", "neither", "nor", "cannot", "isn't",

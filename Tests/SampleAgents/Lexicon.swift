@@ -47,7 +47,10 @@ enum Lexicon {
     static let directions: [String: Double] = merged([
         (1.5, "surge surged surges soar soared soars jump jumped jumps skyrocketed"),
         (1.0, "rise rises rose rising increase increased increases climb climbed up higher grew"),
-        (-1.0, "fall falls fell falling decrease decreased decreases drop drops dropped down lower"),
+        (
+            -1.0,
+            "fall falls fell falling decrease decreased decreases drop drops dropped down lower"
+        ),
         (-1.5, "plunge plunged plunges sank sink slid shrank"),
     ])
 
@@ -75,7 +78,9 @@ enum Lexicon {
     private static func merged(_ groups: [(Double, String)]) -> [String: Double] {
         var result: [String: Double] = [:]
         for (weight, words) in groups {
-            for word in words.split(whereSeparator: \.isWhitespace) { result[String(word)] = weight }
+            for word in words.split(whereSeparator: \.isWhitespace) {
+                result[String(word)] = weight
+            }
         }
         return result
     }

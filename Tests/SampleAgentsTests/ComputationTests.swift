@@ -122,7 +122,8 @@ struct ComputationTests {
         let news = Prose(prompt: "Explain: Apple surged 5%", style: .brief).text
         #expect(news.contains("Apple") && news.contains("5%") && news.contains("positive"))
         let strategy = Prose(
-            prompt: "Options strategy for TSLA, outlook bearish, risk tolerance high", style: .thorough
+            prompt: "Options strategy for TSLA, outlook bearish, risk tolerance high",
+            style: .thorough
         ).text
         #expect(strategy.contains("bear put spread") && strategy.contains("TSLA"))
         #expect(news == Prose(prompt: "Explain: Apple surged 5%", style: .brief).text)

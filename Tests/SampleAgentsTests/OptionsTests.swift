@@ -48,7 +48,8 @@ struct OptionsTests {
     @Test func `a fault for so many requests ends by itself`() {
         let state = AgentState(fault: nil)
         state.setFault(.stall, times: 2)
-        #expect([state.takeFault(), state.takeFault(), state.takeFault()] == [.stall, .stall, nil])
+        #expect(
+            [state.takeFault(), state.takeFault(), state.takeFault()] == [.stall, .stall, nil])
         state.setFault(.garbage, times: nil)
         #expect([state.takeFault(), state.takeFault()] == [.garbage, .garbage])
     }

@@ -13,10 +13,11 @@ struct NeverHappened: Error, CustomStringConvertible {
 /// Tries until `probe` gives a value, and gives up after a bound. The one place where tests sleep:
 /// they wait for conditions, never for time to pass.
 ///
-/// An error of the probe counts as "not yet", because a server that is starting refuses connections.
+/// An error of the probe counts as "not yet": a server that is starting refuses connections.
 @discardableResult
 func eventually<Value>(
-    _ what: String, within bound: Duration = .seconds(10), every pause: Duration = .milliseconds(10),
+    _ what: String, within bound: Duration = .seconds(10),
+    every pause: Duration = .milliseconds(10),
     _ probe: () async throws -> Value?
 ) async throws -> Value {
     let clock = ContinuousClock()
@@ -36,7 +37,8 @@ func eventually<Value>(
 
 /// The same for a condition that is true or false.
 func eventually(
-    _ what: String, within bound: Duration = .seconds(10), every pause: Duration = .milliseconds(10),
+    _ what: String, within bound: Duration = .seconds(10),
+    every pause: Duration = .milliseconds(10),
     _ condition: () async throws -> Bool
 ) async throws {
     try await eventually(what, within: bound, every: pause) { () async throws -> Void? in

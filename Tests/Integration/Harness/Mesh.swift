@@ -41,7 +41,8 @@ final class Mesh: Sendable {
 
     /// Starts a mesh, runs the test on it, and takes it down. What the programs wrote is printed
     /// when the test throws; `logs` gives it to an expectation that does not.
-    static func run(_ options: Options = Options(), _ test: (Mesh) async throws -> Void) async throws
+    static func run(_ options: Options = Options(), _ test: (Mesh) async throws -> Void)
+        async throws
     {
         let folder = try TemporaryFolder()
         defer { folder.remove() }

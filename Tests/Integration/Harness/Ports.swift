@@ -5,7 +5,7 @@ import Synchronization
 enum Ports {
     private static let given = Mutex<Set<UInt16>>([])
 
-    /// A port that the kernel just gave and got back. No two calls of one process give the same one.
+    /// A port that the kernel just gave and got back; another one at each call.
     static func free() throws -> UInt16 {
         for _ in 0..<100 {
             let port = try boundOnce()

@@ -13,7 +13,7 @@ final class TestProcess: Sendable {
     var pid: pid_t { process.processIdentifier }
     var isRunning: Bool { process.isRunning }
 
-    /// Both streams go to one file, `NAME.log` in `folder`, in the order in which they were written.
+    /// Both streams go to one file, `NAME.log` in `folder`, in the order of writing.
     ///
     /// - Parameter environment: the whole environment but for `PATH`, so that nothing of the
     ///   developer's own (a key, a Redis) reaches a program under test.

@@ -67,9 +67,11 @@ struct HarnessTests {
         try await withFolder { folder in
             let path = folder.path("test.sqlite")
             _ = try await Tools.run(
-                try Tools.path("sqlite3"), [path, "create table t(a, b); insert into t values(1,'x')"]
+                try Tools.path("sqlite3"),
+                [path, "create table t(a, b); insert into t values(1,'x')"]
             )
-            #expect(try await SQLiteFile(path: path).rows("select * from t") == [["a": 1, "b": "x"]])
+            #expect(
+                try await SQLiteFile(path: path).rows("select * from t") == [["a": 1, "b": "x"]])
             #expect(try await SQLiteFile(path: path).rows("select * from t where a = 2") == [])
         }
     }
@@ -79,8 +81,8 @@ struct HarnessTests {
         let key = Base64URLKey.rfc7515
         let token = TestToken.sign(
             header: "{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}",
-            payload:
-                "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n \"http://example.com/is_root\":true}",
+            payload: "{\"iss\":\"joe\",\r\n \"exp\":1300819380,\r\n "
+                + "\"http://example.com/is_root\":true}",
             keyBytes: key)
         #expect(token.hasSuffix(".dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"))
     }

@@ -93,19 +93,19 @@ struct SampleAgentsTests {
     @Test func `the forecaster and the risk agent compute from what they are given`() async throws {
         try await withAgents { agents in
             let history = (0..<30).map { #"{"t":"\#($0)","close":\#(100 + $0)}"# }
+                .joined(separator: ",")
             let forecast = try await agents.endpoint("tft").post(
                 "/forecast",
-                #"{"symbol":"AAPL","horizon_days":3,"history":[\#(history.joined(separator: ","))]}"#
+                #"{"symbol":"AAPL","horizon_days":3,"history":[\#(history)]}"#
             ).json()
             #expect(forecast["direction"] == "up")
             #expect(forecast["forecast"]?.array?.count == 3)
             #expect(forecast["sample"] == true)
 
             let risk = try agents.endpoint("risk")
-            let report = try await risk.post(
-                "/analyze",
-                #"{"positions":[{"symbol":"A","quantity":1,"price":100,"returns":[-0.1,0,0,0,0,0]}]}"#
-            ).json()
+            let position =
+                #"{"symbol":"A","quantity":1,"price":100,"returns":[-0.1,0,0,0,0,0]}"#
+            let report = try await risk.post("/analyze", #"{"positions":[\#(position)]}"#).json()
             #expect(report["portfolio"]?["concentration"] == 1)
             #expect(report["portfolio"]?["max_drawdown"]?.double == 0.1)
             #expect(try await risk.post("/", "{}").status == 422)

@@ -181,11 +181,12 @@ if buildsAll {
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
             dependencies: ["ControlPlaneServer", "ControlPlaneStore"] + common + hummingbird),
         tests(
+            "SampleAgentsTests", "Tests/SampleAgentsTests", dependencies: ["SampleAgents"]),
+        // Starts the programs by path. It must not depend on SidecarMain, whose linker flags would
+        // link the tests against the static runtime, too.
+        tests(
             "IntegrationTests", "Tests/Integration",
-            dependencies: [
-                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto", "SidecarMain",
-                "ControlPlaneMain", "WeirCLI", "SampleAgents",
-            ]),
+            dependencies: [httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto"]),
     ]
 }
 

@@ -176,7 +176,7 @@ if buildsAll {
             name: "ControlPlaneServer",
             dependencies: ["ControlPlaneStore", "WeirYAML"] + common + hummingbird,
             path: "Sources/ControlPlane", sources: ["API", "Push"],
-            resources: [.embedInCode("API/openapi.yaml")], swiftSettings: swiftSettings),
+            resources: [.embedInCode("OpenAPI/openapi.yaml")], swiftSettings: swiftSettings),
         .executableTarget(
             name: "ControlPlaneMain",
             dependencies: ["ControlPlaneServer", "ControlPlaneStore", arguments]
@@ -188,6 +188,7 @@ if buildsAll {
                 arguments, httpClient, "WeirYAML",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
             ] + common,
             path: "Sources/ControlPlane/CLI", swiftSettings: swiftSettings),
         .executableTarget(

@@ -3,6 +3,7 @@ import AsyncHTTPClient
 import Foundation
 import NIOCore
 import NIOHTTP1
+import NIOPosix
 import WeirCore
 
 /// Where the control plane is and who asks: options that every command takes which talks to it.
@@ -117,11 +118,11 @@ struct Connection: Sendable {
 
     private static func words(for error: any Error) -> String {
         switch error {
-        case HTTPClientError.connectTimeout, HTTPClientError.deadlineExceeded:
-            return "no answer in time"
+        case let error as HTTPClientError:
+            return error == .connectTimeout || error == .deadlineExceeded
+                ? "no answer in time" : error.shortDescription
         case let error as NIOConnectionError:
             return error.connectionErrors.isEmpty ? "no such host" : "connection refused"
-        case let error as HTTPClientError: return error.shortDescription
         default: return "\(error)"
         }
     }

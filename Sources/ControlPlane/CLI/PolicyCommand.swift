@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import NIOHTTP1
 import WeirCore
 import WeirCrypto
 import WeirPolicy
@@ -25,7 +26,7 @@ struct PolicyCompile: AsyncParsableCommand {
     func run() async throws {
         try await reportingFailures {
             let files = try PolicyFiles(paths)
-            do {
+            do throws(Problems) {
                 _ = try PolicyReader.read(files.documents)
             } catch {
                 throw Failure("the policy is not valid:\n" + files.describe(error.list))

@@ -84,7 +84,7 @@ package struct ControlPlane: Sendable {
         let router = Router(context: ServerContext.self)
         router.add(middleware: MetricsMiddleware(listener: "mesh", metrics: services.metrics))
         router.add(middleware: ErrorMiddleware(form: .mesh))
-        MeshAPI(services: services, joinToken: configuration.joinToken).addRoutes(to: router)
+        MeshAPI(services: services).addRoutes(to: router)
         return Application(
             router: router,
             server: .plaintextHTTP2(

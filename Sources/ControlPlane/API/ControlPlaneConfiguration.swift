@@ -27,12 +27,12 @@ package struct ControlPlaneConfiguration: Sendable {
     /// Grant money also where Redis may lose it.
     package var isTrial: Bool
     package var administratorToken: AccessToken
-    package var joinToken: AccessToken
+    package var joinToken: String
     package var logLevel: Logger.Level
 
     package init(
         api: ListenAddress, mesh: ListenAddress, redisURL: String, dataFolder: String,
-        isTrial: Bool, administratorToken: AccessToken, joinToken: AccessToken,
+        isTrial: Bool, administratorToken: AccessToken, joinToken: String,
         logLevel: Logger.Level
     ) {
         self.api = api
@@ -67,7 +67,7 @@ package struct ControlPlaneConfiguration: Sendable {
         else { throw Problems(reader.problems) }
         self.init(
             api: api, mesh: mesh, redisURL: redisURL, dataFolder: data, isTrial: flags.isTrial,
-            administratorToken: AccessToken(administrator), joinToken: AccessToken(join),
+            administratorToken: AccessToken(administrator), joinToken: join,
             logLevel: level)
     }
 

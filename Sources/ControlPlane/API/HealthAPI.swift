@@ -47,9 +47,17 @@ struct HealthAPI: Sendable {
     private func checks() async -> [Check] {
         var checks: [Check] = []
         do {
-            let problems = try await services.ledger.check()
+            let ledger = try services.ledger()
+            let settings = try await RedisPersistence.problems(of: services.redis)
             checks.append(Check(name: "redis", state: .ok, detail: "answers"))
-            checks.append(persistence(problems))
+            checks.append(persistence(settings))
+            // What is wrong with its settings has been said.
+            let others = try await ledger.store.check().filter { !settings.contains($0) }
+            if !others.isEmpty {
+                checks.append(
+                    Check(
+                        name: "ledger", state: .warning, detail: others.joined(separator: "; ")))
+            }
         } catch {
             checks.append(
                 Check(name: "redis", state: .failed, detail: "cannot be reached (\(error))"))

@@ -10,12 +10,11 @@ import WeirMeshProtocol
 /// session names the incarnation that speaks; no message can speak for another one.
 struct MeshAPI: Sendable {
     let services: ControlPlaneServices
-    let joinToken: AccessToken
 
     func addRoutes(to router: Router<ServerContext>) {
         RouteTable(router: router).add(MeshPath.join, [.post: join])
         // Everything else needs the session that a join gave.
-        router.add(middleware: MeshSessionMiddleware(sessions: services.sessionTable))
+        router.add(middleware: MeshSessionMiddleware(services: services))
         let table = RouteTable(router: router)
         table.add(MeshPath.policy, [.get: PolicyPush(services: services).respond])
         table.add(MeshPath.ack, [.post: acknowledge])
@@ -30,11 +29,10 @@ struct MeshAPI: Sendable {
 
     private func join(_ request: Request, _ context: ServerContext) async throws -> Response {
         let message = try await decode(JoinRequest.self, request)
-        guard joinToken.matches(message.credential) else {
-            throw APIProblem.unauthenticated("This is not the join token.")
-        }
         try Self.check(message)
-        let response = try await services.ledger.join(message)
+        let ledger = try services.ledger()
+        try await services.joinTokens.admit(message)
+        let response = try await ledger.store.join(message, replicas: services.replicas)
         context.logger.info(
             "joined",
             metadata: [
@@ -46,26 +44,13 @@ struct MeshAPI: Sendable {
         return try Self.answer(response)
     }
 
+    /// What is needed of a join beyond what `JoinTokens` looks at.
     private static func check(_ message: JoinRequest) throws {
-        guard message.protocolVersions.contains(MeshLimits.protocolVersion) else {
-            throw APIProblem(
-                status: .badRequest, reason: "protocol_version", title: "No common protocol",
-                detail: "This control plane speaks version \(MeshLimits.protocolVersion).")
-        }
         var problems: [Problem] = []
-        func bound(_ path: String, _ text: String?) {
-            guard let text else { return }
-            if text.isEmpty || text.utf8.count > StoreLimits.nameBytesMax {
-                problems.append(
-                    Problem(
-                        path: path, message: "1 to \(StoreLimits.nameBytesMax) bytes are needed"))
-            }
-        }
-        bound("/instance", message.instance)
-        bound("/agent", message.agent)
-        bound("/endpoint", message.endpoint)
         if message.role == .agent {
-            if message.agent == nil { problems.append(Problem(path: "/agent", message: "missing")) }
+            if message.agent?.isEmpty ?? true {
+                problems.append(Problem(path: "/agent", message: "is missing"))
+            }
             if message.endpoint.flatMap({ ListenAddress($0) }) == nil {
                 problems.append(Problem(path: "/endpoint", message: "host:port is needed"))
             }
@@ -83,7 +68,12 @@ struct MeshAPI: Sendable {
     private func acknowledge(_ request: Request, _ context: ServerContext) async throws -> Response {
         let peer = try context.mustHavePeer()
         let ack = try await decode(PolicyAck.self, request)
-        try await services.sidecars.acknowledge(ack, by: peer.incarnation)
+        let alarm = try await services.sidecars.acknowledge(
+            ack, by: peer.incarnation, active: services.hub.active?.version)
+        if let alarm {
+            context.logger.critical(
+                "policy alarm", metadata: ["sidecar": "\(peer.name)", "reason": "\(alarm)"])
+        }
         if !ack.applied {
             context.logger.error(
                 "policy refused",
@@ -100,7 +90,12 @@ struct MeshAPI: Sendable {
         let message = try await decode(LeasesRequest.self, request)
         try Self.bound("acquire", message.acquire.count, MeshLimits.leasesPerMessageMax)
         try Self.bound("release", message.release.count, MeshLimits.leasesPerMessageMax)
-        return try Self.answer(try await services.ledger.leases(message, by: peer.incarnation))
+        let store = try services.ledger().store
+        try await store.release(message.release, by: peer.incarnation)
+        let grants = try await store.acquire(
+            message.acquire, by: peer.incarnation,
+            policyNumber: services.hub.active?.version.number ?? 0)
+        return try Self.answer(LeasesResponse(grants: grants))
     }
 
     private func report(_ request: Request, _ context: ServerContext) async throws -> Response {
@@ -110,7 +105,11 @@ struct MeshAPI: Sendable {
         try Self.bound("childFinals", message.childFinals.count, MeshLimits.finalsPerMessageMax)
         try Self.bound(
             "acknowledgedFinals", message.acknowledgedFinals.count, MeshLimits.finalsPerMessageMax)
-        let response = try await services.ledger.report(message, by: peer.incarnation)
+        let store = try services.ledger().store
+        guard try await services.sidecars.heartbeat(message.health, by: peer.incarnation) else {
+            throw APIProblem.unauthenticated("The incarnation is unknown; join again.")
+        }
+        let response = try await store.report(message, by: peer.incarnation)
         return try Self.answer(response)
     }
 
@@ -137,14 +136,14 @@ struct MeshAPI: Sendable {
         guard let active = services.hub.active else {
             throw APIProblem.unavailable("There is no policy yet, so there are no tiers.")
         }
-        return try Self.answer(try await services.subjects.resolve(message, policy: active.policy))
+        let binding = try await services.ledger().subjects.resolve(
+            message, policy: active.policy, policyNumber: active.version.number)
+        return try Self.answer(binding)
     }
 
     private func idempotency(_ request: Request, _ context: ServerContext) async throws -> Response {
-        let peer = try context.mustHavePeer()
         let message = try await decode(IdempotencyRequest.self, request)
-        return try Self.answer(
-            try await services.idempotency.handle(message, by: peer.incarnation))
+        return try Self.answer(try await services.idempotency.handle(message))
     }
 
     // MARK: - Parts
@@ -170,24 +169,5 @@ struct MeshAPI: Sendable {
 
     private static func answer(_ message: some Encodable) throws -> Response {
         .json(try JSON.encodeValue(message))
-    }
-}
-
-/// A sidecar that has joined, as its session says.
-struct MeshPeer: Hashable, Sendable {
-    var incarnation: Incarnation
-    var role: Role
-    var agent: String?
-
-    var name: String { "\(agent ?? role.rawValue)#\(incarnation)" }
-
-    var audience: Audience { agent.map { .agent($0) } ?? .gateway }
-}
-
-extension ServerContext {
-    /// Who asks; the middleware makes sure that it is known.
-    func mustHavePeer() throws -> MeshPeer {
-        guard let peer else { throw APIProblem.unauthenticated("A session is needed.") }
-        return peer
     }
 }

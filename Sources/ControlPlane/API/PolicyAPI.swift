@@ -116,18 +116,12 @@ struct PolicyAPI: Sendable {
         if let current, current.version.hash == hash {
             return Self.changed(current.version, PolicyDiff(from: [], to: []))
         }
-        let outcome = try await services.policies.activate(
-            documents: documents, hash: hash, expected: current?.version, author: "admin",
+        let version = try await services.policies.activate(
+            documents: documents, hash: hash, expected: .some(current?.version), author: "admin",
             note: note)
-        switch outcome {
-        case .activated(let version):
-            // The policy is active in any case; a failed look at it is made up for by the poll.
-            try? await services.watcher.refresh()
-            return Self.changed(version, diff)
-        case .conflict(let found):
-            throw APIProblem.conflict(
-                "Version \(found?.description ?? "none") became active meanwhile; nothing changed.")
-        }
+        // The policy is active in any case; a failed look at it is made up for by the poll.
+        try? await services.watcher.refresh()
+        return Self.changed(version, diff)
     }
 
     // MARK: - Parts
@@ -224,7 +218,7 @@ struct PolicyAPI: Sendable {
         ]
     }
 
-    private static func json(_ entry: PolicyHistoryEntry) -> JSONValue {
+    private static func json(_ entry: PolicyActivation) -> JSONValue {
         [
             "version": json(entry.version), "author": .string(entry.author),
             "note": .string(entry.note), "activated_at": .string(entry.activatedAt.rfc3339),

@@ -123,6 +123,7 @@ struct Connection: Sendable {
                 ? "no answer in time" : error.shortDescription
         case let error as NIOConnectionError:
             return error.connectionErrors.isEmpty ? "no such host" : "connection refused"
+        case let error as IOError where error.errnoCode == ECONNREFUSED: return "connection refused"
         default: return "\(error)"
         }
     }

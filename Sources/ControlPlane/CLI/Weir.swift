@@ -15,6 +15,31 @@ struct Weir: AsyncParsableCommand {
         subcommands: [
             Apply.self, Get.self, PolicyCommand.self, Check.self, TokenCommand.self,
         ])
+
+    static func main() async {
+        await main(reordered(Array(CommandLine.arguments.dropFirst())))
+    }
+
+    /// Options of the connection may stand before the command, as with kubectl; the parser looks for
+    /// them behind it.
+    static func reordered(_ arguments: [String]) -> [String] {
+        let movable: Set = ["--server", "--token-file", "--timeout"]
+        var rest = arguments[...]
+        var moved: [String] = []
+        while let first = rest.first {
+            if movable.contains(first), rest.count > 1 {
+                moved += rest.prefix(2)
+                rest = rest.dropFirst(2)
+            } else if movable.contains(where: { first.hasPrefix($0 + "=") }) {
+                moved.append(first)
+                rest = rest.dropFirst()
+            } else {
+                break
+            }
+        }
+        let end = rest.firstIndex(of: "--") ?? rest.endIndex
+        return rest[..<end] + moved + rest[end...]
+    }
 }
 
 /// An outcome that ends the command, with the words for standard error.

@@ -1,6 +1,8 @@
+import ControlPlaneStore
 import NIOCore
 import Synchronization
 import WeirCore
+import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
 
@@ -35,12 +37,19 @@ package final class PolicyHub: Sendable {
         let wakes: AsyncStream<Wake>
     }
 
+    private struct Watcher {
+        var incarnation: Incarnation
+        var wakes: AsyncStream<Wake>.Continuation
+        /// Leases that others wait for, until the watcher takes them along.
+        var recalls: [LeaseID] = []
+    }
+
     private struct State {
         var active: ActivePolicy?
         var endpoints: [Projection.Endpoint] = []
         /// What each audience gets of these two, made when first asked for.
         var lines: [Audience: PolicyLine] = [:]
-        var watchers: [UInt64: AsyncStream<Wake>.Continuation] = [:]
+        var watchers: [UInt64: Watcher] = [:]
         var nextID: UInt64 = 0
         var isClosed = false
     }
@@ -68,13 +77,13 @@ package final class PolicyHub: Sendable {
             if isNewer { state.active = active }
             state.endpoints = endpoints
             state.lines = [:]
-            for watcher in state.watchers.values { watcher.yield(.changed) }
+            for watcher in state.watchers.values { watcher.wakes.yield(.changed) }
         }
     }
 
     /// Wakes every watcher to send a bookmark.
     func tick() {
-        state.withLock { for watcher in $0.watchers.values { watcher.yield(.tick) } }
+        state.withLock { for watcher in $0.watchers.values { watcher.wakes.yield(.tick) } }
     }
 
     /// What this audience is to run; `nil` while there is no policy.
@@ -94,22 +103,43 @@ package final class PolicyHub: Sendable {
     }
 
     /// `nil` when there are too many watchers or the hub is closed.
-    func watch() -> Watch? {
+    func watch(_ incarnation: Incarnation) -> Watch? {
         // One wake is enough: the newest projection is taken when it is looked at.
         let (wakes, continuation) = AsyncStream.makeStream(
             of: Wake.self, bufferingPolicy: .bufferingNewest(1))
         let id: UInt64? = state.withLock { state in
             guard !state.isClosed, state.watchers.count < watchersMax else { return nil }
             state.nextID += 1
-            state.watchers[state.nextID] = continuation
+            state.watchers[state.nextID] = Watcher(
+                incarnation: incarnation, wakes: continuation)
             return state.nextID
         }
         return id.map { Watch(id: $0, wakes: wakes) }
     }
 
     func end(_ watch: Watch) {
-        let continuation = state.withLock { $0.watchers.removeValue(forKey: watch.id) }
-        continuation?.finish()
+        let watcher = state.withLock { $0.watchers.removeValue(forKey: watch.id) }
+        watcher?.wakes.finish()
+    }
+
+    /// Leases that are wanted back, for their holder if it watches here. One that is not told is told
+    /// in the answer to its next report.
+    func recall(_ recall: LeaseRecall) {
+        state.withLock { state in
+            for (id, watcher) in state.watchers where watcher.incarnation == recall.holder {
+                let room = MeshLimits.leasesPerMessageMax - watcher.recalls.count
+                let new = recall.leases.filter { !watcher.recalls.contains($0) }.prefix(room)
+                state.watchers[id]?.recalls += new
+                watcher.wakes.yield(.changed)
+            }
+        }
+    }
+
+    func takeRecalls(_ watch: Watch) -> [LeaseID] {
+        state.withLock { state in
+            defer { state.watchers[watch.id]?.recalls = [] }
+            return state.watchers[watch.id]?.recalls ?? []
+        }
     }
 
     /// Ends every watch, so that the listener can stop.
@@ -119,7 +149,7 @@ package final class PolicyHub: Sendable {
             defer { state.watchers = [:] }
             return state.watchers
         }
-        for watcher in watchers.values { watcher.finish() }
+        for watcher in watchers.values { watcher.wakes.finish() }
     }
 }
 

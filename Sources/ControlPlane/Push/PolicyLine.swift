@@ -1,6 +1,7 @@
 import NIOCore
 import WeirCore
 import WeirCrypto
+import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
 
@@ -31,6 +32,8 @@ struct PolicyLine: Sendable {
     }
 
     static func bookmark(_ version: PolicyVersion) -> ByteBuffer { line(.bookmark(version)) }
+
+    static func recall(_ leases: [LeaseID]) -> ByteBuffer { line(.recall(leases)) }
 
     private static func line(_ event: PolicyEvent) -> ByteBuffer {
         var buffer = ByteBuffer(bytes: json(event).bytes)

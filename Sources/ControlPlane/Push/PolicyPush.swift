@@ -11,7 +11,8 @@ struct PolicyPush: Sendable {
     let services: ControlPlaneServices
 
     func respond(_ request: Request, _ context: ServerContext) async throws -> Response {
-        let audience = try context.mustHavePeer().audience
+        let peer = try context.mustHavePeer()
+        let audience = peer.audience
         let held = request.query("hash")
         let hub = services.hub
         guard request.uri.queryParameters["watch"] != nil else {
@@ -22,7 +23,7 @@ struct PolicyPush: Sendable {
         guard hub.hasRoom else { throw APIProblem.unavailable("Too many watches, or stopping.") }
         return Self.stream(
             ResponseBody { writer in
-                try await Self.watch(hub, audience, held: held, &writer)
+                try await Self.watch(hub, peer, held: held, &writer)
                 try await writer.finish(nil)
             })
     }
@@ -35,15 +36,21 @@ struct PolicyPush: Sendable {
 
     /// Registered first and looked at after, so that no change falls between the two.
     private static func watch(
-        _ hub: PolicyHub, _ audience: Audience, held: String?,
+        _ hub: PolicyHub, _ peer: MeshPeer, held: String?,
         _ writer: inout any ResponseBodyWriter
     ) async throws {
-        guard let watch = hub.watch() else { return }
+        guard let watch = hub.watch(peer.incarnation) else { return }
+        let audience = peer.audience
         defer { hub.end(watch) }
         var sent = held
         if try await !send(hub, audience, &sent, &writer) { try await writer.write(hub.bookmark) }
         for await wake in watch.wakes {
-            let hasSent = try await send(hub, audience, &sent, &writer)
+            var hasSent = try await send(hub, audience, &sent, &writer)
+            let recalls = hub.takeRecalls(watch)
+            if !recalls.isEmpty {
+                try await writer.write(PolicyLine.recall(recalls))
+                hasSent = true
+            }
             if !hasSent, wake == .tick { try await writer.write(hub.bookmark) }
         }
     }

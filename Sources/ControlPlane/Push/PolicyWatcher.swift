@@ -1,3 +1,4 @@
+import ControlPlaneStore
 import Logging
 import ServiceLifecycle
 import WeirMeshProtocol
@@ -9,7 +10,7 @@ package protocol PolicySource: Sendable {
     /// Where the agents' sidecars are.
     func endpoints() async throws -> [WeirMeshProtocol.Projection.Endpoint]
     /// Words that something may have changed; may be lost, so nothing depends on them.
-    func hints() -> AsyncStream<Void>
+    func hints() -> AsyncStream<StoreHint>
 }
 
 /// Keeps a hub at what the store has: at once when this replica changed it, on a hint when another
@@ -81,7 +82,12 @@ package actor PolicyWatcher: Service {
 
     /// A hint that cannot be followed is made up for by the next poll.
     private func followHints() async {
-        for await _ in source.hints().cancelOnGracefulShutdown() { try? await refresh() }
+        for await hint in source.hints().cancelOnGracefulShutdown() {
+            switch hint {
+            case .anything, .policyChanged, .endpointsChanged: try? await refresh()
+            case .recall(let recall): hub.recall(recall)
+            }
+        }
     }
 
     private func tick() async {

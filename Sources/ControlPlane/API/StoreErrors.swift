@@ -1,0 +1,42 @@
+import ControlPlaneStore
+import HTTPTypes
+import WeirCore
+import WeirMeshProtocol
+
+// What errors of the store mean to a caller.
+
+extension RedisError: APIProblemConvertible {
+    /// Whatever Redis says or does not say: now is not the time, later may be. Its words go to the
+    /// log.
+    var apiProblem: APIProblem {
+        switch self {
+        case .queueFull: .unavailable("Too much waits for Redis already.")
+        case .timeout, .connectionLost, .closed: .unavailable("Redis does not answer.")
+        case .server, .unexpectedReply, .invalidURL: .unavailable("Redis cannot serve this now.")
+        }
+    }
+}
+
+extension PolicyConflict: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        let active = current.map { "version \($0)" } ?? "no policy"
+        return .conflict("Active is \(active) meanwhile; nothing was changed.")
+    }
+}
+
+extension MeshRefusal: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        let known = Reason(name: reason)
+        return APIProblem(
+            status: HTTPResponse.Status(code: known?.status ?? 400), reason: reason,
+            title: known?.title ?? "Refused", detail: detail)
+    }
+}
+
+extension Problem: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        APIProblem(
+            status: .unprocessableContent, reason: Reason.invalid.name,
+            title: Reason.invalid.title, detail: message, problems: [self])
+    }
+}

@@ -1,10 +1,12 @@
 import ControlPlaneStore
 import Hummingbird
+import HummingbirdCore
 import HummingbirdHTTP2
 import Logging
 import NIOCore
 import ServiceLifecycle
 import Synchronization
+import UnixSignals
 import WeirCore
 import WeirYAML
 

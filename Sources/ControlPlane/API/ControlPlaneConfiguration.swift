@@ -48,7 +48,7 @@ package struct ControlPlaneConfiguration: Sendable {
     /// Problems carry the flag's or variable's name as their path.
     package init(
         flags: Flags, environment: [String: String],
-        readFile: (String) -> String? = Self.readFile
+        readFile: @escaping (String) -> String? = Self.readFile
     ) throws(Problems) {
         var reader = Reader(environment: environment, readFile: readFile)
         let api = reader.address("--api", flags.api, Self.defaultAPI)

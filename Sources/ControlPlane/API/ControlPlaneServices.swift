@@ -1,4 +1,5 @@
 import ControlPlaneStore
+import Foundation
 import Logging
 import Synchronization
 import WeirCore
@@ -23,6 +24,8 @@ package final class ControlPlaneServices: Sendable {
     let idempotency: IdempotencyStore
     let archive: Archive
     let peers: PeerTable
+    /// Mesh addresses that a sidecar may go to.
+    let replicas: [String]
     let hub: PolicyHub
     let watcher: PolicyWatcher
     let metrics = ServerMetrics()
@@ -32,13 +35,18 @@ package final class ControlPlaneServices: Sendable {
     init(configuration: ControlPlaneConfiguration, logger: Logger) throws {
         isTrial = configuration.isTrial
         redis = try Redis(url: configuration.redisURL)
-        archive = try Archive(folder: configuration.dataFolder)
+        try FileManager.default.createDirectory(
+            atPath: configuration.dataFolder, withIntermediateDirectories: true,
+            attributes: [.posixPermissions: 0o700])
+        archive = try Archive(path: configuration.dataFolder + "/archive.sqlite3")
         policies = PolicyStore(redis: redis)
         sidecars = SidecarRegistry(redis: redis)
         joinTokens = JoinTokens(redis: redis, meshToken: configuration.joinToken)
         idempotency = IdempotencyStore(redis: redis)
         peers = PeerTable(sidecars: sidecars)
         opened = OpenedLedger(redis: redis, archive: archive, isTrial: configuration.isTrial)
+        // Where the system chose the port, the sidecar knows a better address than this one.
+        replicas = configuration.mesh.port == 0 ? [] : [configuration.mesh.description]
         hub = PolicyHub()
         watcher = PolicyWatcher(
             source: StoreSource(

@@ -2,6 +2,7 @@ import ControlPlaneStore
 import HTTPTypes
 import Hummingbird
 import WeirCore
+import WeirPolicy
 
 /// What anybody on the listener may ask: whether the process lives, whether it can do its work, what
 /// it counts, and what the API is.

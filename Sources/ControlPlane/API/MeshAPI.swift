@@ -1,10 +1,12 @@
 import ControlPlaneStore
 import HTTPTypes
 import Hummingbird
+import Logging
 import NIOCore
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
+import WeirPolicy
 
 /// What sidecars say (`MeshPath`), each message decoded, bounded and handed to the store. The
 /// session names the incarnation that speaks; no message can speak for another one.
@@ -119,10 +121,14 @@ struct MeshAPI: Sendable {
         guard let blocks = RecordBlock.readAll(bytes), !blocks.isEmpty else {
             throw APIProblem.badRequest("The body is not one or more blocks of records.")
         }
-        // A successor ships what its predecessors left behind, so other incarnations' blocks are
-        // taken too; the archive keeps each (incarnation, sequence) once.
-        let stored = try await services.archive.store(blocks, for: peer.incarnation)
-        return try Self.answer(RecordsResponse(storedThrough: stored))
+        // A successor ships what its predecessors left behind, in messages of their own; the
+        // archive keeps each (incarnation, sequence) once, whoever brings it.
+        let owner = blocks[0].incarnation
+        guard blocks.allSatisfy({ $0.incarnation == owner }), owner <= peer.incarnation else {
+            throw APIProblem.badRequest("One message carries the records of one incarnation.")
+        }
+        let stored = try await services.archive.store(blocks)
+        return try Self.answer(RecordsResponse(storedThrough: stored[owner] ?? 0))
     }
 
     private func subject(_ request: Request, _ context: ServerContext) async throws -> Response {

@@ -20,7 +20,7 @@ struct ErrorMiddleware: RouterMiddleware {
 
     func handle(
         _ request: Request, context: Context,
-        next: (Request, Context) async throws -> Response
+        next: @concurrent (Request, Context) async throws -> Response
     ) async throws -> Response {
         do {
             return try await next(request, context)
@@ -82,7 +82,7 @@ struct AdministratorMiddleware: RouterMiddleware {
 
     func handle(
         _ request: Request, context: Context,
-        next: (Request, Context) async throws -> Response
+        next: @concurrent (Request, Context) async throws -> Response
     ) async throws -> Response {
         guard let given = AccessToken.bearer(in: request.headers[.authorization]) else {
             throw APIProblem.unauthenticated("The administrator's bearer token is needed.")
@@ -102,7 +102,7 @@ struct MetricsMiddleware: RouterMiddleware {
 
     func handle(
         _ request: Request, context: Context,
-        next: (Request, Context) async throws -> Response
+        next: @concurrent (Request, Context) async throws -> Response
     ) async throws -> Response {
         let start = ContinuousClock.now
         let response = try await next(request, context)

@@ -53,7 +53,7 @@ struct MeshSessionMiddleware: RouterMiddleware {
 
     func handle(
         _ request: Request, context: Context,
-        next: (Request, Context) async throws -> Response
+        next: @concurrent (Request, Context) async throws -> Response
     ) async throws -> Response {
         guard let token = AccessToken.bearer(in: request.headers[.authorization]) else {
             throw APIProblem.unauthenticated("A session is needed: join first.")

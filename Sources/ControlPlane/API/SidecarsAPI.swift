@@ -2,6 +2,7 @@ import ControlPlaneStore
 import HTTPTypes
 import Hummingbird
 import WeirCore
+import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
 

@@ -40,3 +40,15 @@ extension Problem: APIProblemConvertible {
             title: Reason.invalid.title, detail: message, problems: [self])
     }
 }
+
+extension ArchiveError: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        switch self {
+        case .conflict(let incarnation, let sequence):
+            APIProblem(
+                status: .conflict, reason: "record_conflict", title: "Another record is stored",
+                detail: "Record \(sequence) of incarnation \(incarnation) differs from the stored one.")
+        case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
+        }
+    }
+}

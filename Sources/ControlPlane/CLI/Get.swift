@@ -78,7 +78,7 @@ struct GetUsage: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "usage", abstract: "Shows what was used and what it cost.")
 
-    @Option(help: "Group by these, with commas: agent, model, tier, user, day.")
+    @Option(help: "Group by these, with commas: agent, model, tier, user, tenant, day, type.")
     var by = "agent"
 
     @Option(help: "From this day on (YYYY-MM-DD, UTC).")
@@ -109,10 +109,10 @@ struct GetUsage: AsyncParsableCommand {
         let dimensions = (answer["by"]?.array ?? []).compactMap(\.string)
         var table = Table(
             headings: dimensions.map { $0.uppercased() }
-                + ["REQUESTS", "INPUT TOKENS", "OUTPUT TOKENS", "COST USD"])
+                + ["ATTEMPTS", "INPUT TOKENS", "OUTPUT TOKENS", "COST USD"])
         table.rows = (answer["usage"]?.array ?? []).map { row in
             dimensions.map { row[$0]?.string ?? "-" }
-                + ["requests", "input_tokens", "output_tokens"].map {
+                + ["attempts", "input_tokens", "output_tokens"].map {
                     row[$0]?.int64.map { String($0) } ?? "-"
                 } + [row["cost_usd"]?.string ?? "-"]
         }

@@ -2,6 +2,7 @@ import ArgumentParser
 import ControlPlaneServer
 import Foundation
 import Logging
+import UnixSignals
 import WeirCore
 
 /// Arguments, logging and exit codes; everything else is `ControlPlane`.

@@ -35,7 +35,7 @@ struct PolicyPush: Sendable {
     }
 
     /// Registered first and looked at after, so that no change falls between the two.
-    private static func watch(
+    @concurrent private static func watch(
         _ hub: PolicyHub, _ peer: MeshPeer, held: String?,
         _ writer: inout any ResponseBodyWriter
     ) async throws {
@@ -57,7 +57,7 @@ struct PolicyPush: Sendable {
 
     /// The newest projection, if it is another one than the last sent. Waits while the reader is
     /// slow, and what changes meanwhile is not queued.
-    private static func send(
+    @concurrent private static func send(
         _ hub: PolicyHub, _ audience: Audience, _ sent: inout String?,
         _ writer: inout any ResponseBodyWriter
     ) async throws -> Bool {

@@ -107,7 +107,7 @@ if buildsSidecar {
             "SidecarTests", "Tests/Sidecar",
             dependencies: [
                 "SidecarCore", "SidecarUplink", "SidecarGateway", "WeirCore", "WeirPolicy",
-                "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
+                "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux", "CNghttp2",
             ]),
         tests(
             "SimulationTests", "Tests/Simulation",

@@ -21,7 +21,7 @@ package final class HTTP2ClientConnection {
     private let session: HTTP2ClientSession
     private let heard: (Signal) -> Void
     private let unsentBytesMax: Int
-    private var socket: Endpoint?
+    private var socket: HTTP2Socket?
     private var isConnecting = true
     private var unsent: [UInt8] = []
 
@@ -34,7 +34,7 @@ package final class HTTP2ClientConnection {
         self.heard = heard
         unsentBytesMax = limits.outgoingBytesMax
         session = try HTTP2ClientSession(limits: limits)
-        let socket = Endpoint(try Socket.connect(to: address))
+        let socket = HTTP2Socket(try Socket.connect(to: address))
         socket.connection = self
         self.socket = socket
         try loop.register(socket, socket.raw)
@@ -138,7 +138,7 @@ package final class HTTP2ClientConnection {
     }
 
     /// False when the connection is broken.
-    private func write(to socket: Endpoint) -> Bool {
+    private func write(to socket: HTTP2Socket) -> Bool {
         do {
             while unsent.count < unsentBytesMax,
                 try session.takeOutput({ unsent.append(contentsOf: $0) })
@@ -164,7 +164,7 @@ package final class HTTP2ClientConnection {
 }
 
 /// The registered end of a connection.
-private final class Endpoint: EventHandler {
+private final class HTTP2Socket: EventHandler {
     private let descriptor: FileDescriptor
     weak var connection: HTTP2ClientConnection?
     var raw: Int32 { descriptor.raw }

@@ -4,6 +4,7 @@ import WeirCore
 import WeirCrypto
 import WeirLedger
 import WeirMeshProtocol
+import WeirPolicy
 
 @testable import SidecarUplink
 
@@ -22,20 +23,15 @@ final class Mesh: Sendable {
     private final class Shared: Sendable { let state = Mutex(State()) }
 
     private let shared: Shared
-    private let folder: String
-    private let keepFolder: Mutex<TemporaryFolder?>
+    private let folder: TemporaryFolder
     let server: HTTP2TestServer
     let ledger = ScriptedLedger()
 
     init() throws {
         let shared = Shared()
         self.shared = shared
-        let folder = try TemporaryFolder()
-        self.folder = folder.path
-        keepFolder = Mutex(nil)
+        folder = try TemporaryFolder()
         server = try HTTP2TestServer { Mesh.answer($0, shared) }
-        nonisolated(unsafe) let owned = folder  // SAFETY: only the mutex holds it from now on.
-        keepFolder.withLock { $0 = owned }
     }
 
     func stop() {
@@ -75,7 +71,7 @@ final class Mesh: Sendable {
                 role: .agent, agent: "finbert", endpoint: "127.0.0.1:1", instance: "test",
                 joinToken: "token",
                 replicas: [Replica(authority: "control-plane", address: server.address)],
-                dataFolder: folder),
+                dataFolder: folder.path),
             hooks: UplinkHooks(
                 readPolicy: MeshFixtures.readPolicy,
                 policyApplied: { policy in
@@ -101,7 +97,7 @@ final class Mesh: Sendable {
         if untilJoined {
             // The watch is the first thing that a joined sidecar opens.
             let watches = received(MeshPath.policy).count
-            guard await eventually({ self.received(MeshPath.policy).count > watches }) else {
+            guard await becomesTrue({ self.received(MeshPath.policy).count > watches }) else {
                 throw MeshError.timedOut
             }
         }

@@ -55,7 +55,7 @@ enum MeshFixtures {
 }
 
 /// A folder of the test, removed with everything in it.
-final class TemporaryFolder {
+final class TemporaryFolder: Sendable {
     let path: String
 
     init() throws {

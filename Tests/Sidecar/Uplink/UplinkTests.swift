@@ -16,8 +16,8 @@ import WeirPolicy
         defer { mesh.stop() }
         let uplink = try await mesh.startUplink()
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(1)))
-        #expect(await eventually { uplink.status.policyVersion?.number == 1 })
-        #expect(await eventually { mesh.received(MeshPath.ack).count == 1 })
+        #expect(await becomesTrue { uplink.status.policyVersion?.number == 1 })
+        #expect(await becomesTrue { mesh.received(MeshPath.ack).count == 1 })
         let ack = try JSON.decode(PolicyAck.self, from: mesh.received(MeshPath.ack)[0].body)
         #expect(ack.applied && ack.version.number == 1)
         let join = mesh.received(MeshPath.join)[0]
@@ -27,7 +27,7 @@ import WeirPolicy
         #expect(watch.fields["authorization"] == "Bearer session-1")
         #expect(uplink.status.incarnation == Incarnation(1))
         await uplink.drain(atMostNanoseconds: 1_000_000_000)
-        #expect(await eventually { !uplink.status.isConnected })
+        #expect(await becomesTrue { !uplink.status.isConnected })
     }
 
     @Test func aBadPolicyIsRefusedAndTheLastGoodOneStays() async throws {
@@ -36,7 +36,7 @@ import WeirPolicy
         let uplink = try await mesh.startUplink()
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(1)))
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(2, kind: "Bad")))
-        #expect(await eventually { mesh.received(MeshPath.ack).count == 2 })
+        #expect(await becomesTrue { mesh.received(MeshPath.ack).count == 2 })
         let acks = try mesh.received(MeshPath.ack).map {
             try JSON.decode(PolicyAck.self, from: $0.body)
         }
@@ -53,9 +53,9 @@ import WeirPolicy
         defer { mesh.stop() }
         let uplink = try await mesh.startUplink()
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(1)))
-        #expect(await eventually { uplink.status.policyVersion?.number == 1 })
+        #expect(await becomesTrue { uplink.status.policyVersion?.number == 1 })
         mesh.server.breakConnections()
-        #expect(await eventually { mesh.received(MeshPath.policy).count == 2 })
+        #expect(await becomesTrue { mesh.received(MeshPath.policy).count == 2 })
         let again = mesh.received(MeshPath.policy)[1]
         let hash = MeshFixtures.hash(MeshFixtures.projection(1))
         #expect(again.path == "/mesh/v1/policy?watch&version=1.1&hash=\(hash)")
@@ -67,7 +67,7 @@ import WeirPolicy
         defer { mesh.stop() }
         let uplink = try await mesh.startUplink()
         mesh.forgetSessions()
-        #expect(await eventually { uplink.status.incarnation == Incarnation(2) })
+        #expect(await becomesTrue { uplink.status.incarnation == Incarnation(2) })
         let join = try JSON.decode(
             JoinRequest.self, from: try #require(mesh.received(MeshPath.join).last).body)
         #expect(join.predecessor?.incarnation == Incarnation(1))
@@ -79,16 +79,16 @@ import WeirPolicy
         defer { mesh.stop() }
         let first = try await mesh.startUplink()
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(4)))
-        #expect(await eventually { first.status.policyVersion?.number == 4 })
+        #expect(await becomesTrue { first.status.policyVersion?.number == 4 })
         await first.drain(atMostNanoseconds: 1_000_000_000)
         mesh.server.refuseConnections(true)
         let second = try await mesh.startUplink(untilJoined: false)
-        #expect(await eventually { second.status.policyVersion?.number == 4 })
+        #expect(await becomesTrue { second.status.policyVersion?.number == 4 })
         #expect(second.status.incarnation == Incarnation(1), "the life goes on")
         #expect(!second.status.isConnected)
         mesh.server.refuseConnections(false)
-        #expect(await eventually { second.status.isConnected })
-        #expect(await eventually { mesh.received(MeshPath.policy).count == 2 })
+        #expect(await becomesTrue { second.status.isConnected })
+        #expect(await becomesTrue { mesh.received(MeshPath.policy).count == 2 })
         #expect(mesh.received(MeshPath.join).count == 1)
         await second.drain(atMostNanoseconds: 1_000_000_000)
     }
@@ -98,7 +98,7 @@ import WeirPolicy
         defer { mesh.stop() }
         let first = try await mesh.startUplink()
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(4)))
-        #expect(await eventually { first.status.policyVersion?.number == 4 })
+        #expect(await becomesTrue { first.status.policyVersion?.number == 4 })
         await first.drain(atMostNanoseconds: 1_000_000_000)
         let second = try await mesh.startUplink(mayResume: false)
         #expect(second.status.incarnation == Incarnation(2))
@@ -111,7 +111,7 @@ import WeirPolicy
         let uplink = try await mesh.startUplink()
         mesh.ledger.demand(50)
         for _ in 0..<50 { uplink.demandsArrived() }
-        #expect(await eventually { mesh.ledger.granted == 50 })
+        #expect(await becomesTrue { mesh.ledger.granted == 50 })
         #expect(mesh.received(MeshPath.leases).count == 1)
     }
 
@@ -122,7 +122,7 @@ import WeirPolicy
         mesh.failNext(MeshPath.leases, status: 503)
         mesh.ledger.demand(2)
         uplink.demandsArrived()
-        #expect(await eventually { mesh.ledger.granted == 2 })
+        #expect(await becomesTrue { mesh.ledger.granted == 2 })
         #expect(mesh.received(MeshPath.leases).count == 2)
     }
 
@@ -132,9 +132,9 @@ import WeirPolicy
         let uplink = try await mesh.startUplink()
         mesh.failNext(MeshPath.records, status: 500)
         mesh.ledger.addRecords(5)
-        #expect(await eventually { mesh.ledger.stored == 5 })
+        #expect(await becomesTrue { mesh.ledger.stored == 5 })
         #expect(mesh.received(MeshPath.records).count == 2, "once refused, once stored")
-        #expect(await eventually { mesh.received(MeshPath.report).count > 0 })
+        #expect(await becomesTrue { mesh.received(MeshPath.report).count > 0 })
         mesh.ledger.addRecords(3)
         await uplink.drain(atMostNanoseconds: 2_000_000_000)
         #expect(mesh.ledger.stored == 8, "a drain says everything")
@@ -146,7 +146,7 @@ import WeirPolicy
         _ = try await mesh.startUplink()
         let lease = LeaseID(incarnation: Incarnation(1), number: 9)
         mesh.server.push(line: MeshFixtures.line(PolicyEvent.recall([lease])))
-        #expect(await eventually { mesh.ledger.recalled == [lease] })
+        #expect(await becomesTrue { mesh.ledger.recalled == [lease] })
     }
 
     @Test func aLineThatIsNotUnderstoodBeginsTheWatchAnew() async throws {
@@ -154,7 +154,7 @@ import WeirPolicy
         defer { mesh.stop() }
         _ = try await mesh.startUplink()
         mesh.server.push(line: "{\"type\":\"delta\"}")
-        #expect(await eventually { mesh.received(MeshPath.policy).count == 2 })
+        #expect(await becomesTrue { mesh.received(MeshPath.policy).count == 2 })
     }
 
     @Test func oneLookupForAllWhoAskAndThenTheCache() async throws {
@@ -189,7 +189,7 @@ import WeirPolicy
         }
         mesh.server.refuseConnections(true)
         mesh.server.breakConnections()
-        #expect(await eventually { !uplink.status.isConnected })
+        #expect(await becomesTrue { !uplink.status.isConnected })
         guard case .bound = await uplink.subject(request) else {
             Issue.record("not remembered")
             return

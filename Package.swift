@@ -123,7 +123,7 @@ if buildsStore {
             sources: ["Redis", "Ledger", "Archive", "Policy", "Identity"],
             dependencies: [
                 "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto",
-                "CHiredis", "CSQLite",
+                "CHiredis", "CSQLite", "CLinux",
             ]),
         tests(
             "ControlPlaneStoreTests", "Tests/ControlPlane/Store",

@@ -128,13 +128,20 @@ package final class HTTP2ClientConnection {
         } catch {
             isWhole = false
         }
-        for event in session.takeEvents() where socket != nil { heard(.event(event)) }
+        deliverEvents()
         return isWhole
+    }
+
+    private func deliverEvents() {
+        for event in session.takeEvents() where socket != nil { heard(.event(event)) }
     }
 
     private func flush() {
         guard let socket, !isConnecting else { return }
-        if !write(to: socket) || session.isFinished { fail() }
+        let isWhole = write(to: socket)
+        // Sending can end streams, too.
+        deliverEvents()
+        if !isWhole || session.isFinished { fail() }
     }
 
     /// False when the connection is broken.

@@ -20,6 +20,8 @@ package final class HTTP2ClientSession {
     private var outgoing: [Int32: OutgoingBody] = [:]
     private var outgoingBytes = 0
     private var headers: [Int32: IncomingHeaders] = [:]
+    /// Streams whose last event has not been queued.
+    private var open: Set<Int32> = []
 
     package init(limits: HTTP2Limits = HTTP2Limits()) throws(HTTP2Error) {
         self.limits = limits
@@ -94,8 +96,13 @@ package final class HTTP2ClientSession {
         _ head: HTTP2RequestHead, body: [UInt8] = []
     ) throws(HTTP2Error) -> Int32 {
         guard outgoingBytes + body.count <= limits.outgoingBytesMax else { throw .outgoingFull }
+        // After a GOAWAY nghttp2 would take the request and never send it.
+        guard nghttp2_session_check_request_allowed(session) != 0 else {
+            throw .streamRefused(NGHTTP2_ERR_START_STREAM_NOT_ALLOWED.rawValue)
+        }
         let stream = submitRequest(head.allFields, hasBody: !body.isEmpty)
         guard stream > 0 else { throw .streamRefused(stream) }
+        open.insert(stream)
         if !body.isEmpty {
             outgoing[stream] = OutgoingBody(bytes: body)
             outgoingBytes += body.count
@@ -190,6 +197,7 @@ package final class HTTP2ClientSession {
     fileprivate func streamClosed(_ stream: Int32, errorCode: UInt32) {
         headers[stream] = nil
         if let body = outgoing.removeValue(forKey: stream) { outgoingBytes -= body.bytes.count }
+        guard open.remove(stream) != nil else { return }
         events.append(.closed(stream: stream, errorCode: errorCode))
     }
 
@@ -269,6 +277,15 @@ let nghttp2OnData: nghttp2_on_data_chunk_recv_callback = { _, _, stream, data, c
 
 let nghttp2OnStreamClosed: nghttp2_on_stream_close_callback = { _, stream, errorCode, user in
     session(user)?.streamClosed(stream, errorCode: errorCode)
+    return 0
+}
+
+/// A request that waited for its turn when the peer said goodbye: it never had a stream to close.
+let nghttp2OnFrameNotSent: nghttp2_on_frame_not_send_callback = { _, frame, _, user in
+    guard let head = frame?.pointee.hd, UInt32(head.type) == NGHTTP2_HEADERS.rawValue else {
+        return 0
+    }
+    session(user)?.streamClosed(head.stream_id, errorCode: NGHTTP2_REFUSED_STREAM.rawValue)
     return 0
 }
 

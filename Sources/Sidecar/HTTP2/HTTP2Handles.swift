@@ -15,6 +15,7 @@ struct HTTP2Callbacks: ~Copyable {
         nghttp2_session_callbacks_set_on_header_callback(raw, nghttp2OnHeader)
         nghttp2_session_callbacks_set_on_data_chunk_recv_callback(raw, nghttp2OnData)
         nghttp2_session_callbacks_set_on_stream_close_callback(raw, nghttp2OnStreamClosed)
+        nghttp2_session_callbacks_set_on_frame_not_send_callback(raw, nghttp2OnFrameNotSent)
     }
 
     deinit { nghttp2_session_callbacks_del(raw) }

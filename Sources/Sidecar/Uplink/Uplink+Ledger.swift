@@ -12,11 +12,11 @@ extension Uplink {
         while !isStopping {
             await leaseSignal.wait(atMostNanoseconds: UplinkLimits.reportNanoseconds)
             guard isReady, let ledger else { continue }
-            try? await loop.sleep(nanoseconds: UplinkLimits.leaseBatchNanoseconds)
+            await pause(nanoseconds: UplinkLimits.leaseBatchNanoseconds)
             var request = ledger.takeDemands()
             while !request.acquire.isEmpty || !request.release.isEmpty {
                 guard await acquire(request, ledger) else {
-                    try? await loop.sleep(nanoseconds: UplinkLimits.retryNanoseconds)
+                    await pause(nanoseconds: UplinkLimits.retryNanoseconds)
                     leaseSignal.notify()
                     break
                 }
@@ -36,7 +36,7 @@ extension Uplink {
             return true
         } catch {
             ledger.leasesLost(request)
-            hooks.log(.warning, "leases: \(describe(error))")
+            hooks.log.warning("leases failed", ("error", describe(error)))
             return false
         }
     }
@@ -47,10 +47,10 @@ extension Uplink {
             await reportSignal.wait(atMostNanoseconds: UplinkLimits.reportNanoseconds)
             guard !isStopping, isReady, let ledger else { continue }
             if await report(ledger) == false {
-                try? await loop.sleep(nanoseconds: UplinkLimits.retryNanoseconds)
+                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
             }
             // Bounds the rate: changes in a row make one report.
-            try? await loop.sleep(nanoseconds: UplinkLimits.reportSoonNanoseconds)
+            await pause(nanoseconds: UplinkLimits.reportSoonNanoseconds)
         }
     }
 
@@ -64,7 +64,7 @@ extension Uplink {
             if !response.recalls.isEmpty { leaseSignal.notify() }
             return true
         } catch {
-            hooks.log(.warning, "report: \(describe(error))")
+            hooks.log.warning("report failed", ("error", describe(error)))
             return false
         }
     }
@@ -78,7 +78,7 @@ extension Uplink {
             if await ship(blocks, ledger) {
                 recordSignal.notify()
             } else {
-                try? await loop.sleep(nanoseconds: UplinkLimits.retryNanoseconds)
+                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
             }
         }
     }
@@ -93,7 +93,7 @@ extension Uplink {
             ledger.recordsStored(through: response.storedThrough)
             return true
         } catch {
-            hooks.log(.warning, "records: \(describe(error))")
+            hooks.log.warning("records failed", ("error", describe(error)))
             return false
         }
     }

@@ -2,6 +2,7 @@ import SidecarCore
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
+import WeirPolicy
 
 // Joining, and the watch of the policy.
 
@@ -45,14 +46,14 @@ extension Uplink {
                 $0.incarnation = response.incarnation
                 $0.lastError = nil
             }
-            hooks.log(.info, "joined as incarnation \(response.incarnation)")
+            hooks.log.info("joined", ("incarnation", response.incarnation.description))
             leaseSignal.notify()
             reportSignal.notify()
             recordSignal.notify()
         } catch {
             let reason = describe(error)
             publish { $0.lastError = "join: \(reason)" }
-            hooks.log(.error, "the join failed: \(reason)")
+            hooks.log.error("the join failed", ("error", reason))
         }
     }
 
@@ -84,9 +85,9 @@ extension Uplink {
                 }
             }
             if answer.status == 401 { identity = nil }
-            hooks.log(.info, "the watch ended with status \(answer.status)")
+            hooks.log.info("the watch ended", ("status", String(answer.status)))
         } catch {
-            hooks.log(.info, "the watch ended: \(describe(error))")
+            hooks.log.info("the watch broke", ("error", describe(error)))
         }
     }
 
@@ -97,7 +98,8 @@ extension Uplink {
         do {
             event = try JSON.decode(PolicyEvent.self, from: line)
         } catch {
-            hooks.log(.error, "a line of the watch is not understood: \(describe(error))")
+            hooks.log.error(
+                "a line of the watch is not understood", ("error", describe(error)))
             return false
         }
         switch event {
@@ -127,7 +129,7 @@ extension Uplink {
                 $0.policyProblems = []
             }
             hooks.policyApplied(policy)
-            hooks.log(.info, "policy \(policy.version) is in force")
+            hooks.log.info("policy in force", ("version", policy.version.description))
             if var next = lastGood, next.projectionHash != hash {
                 next.projection = projection
                 next.projectionHash = hash
@@ -137,13 +139,20 @@ extension Uplink {
             ack.applied = false
             ack.problems = problems
             publish { $0.policyProblems = problems }
-            for problem in problems {
-                hooks.log(
-                    isAlarm ? .error : .warning,
-                    "policy \(projection.version) is refused: \(problem)")
-            }
+            logRefusal(projection.version, problems, isAlarm: isAlarm)
         }
         return ack
+    }
+
+    private func logRefusal(_ version: PolicyVersion, _ problems: [Problem], isAlarm: Bool) {
+        let text = problems.map(\.description).joined(separator: "; ")
+        if isAlarm {
+            hooks.log.error(
+                "policy contradicts itself", ("version", version.description), ("problems", text))
+        } else {
+            hooks.log.warning(
+                "policy refused", ("version", version.description), ("problems", text))
+        }
     }
 
     private func keep(_ next: LastGood) {
@@ -152,7 +161,7 @@ extension Uplink {
             try file.write(next)
         } catch {
             // Served from memory; a restart without the control plane would not find it.
-            hooks.log(.error, "the last good snapshot cannot be kept: \(describe(error))")
+            hooks.log.error("the last good snapshot cannot be kept", ("error", describe(error)))
         }
     }
 
@@ -166,7 +175,7 @@ extension Uplink {
             } catch is MeshRefusal {
                 return
             } catch {
-                try? await loop.sleep(nanoseconds: UplinkLimits.retryNanoseconds)
+                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
             }
         }
     }

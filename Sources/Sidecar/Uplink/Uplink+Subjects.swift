@@ -43,7 +43,7 @@ extension Uplink {
             subjects.remove(request)
             outcome = .refused(refusal)
         } catch {
-            hooks.log(.warning, "subject: \(describe(error))")
+            hooks.log.warning("subject failed", ("error", describe(error)))
             outcome = remembered(request)
         }
         for waiting in lookups.removeValue(forKey: request) ?? [] {
@@ -64,7 +64,7 @@ extension Uplink {
             return try await post(
                 MeshPath.idempotency, request, answer: IdempotencyResponse.self)
         } catch {
-            hooks.log(.warning, "idempotency: \(describe(error))")
+            hooks.log.warning("idempotency failed", ("error", describe(error)))
             return nil
         }
     }
@@ -76,7 +76,7 @@ extension Uplink {
             return try await client.request(
                 head(method, path, contentType: "application/json"), body: body)
         } catch {
-            hooks.log(.warning, "\(path): \(error)")
+            hooks.log.warning("a user's request failed", ("path", path), ("error", "\(error)"))
             return nil
         }
     }

@@ -78,7 +78,8 @@ package actor Uplink {
         do {
             guard let found = try file.read() else { return }
             guard found.role == configuration.role, found.agent == configuration.agent else {
-                return hooks.log(.warning, "\(file.path) is of another agent; it is not used")
+                hooks.log.warning("the last good snapshot is of another agent", ("path", file.path))
+                return
             }
             lastGood = found
             if mayResume(found.join) {
@@ -89,7 +90,9 @@ package actor Uplink {
             guard let projection = found.projection, let hash = found.projectionHash else { return }
             apply(hash: hash, projection)
         } catch {
-            hooks.log(.error, "the last good snapshot cannot be used: \(describe(error))")
+            hooks.log.error(
+                "the last good snapshot cannot be used", ("path", file.path),
+                ("error", describe(error)))
         }
     }
 
@@ -98,8 +101,11 @@ package actor Uplink {
             $0.isConnected = isOpen
             if isOpen { $0.heardNanoseconds = loop.nowNanoseconds }
         }
-        hooks.log(
-            .info, isOpen ? "connected to \(client?.authority ?? "")" : "control plane is away")
+        if isOpen {
+            hooks.log.info("control plane connected", ("replica", client?.authority ?? ""))
+        } else {
+            hooks.log.warning("control plane is away")
+        }
         sessionSignal.notify()
         if isOpen { notifyAll() }
     }
@@ -130,12 +136,19 @@ package actor Uplink {
             let blocks = ledger.recordsToShip()
             if isReported && blocks.isEmpty { break }
             if !blocks.isEmpty { _ = await ship(blocks, ledger) }
-            try? await loop.sleep(nanoseconds: 5_000_000)
+            await pause(nanoseconds: UplinkLimits.drainTurnNanoseconds)
         }
         isStopping = true
         notifyAll()
         sessionSignal.notify()
         client?.stop()
+    }
+
+    /// On the loop whatever task this is: the loop's own `sleep` needs one that prefers the loop.
+    func pause(nanoseconds: UInt64) async {
+        await withCheckedContinuation { continuation in
+            _ = loop.schedule(afterNanoseconds: nanoseconds) { continuation.resume() }
+        }
     }
 
     // MARK: Requests
@@ -183,7 +196,7 @@ package actor Uplink {
     }
 
     private func sessionRefused(_ refusal: MeshRefusal) {
-        hooks.log(.warning, "the session was refused (\(refusal.detail)); joining anew")
+        hooks.log.warning("the session was refused; joining anew", ("detail", refusal.detail))
         identity = nil
         sessionSignal.notify()
     }

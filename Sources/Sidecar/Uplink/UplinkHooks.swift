@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
@@ -22,8 +23,6 @@ package protocol LedgerLink: Sendable {
 
 /// Where the uplink meets the rest of the process.
 package struct UplinkHooks: Sendable {
-    package enum LogLevel: Sendable { case debug, info, warning, error }
-
     /// The validator that both planes run.
     package var readPolicy: @Sendable ([JSONValue]) throws(Problems) -> Policy
     /// A new snapshot is in force: hand it to every worker.
@@ -34,7 +33,7 @@ package struct UplinkHooks: Sendable {
     /// With `isResumed` it is the life of the last good snapshot.
     package var joined: @Sendable (JoinResponse, _ isResumed: Bool) throws -> any LedgerLink
     package var health: @Sendable () -> SidecarHealth
-    package var log: @Sendable (LogLevel, String) -> Void
+    package var log: Log
 
     package init(
         readPolicy: @escaping @Sendable ([JSONValue]) throws(Problems) -> Policy,
@@ -42,7 +41,7 @@ package struct UplinkHooks: Sendable {
         predecessor: @escaping @Sendable () -> JoinRequest.Predecessor?,
         joined: @escaping @Sendable (JoinResponse, Bool) throws -> any LedgerLink,
         health: @escaping @Sendable () -> SidecarHealth,
-        log: @escaping @Sendable (LogLevel, String) -> Void
+        log: Log
     ) {
         self.readPolicy = readPolicy
         self.policyApplied = policyApplied

@@ -61,7 +61,7 @@ import WeirPolicy
                     journalBytes: 1 << 40)))
         try roundTrip(
             ReportResponse(
-                finals: [Samples.final], recalls: [Samples.lease], unknown: [Samples.counters],
+                finals: [Samples.final], recalls: [Samples.lease], unknown: [Samples.unknown],
                 states: [Samples.state]))
         try roundTrip(RecordsResponse(storedThrough: .max))
     }

@@ -82,6 +82,8 @@ enum Samples {
         consumedByOthers: NanoUSD(2), held: NanoUSD(1), resetsAtMilliseconds: 1_764_547_200_000)
     static let counters = LeaseCounters(
         lease: lease, account: account, consumed: NanoUSD(5), released: NanoUSD(6))
+    static let unknown = UnknownLease(
+        lease: lease, account: account, granted: NanoUSD(8), consumed: NanoUSD(5))
     static let final = ChildFinal(key: child, consumed: NanoUSD(7))
     static let storedAnswer = StoredAnswer(
         status: 200, contentType: "application/json", body: "{\"a\":\"é\\n\"}")

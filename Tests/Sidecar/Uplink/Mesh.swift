@@ -26,6 +26,7 @@ final class Mesh: Sendable {
     private let folder: TemporaryFolder
     let server: HTTP2TestServer
     let ledger = ScriptedLedger()
+    private let log = Log(level: .error)
 
     init() throws {
         let shared = Shared()
@@ -41,6 +42,7 @@ final class Mesh: Sendable {
             thread.join()
         }
         server.stop()
+        log.close()
     }
 
     func received(_ path: String) -> [HTTP2TestServer.Request] {
@@ -64,7 +66,7 @@ final class Mesh: Sendable {
     func startUplink(mayResume: Bool = true, untilJoined: Bool = true) async throws -> Uplink {
         let loop = try EventLoop()
         let thread = try LoopThread(loop, name: "uplink")
-        let (shared, ledger) = (self.shared, self.ledger)
+        let (shared, ledger, log) = (self.shared, self.ledger, self.log)
         let uplink = Uplink(
             loop: loop,
             configuration: UplinkConfiguration(
@@ -91,7 +93,7 @@ final class Mesh: Sendable {
                 health: {
                     SidecarHealth(
                         state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0)
-                }, log: { _, _ in }))
+                }, log: log))
         shared.state.withLock { $0.threads.append(thread) }
         await uplink.start { _ in mayResume }
         if untilJoined {

@@ -115,9 +115,11 @@ struct OptionValues: Sendable {
                 }
                 text = "true"
             } else {
-                text = parts.count == 2 ? String(parts[1]) : rest.popFirst()
+                text = parts.count == 2 ? String(parts[1]) : nil
+                // The next option is no value: `--data --listen …` forgot one.
+                if parts.count == 1, rest.first?.hasPrefix("--") == false { text = rest.popFirst() }
             }
-            guard let text else {
+            guard let text, !text.isEmpty else {
                 problems.append(OptionProblem(option: flag, message: "a value is missing"))
                 continue
             }
@@ -171,7 +173,8 @@ struct OptionValues: Sendable {
                         OptionProblem(option: origin, message: "there is no such setting here"))
                     continue
                 }
-                found[option.name] = Value(text: value.string ?? value.text, origin: origin)
+                let text = value.string ?? value.text
+                if !text.isEmpty { found[option.name] = Value(text: text, origin: origin) }
             }
             return found
         } catch let problem as OptionProblem {

@@ -81,10 +81,13 @@ struct SidecarOptions: Sendable {
     }
 
     private static func logLevel(_ reader: inout OptionReader) -> LogLevel {
-        let named = reader.text("log-level")?.lowercased()
-        let level = named.flatMap(LogLevel.init(name:))
-        if let named, level == nil { reader.report("log-level", "\"\(named)\" is no level") }
-        return reader.flag("debug") ? .debug : level ?? .info
+        let named = reader.text("log-level")
+        let debug = reader.text("debug")
+        guard let level = LogLevel(logLevel: named, debug: debug) else {
+            reader.report("log-level", "\"\(named ?? "")\" is no level")
+            return .info
+        }
+        return level
     }
 
     private static func mode(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {

@@ -129,7 +129,6 @@ package final class LedgerStore: Sendable {
         for request in requests {
             if serves, request.lease.incarnation == holder, let reply = replies.popFirst() {
                 grants.append(try LedgerCalls.grant(request, reply))
-                await recallIfContended(request, reply)
             } else {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }

@@ -109,9 +109,10 @@ import WeirMeshProtocol
         let from = UnixTime(seconds: 1_790_000_000)
         let to = UnixTime(seconds: 1_790_000_000 + 2 * 86_400)
         let days = try await archive.usage(by: [.day, .user], from: from, to: to)
-        #expect(days.map(\.keys) == [
-            ["2026-09-21", "ann"], ["2026-09-21", "bob"], ["2026-09-22", "ann"],
-        ])
+        #expect(
+            days.map(\.keys) == [
+                ["2026-09-21", "ann"], ["2026-09-21", "bob"], ["2026-09-22", "ann"],
+            ])
         #expect(days.map(\.cost) == [NanoUSD(10), NanoUSD(20), NanoUSD(30)])
         #expect(days.map(\.failures) == [0, 0, 1] && days.map(\.outputTokens) == [5, 5, 10])
         let ann = try await archive.usage(by: [.agent], from: from, to: to, user: "ann")
@@ -138,14 +139,16 @@ import WeirMeshProtocol
         ])
         let lease = LeaseID(incarnation: Incarnation(3), number: 9)
         let sums = try await archive.sumsByPayer(after: nil, limit: 10)
-        #expect(sums.map(\.payer.child) == [1, 2] && sums.map(\.cost) == [NanoUSD(10), NanoUSD(25)])
+        #expect(
+            sums.map(\.payer.child) == [1, 2] && sums.map(\.cost) == [NanoUSD(10), NanoUSD(25)])
         let rest = try await archive.sumsByPayer(
             after: ChildKey(lease: lease, child: 1), limit: 10)
         #expect(rest.map(\.payer.child) == [2])
         #expect(try await archive.sum(paidBy: lease) == NanoUSD(35))
         let month = Period(.month, at: UnixTime(seconds: 1_790_000_000))
         let users = try await archive.sums(of: .user, period: month, limit: 10)
-        #expect(users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
+        #expect(
+            users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
     }
 
     @Test func afterAnErrorTheArchiveGoesOn() async throws {

@@ -306,4 +306,18 @@ enum LedgerScripts {
             """,
         // Again it finds nothing left, and would answer 0 for what it did.
         isIdempotent: false)
+
+    /// Raises what an account has consumed to what the archive knows, after the store lost its data.
+    /// Arguments: the amount, when the account may go (ms of Unix time).
+    static let restore = RedisScript(
+        name: "restore",
+        source: prelude + """
+            local missing = tonumber(ARGV[1]) - number(KEYS[1], 'consumed')
+            if missing <= 0 then return 0 end
+            add(KEYS[1], 'consumed', missing)
+            add(KEYS[1], 'restored', missing)
+            redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+            return 1
+            """,
+        isIdempotent: true)
 }

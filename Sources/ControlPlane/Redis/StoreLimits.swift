@@ -39,6 +39,8 @@ package enum StoreLimits {
     package static let finalsKeepSeconds: Int64 = 40 * 86_400
     /// A new epoch over an old mesh grants nothing for this long, so that live holders report first.
     package static let epochQuietMilliseconds: Int64 = 15_000
+    /// Accounts restored from the archive in one step.
+    package static let restorePage = 1_024
     /// How long the result of looking at Redis's persistence settings holds.
     package static let persistenceCheckNanoseconds: UInt64 = 5_000_000_000
 

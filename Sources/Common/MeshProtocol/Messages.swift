@@ -21,8 +21,8 @@ package enum MeshPath {
 package enum MeshLimits {
     /// One version of the protocol so far; a join names what it speaks.
     package static let protocolVersion = 1
-    package static let leasesPerMessageMax = 1_024
-    package static let finalsPerMessageMax = 1_024
+    package static let leasesPerMessageMax = LedgerLimits.leasesPerMessageMax
+    package static let finalsPerMessageMax = LedgerLimits.finalsPerMessageMax
     package static let messageBytesMax = 4 << 20
     package static let recordsPerBlockMax = 256
     package static let blocksPerMessageMax = 16
@@ -202,133 +202,7 @@ package struct PolicyAck: Hashable, Sendable, Codable {
     }
 }
 
-// MARK: - Leases
-
-package struct LeaseAcquire: Hashable, Sendable, Codable {
-    package var lease: LeaseID
-    package var account: AccountKey
-    /// The least that is of use, and what is wished for.
-    package var need: NanoUSD
-    package var want: NanoUSD
-    /// All leases of this incarnation on this account below this number are closed.
-    package var closedBelow: Int64
-    /// The policy version by which the limit is known.
-    package var policyNumber: Int64
-
-    package init(
-        lease: LeaseID, account: AccountKey, need: NanoUSD, want: NanoUSD, closedBelow: Int64,
-        policyNumber: Int64
-    ) {
-        self.lease = lease
-        self.account = account
-        self.need = need
-        self.want = want
-        self.closedBelow = closedBelow
-        self.policyNumber = policyNumber
-    }
-}
-
-/// The two counters of a lease, which only grow.
-package struct LeaseCounters: Hashable, Sendable, Codable {
-    package var lease: LeaseID
-    package var account: AccountKey
-    package var consumed: NanoUSD
-    package var released: NanoUSD
-
-    package init(lease: LeaseID, account: AccountKey, consumed: NanoUSD, released: NanoUSD) {
-        self.lease = lease
-        self.account = account
-        self.consumed = consumed
-        self.released = released
-    }
-}
-
-package struct LeasesRequest: Hashable, Sendable, Codable {
-    package var acquire: [LeaseAcquire]
-    package var release: [LeaseCounters]
-
-    package init(acquire: [LeaseAcquire], release: [LeaseCounters]) {
-        self.acquire = acquire
-        self.release = release
-    }
-}
-
-/// An account as the store sees it. `consumedByOthers` is what holders other than the asking one
-/// have spent, so that the holder can tell what is left to the n$: limit − consumedByOthers − own.
-package struct AccountState: Hashable, Sendable, Codable {
-    package var account: AccountKey
-    package var limit: NanoUSD
-    package var consumed: NanoUSD
-    package var consumedByOthers: NanoUSD
-    /// Σ (granted − consumed − released) of all holders: set aside and not spent.
-    package var held: NanoUSD
-    package var resetsAtMilliseconds: Int64?
-
-    package init(
-        account: AccountKey, limit: NanoUSD, consumed: NanoUSD, consumedByOthers: NanoUSD,
-        held: NanoUSD, resetsAtMilliseconds: Int64?
-    ) {
-        self.account = account
-        self.limit = limit
-        self.consumed = consumed
-        self.consumedByOthers = consumedByOthers
-        self.held = held
-        self.resetsAtMilliseconds = resetsAtMilliseconds
-    }
-}
-
-package struct LeaseGrant: Hashable, Sendable, Codable {
-    package enum Status: String, Sendable, Codable {
-        case granted
-        /// The limit is spent: Σ consumed + need > limit.
-        case exhausted
-        /// What is left is set aside by somebody, or by this holder up to its `maxLease`.
-        case contended
-        /// Below the closed watermark.
-        case gone
-        case stalePolicy = "stale_policy"
-        case wrongPeriod = "wrong_period"
-        case unknownAccount = "unknown_account"
-        /// The store cannot keep its promises now (persistence, epoch): no grants.
-        case unavailable
-    }
-
-    package var lease: LeaseID
-    package var status: Status
-    package var granted: NanoUSD
-    /// From when the answer was made; the holder counts from before it asked.
-    package var expiresInMilliseconds: Int64
-    package var state: AccountState?
-
-    package init(
-        lease: LeaseID, status: Status, granted: NanoUSD, expiresInMilliseconds: Int64,
-        state: AccountState?
-    ) {
-        self.lease = lease
-        self.status = status
-        self.granted = granted
-        self.expiresInMilliseconds = expiresInMilliseconds
-        self.state = state
-    }
-}
-
-package struct LeasesResponse: Hashable, Sendable, Codable {
-    /// One for each acquire, in its order.
-    package var grants: [LeaseGrant]
-    package init(grants: [LeaseGrant]) { self.grants = grants }
-}
-
 // MARK: - Report
-
-/// What a delegation really cost, once it is known for good.
-package struct ChildFinal: Hashable, Sendable, Codable {
-    package var key: ChildKey
-    package var consumed: NanoUSD
-    package init(key: ChildKey, consumed: NanoUSD) {
-        self.key = key
-        self.consumed = consumed
-    }
-}
 
 package struct SidecarHealth: Hashable, Sendable, Codable {
     package enum State: String, Sendable, Codable { case serving, degraded, draining }
@@ -364,23 +238,6 @@ package struct Report: Hashable, Sendable, Codable {
         self.childFinals = childFinals
         self.acknowledgedFinals = acknowledgedFinals
         self.health = health
-    }
-}
-
-package struct ReportResponse: Hashable, Sendable, Codable {
-    package var finals: [ChildFinal]
-    package var recalls: [LeaseID]
-    /// Leases that the store has open for this holder and the report does not list.
-    package var unknown: [LeaseCounters]
-    package var states: [AccountState]
-
-    package init(
-        finals: [ChildFinal], recalls: [LeaseID], unknown: [LeaseCounters], states: [AccountState]
-    ) {
-        self.finals = finals
-        self.recalls = recalls
-        self.unknown = unknown
-        self.states = states
     }
 }
 

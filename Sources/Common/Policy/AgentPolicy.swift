@@ -58,16 +58,6 @@ package struct AgentPolicy: Hashable, Sendable {
         package init(path: String) { self.path = path }
     }
 
-    /// What to send an agent for a step of an analysis. `{{name}}` stands for an input.
-    package struct Prompt: Hashable, Sendable {
-        package var system: String?
-        package var user: String
-        package init(system: String?, user: String) {
-            self.system = system
-            self.user = user
-        }
-    }
-
     package enum WhenUsageIsMissing: String, Sendable, CaseIterable { case ceiling, estimated }
     package enum WhenCallerLeaves: String, Sendable, CaseIterable { case drain, cancel }
 
@@ -84,7 +74,8 @@ package struct AgentPolicy: Hashable, Sendable {
     package var healthCheck: HealthCheck?
     /// Agents to try instead, in this order.
     package var fallbacks: [String] = []
-    package var prompt: Prompt?
+    /// For the steps that bring none of their own.
+    package var prompt: PromptTemplate?
     /// The output ceiling where a request states none.
     package var outputTokensMax: Int64 = 512
     package var requestBodyBytesMax: Int = 1 << 20

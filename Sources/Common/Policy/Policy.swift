@@ -27,4 +27,14 @@ package struct Policy: Hashable, Sendable {
     package var prices: [String: ModelPrice] = [:]
 
     package init() {}
+
+    /// What a caller means by a name: an agent, one of its models, or an alias. An agent's own name
+    /// means its default model.
+    package func resolve(_ name: String) -> (agent: AgentPolicy, model: String)? {
+        if let agent = agents[name] { return (agent, agent.defaultModel) }
+        for agent in agents.values {
+            if let model = agent.model(named: name) { return (agent, model) }
+        }
+        return nil
+    }
 }

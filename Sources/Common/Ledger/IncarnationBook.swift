@@ -1,0 +1,71 @@
+import WeirCore
+
+/// Who lives, who speaks for the dead, and which finals wait for their parents: the rest of the
+/// store's side, as a pure state machine.
+package struct IncarnationBook: Sendable {
+    private var last: Int64 = 0
+    /// Predecessor → the one successor that adopted its leases.
+    package private(set) var adoptedBy: [Incarnation: Incarnation] = [:]
+    /// By the incarnation in the lease's id.
+    private var finals: [Incarnation: [ChildKey: NanoUSD]] = [:]
+
+    package init() {}
+
+    /// A number that is never used twice.
+    package mutating func join() -> Incarnation {
+        last += 1
+        return Incarnation(last)
+    }
+
+    /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That the
+    /// successor holds the predecessor's journal is the caller's to check.
+    package mutating func adopt(_ predecessor: Incarnation, by successor: Incarnation) -> Bool {
+        guard predecessor < successor, successor.rawValue <= last, predecessor.rawValue > 0 else {
+            return false
+        }
+        if let earlier = adoptedBy[predecessor] { return earlier == successor }
+        adoptedBy[predecessor] = successor
+        return true
+    }
+
+    /// Whether `holder` may say what a lease of `owner` consumed and gave back: its own, or one that
+    /// came to it by adoption, over any number of lives. The dead may speak late: counters only
+    /// grow, and whatever they said was journaled before, so their successor says it too.
+    package func mayReport(leaseOf owner: Incarnation, by holder: Incarnation) -> Bool {
+        var current = owner
+        while current != holder {
+            guard let next = adoptedBy[current] else { return false }
+            current = next
+        }
+        return true
+    }
+
+    /// Nothing new is granted to an incarnation that was adopted: an acquire that was under way
+    /// when it died would make a lease that nobody knows.
+    package func mayAcquire(_ incarnation: Incarnation) -> Bool {
+        adoptedBy[incarnation] == nil && (1...max(1, last)).contains(incarnation.rawValue)
+    }
+
+    // MARK: Finals of children
+
+    /// Kept until the parent says that it has it. A child says so once for good, so a repetition
+    /// changes nothing.
+    package mutating func finalReported(_ final: ChildFinal) {
+        let parent = final.key.lease.incarnation
+        let known = finals[parent]?[final.key] ?? .zero
+        finals[parent, default: [:]][final.key] = max(known, final.consumed)
+    }
+
+    package mutating func finalsAcknowledged(_ keys: [ChildKey], by holder: Incarnation) {
+        for key in keys where mayReport(leaseOf: key.lease.incarnation, by: holder) {
+            finals[key.lease.incarnation]?.removeValue(forKey: key)
+        }
+    }
+
+    package func finals(for holder: Incarnation) -> [ChildFinal] {
+        finals.filter { mayReport(leaseOf: $0.key, by: holder) }
+            .flatMap { $0.value.map { ChildFinal(key: $0.key, consumed: $0.value) } }
+            .sorted { ($0.key.lease, $0.key.child) < ($1.key.lease, $1.key.child) }
+            .prefix(LedgerLimits.finalsPerMessageMax).map { $0 }
+    }
+}

@@ -1,0 +1,43 @@
+/// Every limit of the ledger's state machines. The holder's tables are allocated once at these
+/// sizes, so that reserving and settling allocate nothing.
+package enum LedgerLimits {
+    // MARK: Messages
+    package static let leasesPerMessageMax = 1_024
+    package static let finalsPerMessageMax = 1_024
+
+    // MARK: The store
+    /// How long a lease admits without being asked about again.
+    package static let leaseMilliseconds: Int64 = 60_000
+    /// A lease of the next period is granted this long before the period begins, so that midnight
+    /// is not a storm; holders spread their asking over it.
+    package static let nextPeriodMilliseconds: Int64 = 30_000
+    /// Sums of an account stay inside what a Redis script compares exactly.
+    package static let amountMax: Int64 = (1 << 53) - 1
+
+    // MARK: The holder
+    /// User, tenant, tier, and one to spare: the accounts that one reservation may be charged to.
+    package static let accountsPerReservationMax = 4
+    package static let accountsMax = 16_384
+    package static let leasesMax = 32_768
+    package static let reservationsMax = 16_384
+    package static let finalsToReportMax = 65_536
+    package static let waitersMax = 8_192
+    /// A lease that nothing was reserved from for this long goes back; with a report each second
+    /// it is there within the five seconds of promise 2.
+    package static let idleNanoseconds: UInt64 = 2_500_000_000
+    /// A lease is not used for admission in its last part, so that a reservation made now is not
+    /// older than its lease when the first byte goes.
+    package static let expiryMarginNanoseconds: UInt64 = 1_000_000_000
+    /// After a refusal by the store: the first and the longest time until it is asked again.
+    package static let denialNanosecondsMin: UInt64 = 10_000_000
+    package static let denialNanosecondsMax: UInt64 = 1_000_000_000
+    /// How long spending is averaged over, to tell how much to ask for ahead.
+    package static let demandWindowNanoseconds: UInt64 = 1_000_000_000
+    /// Numbers of leases are set aside in the journal by the batch, so that one that was asked for
+    /// and forgotten in a crash is never given to another account.
+    package static let leaseNumbersPerBatch: Int64 = 256
+
+    // MARK: Delegations accepted
+    package static let childWindow = 65_536
+    package static let issuersMax = 64
+}

@@ -1,0 +1,76 @@
+/// Every limit of the control plane's storage, in one place. Times of protocols between machines in
+/// milliseconds, times of this process in nanoseconds.
+package enum StoreLimits {
+    // MARK: Redis
+
+    /// Commands that wait for Redis or for its answer; more are refused at once.
+    package static let redisCommandsMax = 4_096
+    package static let redisQueuedBytesMax = 64 << 20
+    /// Commands sent and not yet answered on one connection.
+    package static let redisInFlightMax = 512
+    /// Calls of a script that one caller sends in one pipeline.
+    package static let redisPipelineMax = 256
+    package static let redisReadBytes = 64 << 10
+    package static let redisConnectNanoseconds: UInt64 = 1_000_000_000
+    /// From queueing to answer, unless the caller says otherwise.
+    package static let redisCommandNanoseconds: UInt64 = 2_000_000_000
+    /// A connection whose oldest command has waited this long is dead.
+    package static let redisStallNanoseconds: UInt64 = 10_000_000_000
+    package static let redisBackoffFirstNanoseconds: UInt64 = 20_000_000
+    package static let redisBackoffMaxNanoseconds: UInt64 = 1_000_000_000
+    /// A subscription that hears nothing for this long asks with a PING.
+    package static let redisSubscriptionIdleNanoseconds: UInt64 = 5_000_000_000
+    /// Hints that nobody has taken yet; the newest are kept, because a hint only says "look".
+    package static let redisHintsMax = 256
+
+    // MARK: Ledger
+
+    /// Rows of leases that one holder may have in one account: open ones and closed ones that its
+    /// closed watermark has not passed.
+    package static let leasesPerHolderMax = 1_024
+    /// How long an account is kept after its period: long enough to settle and to explain.
+    package static let accountKeepMilliseconds: Int64 = 100 * 86_400_000
+    /// How long an account of one run is kept after its last change.
+    package static let runAccountKeepMilliseconds: Int64 = 30 * 86_400_000
+    /// How long a contended account asks its holders for what is idle.
+    package static let recallMilliseconds: Int64 = 2_000
+    package static let recalledHoldersMax = 64
+    /// How long finals wait for a parent that does not come back.
+    package static let finalsKeepSeconds: Int64 = 40 * 86_400
+    /// A new epoch over an old mesh grants nothing for this long, so that live holders report first.
+    package static let epochQuietMilliseconds: Int64 = 15_000
+    /// How long the result of looking at Redis's persistence settings holds.
+    package static let persistenceCheckNanoseconds: UInt64 = 5_000_000_000
+
+    // MARK: Policy, subjects, sidecars
+
+    package static let policyBytesMax = 8 << 20
+    package static let policyHistoryMax = 200
+    package static let noteBytesMax = 4_096
+    package static let nameBytesMax = 256
+    /// How long a gateway may go on with a subject's binding.
+    package static let bindingMilliseconds: Int64 = 10_000
+    /// An agent's sidecar that has not reported for this long is not given to gateways.
+    package static let endpointFreshMilliseconds: Int64 = 6_000
+    /// A sidecar that has not reported for this long leaves the list.
+    package static let sidecarKeepMilliseconds: Int64 = 24 * 3_600_000
+    package static let sidecarsListedMax = 4_096
+    package static let problemsKeptMax = 64
+    package static let joinTokenMillisecondsMax: Int64 = 7 * 86_400_000
+    package static let preferencesBytesMax = 16 << 10
+
+    // MARK: Idempotency
+
+    package static let idempotencyMilliseconds: Int64 = 24 * 3_600_000
+    /// A claim whose owner died may be taken over after this long.
+    package static let idempotencyClaimMilliseconds: Int64 = 300_000
+    package static let idempotencyAnswerBytesMax = 1 << 20
+
+    // MARK: Archive
+
+    /// Jobs that wait for the archive's thread; more are refused at once.
+    package static let archiveJobsMax = 256
+    package static let archiveBusyMilliseconds: Int32 = 5_000
+    package static let usageRowsMax = 10_000
+    package static let reconcileRowsMax = 100_000
+}

@@ -1,0 +1,143 @@
+/// What the fields of a head mean together: framing (RFC 9112 §6), the connection (§9.3, RFC 9110
+/// §7.6.1), the host (RFC 9112 §3.2) and the expectation (RFC 9110 §10.1.1).
+enum HeadRules {
+    /// Names whose presence asks for a closer look; an ordinary head has `Host` and little else.
+    private static let looked: UInt64 =
+        bit(.host) | bit(.contentLength) | bit(.transferEncoding) | bit(.connection)
+        | bit(.expect) | bit(.upgrade) | bit(.te)
+
+    private static func bit(_ name: FieldName) -> UInt64 { 1 << UInt64(name.rawValue) }
+
+    static func check(_ head: inout HTTPHead, isRequest: Bool) -> HeadError? {
+        if head.present & looked != 0 {
+            for index in 0..<head.fieldCount {
+                let field = head.fields[index]
+                guard bit(field.id) & looked != 0 else { continue }
+                if let error = check(field, &head, isRequest) { return error }
+            }
+        }
+        if head.flags.contains(.chunked) {
+            // Two ways to tell the length: refused, never chosen between (RFC 9112 §6.1). HTTP/1.0
+            // knows no transfer coding.
+            if head.contentLength >= 0 || head.minorVersion == 0 { return .malformed }
+        }
+        guard isRequest else { return nil }
+        if head.host.isEmpty && head.minorVersion >= 1 { return .malformed }
+        if head.minorVersion == 0 { head.flags.remove(.expectsContinue) }
+        return nil
+    }
+
+    private static func check(
+        _ field: HTTPField, _ head: inout HTTPHead, _ isRequest: Bool
+    ) -> HeadError? {
+        let value = head.bytes(field.value)
+        switch field.id {
+        case .host: return isRequest ? host(field, value, &head) : nil
+        case .contentLength: return contentLength(value, &head)
+        case .transferEncoding: return transferEncoding(value, &head)
+        case .connection: return connection(value, &head)
+        case .expect where isRequest:
+            guard ASCII.equalsIgnoringCase(value, "100-continue") else { return .expectation }
+            head.flags.insert(.expectsContinue)
+            return nil
+        case .upgrade:
+            _ = ASCII.forEachListElement(value) { element in
+                if ASCII.equalsIgnoringCase(element, "websocket") { head.flags.insert(.websocket) }
+                return true
+            }
+            return nil
+        case .te:
+            _ = ASCII.forEachListElement(value) { element in
+                if ASCII.equalsIgnoringCase(element, "trailers") {
+                    head.flags.insert(.acceptsTrailers)
+                }
+                return true
+            }
+            return nil
+        default: return nil
+        }
+    }
+
+    /// Exactly one, and the same as the authority of an absolute target.
+    private static func host(
+        _ field: HTTPField, _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
+    ) -> HeadError? {
+        guard RequestTarget.isAuthority(value), head.count(of: .host) == 1 else { return .malformed }
+        if !head.host.isEmpty {
+            return ASCII.equalsIgnoringCase(value, head.bytes(head.host)) ? nil : .malformed
+        }
+        head.host = field.value
+        return nil
+    }
+
+    /// Digits and nothing else, once. `5, 5` and a repeated field are refused although RFC 9112 §6.3
+    /// would allow to repair them.
+    private static func contentLength(
+        _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
+    ) -> HeadError? {
+        guard (1...18).contains(value.count), head.contentLength < 0 else { return .malformed }
+        var length: Int64 = 0
+        for byte in value {
+            guard (48...57).contains(byte) else { return .malformed }
+            length = length * 10 + Int64(byte - 48)
+        }
+        head.contentLength = length
+        return nil
+    }
+
+    private static func transferEncoding(
+        _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
+    ) -> HeadError? {
+        guard !head.flags.contains(.chunked) else { return .malformed }
+        guard ASCII.equalsIgnoringCase(value, "chunked") else {
+            // Another coding under a proper `chunked` is something that we do not have (501);
+            // everything else has no known end.
+            var codings = 0
+            var chunked = 0
+            var endsChunked = false
+            _ = ASCII.forEachListElement(value) { coding in
+                codings += 1
+                endsChunked = ASCII.equalsIgnoringCase(coding, "chunked")
+                if endsChunked { chunked += 1 }
+                return true
+            }
+            return endsChunked && chunked == 1 && codings > 1 ? .notImplemented : .malformed
+        }
+        head.flags.insert(.chunked)
+        return nil
+    }
+
+    private static func connection(
+        _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
+    ) -> HeadError? {
+        var flags = head.flags
+        let isFine = ASCII.forEachListElement(value) { option in
+            guard ASCII.isToken(option) else { return false }
+            if ASCII.equalsIgnoringCase(option, "close") {
+                flags.insert(.close)
+            } else if ASCII.equalsIgnoringCase(option, "keep-alive") {
+                flags.insert(.keepAlive)
+            } else {
+                let id = FieldName.of(option)
+                if id.isProtected { return false }
+                if !id.isHopByHop { flags.insert(.namesFields) }
+            }
+            return true
+        }
+        head.flags = flags
+        return isFine ? nil : .malformed
+    }
+}
+
+extension HTTPHead {
+    /// Whether a `Connection` field names this one; asked only when `namesFields` is set.
+    func connectionNames(_ name: UnsafeRawBufferPointer) -> Bool {
+        for index in 0..<fieldCount where fields[index].id == .connection {
+            let isAbsent = ASCII.forEachListElement(bytes(fields[index].value)) {
+                !ASCII.equalsIgnoringCase($0, name)
+            }
+            if !isAbsent { return true }
+        }
+        return false
+    }
+}

@@ -1,0 +1,131 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// Reads what an answer says of its cost while it passes. One for each attempt, inside its owner:
+/// fixed in size, no allocation.
+struct UsageMeter {
+    private enum Form {
+        /// Nothing to read: a fixed price, or a protocol that reports nothing.
+        case none
+        case json(JSONScanner)
+        case events(SSEScanner)
+    }
+
+    private var form = Form.none
+    private(set) var responseBytes: UInt64 = 0
+
+    init() {}
+
+    /// The response's head is known. `isEventStream` is its media type, not what was asked for. A
+    /// price that counts no tokens needs no reading.
+    mutating func begin(_ agent: AgentPolicy, _ bound: AttemptBound, isEventStream: Bool) {
+        responseBytes = 0
+        form = .none
+        guard bound.price.countsTokens else { return }
+        switch agent.wireProtocol {
+        case .openai, .json: form = isEventStream ? .events(SSEScanner()) : .json(JSONScanner())
+        case .huggingface, .passthrough: break
+        }
+    }
+
+    mutating func feed(_ bytes: UnsafeRawBufferPointer) {
+        responseBytes &+= UInt64(bytes.count)
+        switch form {
+        case .none: break
+        case .json(var scanner):
+            scanner.feed(bytes)
+            form = .json(scanner)
+        case .events(var scanner):
+            scanner.feed(bytes)
+            form = .events(scanner)
+        }
+    }
+
+    /// The body ended as its framing says. Not called when it broke off.
+    mutating func finish() {
+        if case .events(var scanner) = form {
+            scanner.finish()
+            form = .events(scanner)
+        }
+    }
+
+    /// What the answer reported; `nil` when it reported nothing that can be trusted.
+    var reported: AttemptRecord.Tokens? {
+        switch form {
+        case .none: nil
+        case .json(let scanner):
+            scanner.status == .complete && !scanner.isDoubtful ? scanner.counts.tokens : nil
+        case .events(let scanner): scanner.isDoubtful ? nil : scanner.counts.tokens
+        }
+    }
+
+    /// The answer carries an error object, whatever its status says: an event in mid-stream.
+    var reportsError: Bool {
+        switch form {
+        case .none: false
+        case .json(let scanner): scanner.hasError
+        case .events(let scanner): scanner.hasError
+        }
+    }
+
+    /// Output tokens where the policy takes an estimate: an event holds about one, and text about a
+    /// token in three bytes. An upper estimate on purpose.
+    fileprivate var estimatedOutputTokens: UInt32 {
+        if case .events(let scanner) = form { return scanner.events }
+        return UInt32(clamping: responseBytes / 3 + 1)
+    }
+}
+
+/// What an attempt cost and how that is known.
+struct AttemptCost: Equatable {
+    var amount: NanoUSD
+    var source: CostSource
+    var tokens: AttemptRecord.Tokens
+    /// More than was set aside: the provider broke its word.
+    var isOverrun: Bool
+}
+
+extension AttemptBound {
+    /// The price of an attempt whose bytes went upstream.
+    ///
+    /// - `isWhole`: the answer arrived to its end. Usage of a broken stream is not the whole of it.
+    /// - `status`: providers do not charge for what they refuse, but nothing here can know that: a
+    ///   4xx or 5xx that reports no usage costs a fixed price or the ceiling like everything else.
+    func cost(
+        of meter: UsageMeter, isWhole: Bool, nanoseconds: UInt64,
+        whenMissing: AgentPolicy.WhenUsageIsMissing
+    ) -> AttemptCost {
+        let nanoseconds = min(nanoseconds, nanosecondsMax)
+        let reported = isWhole ? meter.reported : nil
+        if isPolicyCeiling {
+            // What made it unbounded (a hosted tool, an image) may not be in the usage either.
+            let known = reported.map { price.cost($0, nanoseconds: nanoseconds) } ?? .zero
+            return charge(max(worstCase, known), .ceiling, reported ?? .init())
+        }
+        if !price.countsTokens {
+            return charge(price.cost(.init(), nanoseconds: nanoseconds), .reported, .init())
+        }
+        if let reported {
+            return charge(price.cost(reported, nanoseconds: nanoseconds), .reported, reported)
+        }
+        switch whenMissing {
+        case .ceiling: return charge(worstCase, .ceiling, .init())
+        case .estimated:
+            var tokens = AttemptRecord.Tokens()
+            tokens.input = UInt32(clamping: (inputTokensMax + 2) / 3)
+            tokens.output = UInt32(
+                clamping: min(outputTokensMax, Int64(meter.estimatedOutputTokens)))
+            let estimate = min(price.cost(tokens, nanoseconds: nanoseconds), worstCase)
+            return charge(estimate, .estimated, tokens)
+        }
+    }
+
+    private func charge(
+        _ amount: NanoUSD, _ source: CostSource, _ tokens: AttemptRecord.Tokens
+    ) -> AttemptCost {
+        AttemptCost(
+            amount: amount, source: source, tokens: tokens, isOverrun: amount > worstCase)
+    }
+}

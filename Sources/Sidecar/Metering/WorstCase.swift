@@ -1,0 +1,126 @@
+import WeirCore
+import WeirMeshProtocol
+import WeirPolicy
+
+/// What one attempt can cost at most, known before its first byte goes upstream (LEDGER, "Worst case
+/// of an attempt"), and the body that keeps it to that.
+package struct AttemptBound: Hashable, Sendable {
+    package var worstCase: NanoUSD
+    /// The model's id, never an alias. Settlement prices by it.
+    package var model: String
+    package var price: ModelPrice
+    package var inputTokensMax: Int64
+    package var outputTokensMax: Int64
+    /// What a price by the second counts at most: the agent's timeout.
+    package var nanosecondsMax: UInt64
+    /// Sent upstream instead of the caller's, where the bound had to be written into it.
+    package var body: [UInt8]?
+    /// The caller asked for a stream of events.
+    package var isStream = false
+    /// Nothing in the request bounds it: the amount is the policy's ceiling.
+    package var isPolicyCeiling = false
+}
+
+/// Why a request has no bound.
+package struct BoundRefusal: Error, Hashable, Sendable {
+    package let reason: Reason
+    package let detail: String
+    /// Where in the body, where that is known.
+    package let problem: Problem?
+
+    package init(_ reason: Reason, _ detail: String, problem: Problem? = nil) {
+        self.reason = reason
+        self.detail = detail
+        self.problem = problem
+    }
+}
+
+/// Bounds attempts. Gateways and sidecars call the same function, on the same bytes with the same
+/// result: bounding a body that was rewritten by a bound changes neither it nor the amount.
+///
+/// How tokens are bounded: every tokenizer in use takes at least one byte of text for a token (byte
+/// pair encodings and SentencePiece with byte fallback; neither expands by NFKC), and JSON never
+/// spells a text with fewer bytes than UTF-8 does. What chat templates add around messages is less
+/// than what JSON adds around them; what they add once is `templateTokens`.
+package struct WorstCase: Sendable {
+    /// What a chat template adds once: begin of sequence, priming of the answer, dates.
+    package static let templateTokens: Int64 = 64
+    /// What templates add where there are tools or a schema for the answer.
+    package static let toolTemplateTokens: Int64 = 512
+
+    package let agent: AgentPolicy
+    package let prices: [String: ModelPrice]
+    /// Of the caller's tier.
+    package let outputTokensMax: Int64?
+
+    package init(agent: AgentPolicy, prices: [String: ModelPrice], outputTokensMax: Int64?) {
+        self.agent = agent
+        self.prices = prices
+        self.outputTokensMax = outputTokensMax
+    }
+
+    /// Whether the body must be held and read to bound the cost. A fixed price needs no body.
+    package static func needsBody(agent: AgentPolicy, prices: [String: ModelPrice]) -> Bool {
+        switch agent.wireProtocol {
+        case .openai: true
+        case .json, .huggingface, .passthrough:
+            prices[agent.defaultModel]?.countsTokens ?? false
+        }
+    }
+
+    /// `path` without its query. `body` is empty where `needsBody` says no.
+    package func bound(
+        method: String, path: String, body: [UInt8]
+    ) throws(BoundRefusal) -> AttemptBound {
+        switch agent.wireProtocol {
+        case .openai: try OpenAIBounder(rules: self).bound(method: method, path: path, body: body)
+        case .json, .huggingface, .passthrough: try boundByPrice(bodyBytes: body.count)
+        }
+    }
+
+    /// The longest that an attempt is given, which bounds a price by the second.
+    var nanosecondsMax: UInt64 {
+        let (product, overflow) = UInt64(clamping: agent.timeouts.totalMilliseconds)
+            .multipliedReportingOverflow(by: 1_000_000)
+        return overflow ? .max : product
+    }
+
+    private func boundByPrice(bodyBytes: Int) throws(BoundRefusal) -> AttemptBound {
+        let model = agent.defaultModel
+        guard let price = prices[model] else { return try ceiling(model, "it has no price") }
+        guard !price.countsOutput else {
+            return try ceiling(
+                model, "its price counts output tokens, and nothing in the request bounds them")
+        }
+        return bounded(
+            model: model, price: price, inputTokensMax: Int64(bodyBytes), outputTokensMax: 0)
+    }
+
+    func bounded(
+        model: String, price: ModelPrice, inputTokensMax: Int64, outputTokensMax: Int64
+    ) -> AttemptBound {
+        AttemptBound(
+            worstCase: price.worstCase(
+                inputTokensMax: inputTokensMax, outputTokensMax: outputTokensMax,
+                nanosecondsMax: nanosecondsMax),
+            model: model, price: price, inputTokensMax: inputTokensMax,
+            outputTokensMax: outputTokensMax, nanosecondsMax: nanosecondsMax)
+    }
+
+    /// The policy's ceiling for what nothing else bounds, or the refusal.
+    func ceiling(
+        _ model: String, _ why: String, at pointer: String? = nil
+    ) throws(BoundRefusal) -> AttemptBound {
+        guard let amount = agent.unmeteredCeiling else {
+            throw BoundRefusal(
+                .unmeteredPath, "The cost of this request to \(agent.name) cannot be bounded: \(why).",
+                problem: pointer.map { Problem(path: $0, message: why) })
+        }
+        var bound = AttemptBound(
+            worstCase: amount, model: model, price: prices[model] ?? ModelPrice(model: model),
+            inputTokensMax: Int64(UInt32.max), outputTokensMax: Int64(UInt32.max),
+            nanosecondsMax: nanosecondsMax)
+        bound.isPolicyCeiling = true
+        return bound
+    }
+}

@@ -1,0 +1,69 @@
+import Testing
+import WeirCore
+
+@testable import WeirPolicy
+
+@Suite struct ProjectionTests {
+    @Test func anAgentGetsOnlyWhatConcernsIt() throws {
+        let documents = Policy.projection(of: try PolicyFixture.documents(), agent: "writer")
+        let policy = try PolicyReader.read(documents)
+        #expect(Set(policy.agents.keys) == ["writer"])
+        #expect(policy.agents["writer"]?.fallbacks == [])
+        #expect(Set(policy.prices.keys) == ["big"])
+        #expect(policy.tiers["free"]?.agents == [])
+        #expect(policy.tiers["gold"]?.agents == ["writer"])
+        #expect(policy.requestTypes.isEmpty)
+        #expect(policy.budgets.isEmpty)
+    }
+
+    @Test func everyAgentsProjectionIsClosed() throws {
+        let documents = try PolicyFixture.documents()
+        for name in try PolicyReader.read(documents).agents.keys {
+            let policy = try PolicyReader.read(Policy.projection(of: documents, agent: name))
+            #expect(policy.agents[name] != nil)
+        }
+        #expect(Policy.projection(of: documents, agent: "ghost").isEmpty)
+    }
+
+    @Test func theGatewayGetsPlansAndNoCredentials() throws {
+        let documents = Policy.gatewayProjection(of: try PolicyFixture.documents())
+        let policy = try PolicyReader.read(documents)
+        let whole = try PolicyReader.read(try PolicyFixture.documents())
+        #expect(policy.requestTypes == whole.requestTypes)
+        #expect(policy.tiers == whole.tiers)
+        #expect(policy.agents["mood"]?.credential == nil)
+        #expect(policy.prices["unused"] == nil)
+        #expect(!JSONValue.array(documents).text.contains("MOOD_KEY"))
+    }
+
+    @Test func theOrderOfDocumentsDoesNotMatter() throws {
+        let documents = try PolicyFixture.documents()
+        let reversed = Array(documents.reversed())
+        #expect(
+            Policy.gatewayProjection(of: documents).map(\.text)
+                == Policy.gatewayProjection(of: reversed).map(\.text))
+        #expect(
+            Policy.projection(of: documents, agent: "mood").map(\.text)
+                == Policy.projection(of: reversed, agent: "mood").map(\.text))
+    }
+
+    @Test func aCompiledPolicySurvivesItsFile() throws {
+        let version = PolicyVersion(epoch: 1, number: 17, hash: "ab")
+        let compiled = CompiledPolicy(version: version, documents: try PolicyFixture.documents())
+        let read = try CompiledPolicy(try JSON.parse(compiled.json.bytes))
+        #expect(read == compiled)
+    }
+
+    @Test func aWrongCompiledFileNamesItsProblems() throws {
+        do throws(Problems) {
+            _ = try CompiledPolicy(["kind": "Policies", "version": ["epoch": -1], "x": 1])
+            Issue.record("accepted")
+        } catch {
+            #expect(
+                Set(error.list.map(\.path)).isSuperset(of: [
+                    "/apiVersion", "/kind", "/version/epoch", "/version/number", "/version/hash",
+                    "/documents", "/x",
+                ]))
+        }
+    }
+}

@@ -1,0 +1,81 @@
+import Glibc
+
+@testable import ControlPlaneStore
+
+/// A redis-server of the test's own, on a unix socket in a folder of its own, with the persistence
+/// that the ledger demands. It can be killed as a crash kills, and started again on its files.
+final class PrivateRedis: @unchecked Sendable {
+    // SAFETY: `process` changes only in `start`, `kill` and `deinit`, which a test calls in order.
+    let folder: String
+    private let password: String?
+    private var process: pid_t = 0
+
+    var url: String { "unix://\(password.map { ":\($0)@" } ?? "")\(folder)/redis.sock" }
+
+    init(password: String? = nil) throws {
+        self.password = password
+        var template = Array("/tmp/weir-redis-XXXXXX".utf8CString)
+        guard let made = mkdtemp(&template) else { throw Failure("no folder") }
+        folder = String(cString: made)
+        try start()
+    }
+
+    deinit {
+        kill()
+        Self.remove(folder)
+    }
+
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+        init(_ description: String) { self.description = description }
+    }
+
+    func start() throws {
+        precondition(process == 0, "started twice")
+        unlink("\(folder)/redis.sock")
+        let arguments =
+            [
+                "redis-server", "--port", "0", "--unixsocket", "\(folder)/redis.sock",
+                "--dir", folder, "--appendonly", "yes", "--appendfsync", "always",
+                "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
+                "--logfile", "\(folder)/log",
+            ] + (password.map { ["--requirepass", $0] } ?? [])
+        var pointers: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+        defer { pointers.forEach { free($0) } }
+        guard posix_spawnp(&process, "redis-server", nil, nil, &pointers, environ) == 0 else {
+            throw Failure("redis-server cannot be started")
+        }
+        // Bounded: a socket that answers within ten seconds, or a failure.
+        for _ in 0..<1_000 {
+            if let parsed = try? RedisURL(parsing: url), RedisSession.open(parsed) != nil { return }
+            usleep(10_000)
+        }
+        throw Failure("redis-server does not answer")
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    func kill() {
+        guard process > 0 else { return }
+        Glibc.kill(process, SIGKILL)
+        var status: Int32 = 0
+        waitpid(process, &status, 0)
+        process = 0
+    }
+
+    func pause() { Glibc.kill(process, SIGSTOP) }
+    func resume() { Glibc.kill(process, SIGCONT) }
+
+    private static func remove(_ path: String) {
+        guard let directory = opendir(path) else { return }
+        while let entry = readdir(directory) {
+            let name = withUnsafeBytes(of: entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            guard name != ".", name != ".." else { continue }
+            let inner = path + "/" + name
+            if unlink(inner) != 0 { remove(inner) }
+        }
+        closedir(directory)
+        rmdir(path)
+    }
+}

@@ -225,7 +225,11 @@ if buildsAll {
         // link the tests against the static runtime, too.
         tests(
             "IntegrationTests", "Tests/Integration",
-            dependencies: [httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto"]),
+            dependencies: [
+                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ]),
     ]
 }
 

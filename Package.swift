@@ -199,7 +199,7 @@ if buildsAll {
         tests(
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
             dependencies: [
-                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", httpClient,
+                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", "WeirCLI", httpClient,
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOHTTPTypesHTTP2", package: "swift-nio-extras"),

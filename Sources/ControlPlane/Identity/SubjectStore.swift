@@ -114,7 +114,7 @@ package struct SubjectStore: Sendable {
         let key = StoreKeys.limit(.usd, .user, .month, user)
         let command: [String]
         if let limit {
-            let amount = min(max(0, limit.rawValue), StoreLimits.amountMax)
+            let amount = min(max(0, limit.rawValue), LedgerLimits.amountMax)
             command = ["HSET", key, setter.rawValue, String(amount)]
         } else {
             command = ["HDEL", key, setter.rawValue]

@@ -26,7 +26,7 @@ extension LedgerStore {
                 let byPolicy = limits[0].integer
             else { return nil }
             let limit = min(limits[1].integer ?? byPolicy, limits[2].integer ?? .max)
-            return accountState(
+            return LedgerCalls.accountState(
                 account, limit: limit, consumed: amounts[0].integer ?? 0, own: 0,
                 held: amounts[1].integer ?? 0)
         }

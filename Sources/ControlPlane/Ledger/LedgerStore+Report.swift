@@ -16,7 +16,10 @@ extension LedgerStore {
         let groups = grouped(counters, standing)
         _ = try await redis.runAll(
             LedgerScripts.report,
-            groups.map { reportCall($0.key, $0.value, by: holder, highest: -1) })
+            groups.map {
+                LedgerCalls.report(
+                    $0.key.account, $0.key.incarnation, $0.value, by: holder, highest: -1)
+            })
     }
 
     /// Merges a report; the answer has what the holder must know.
@@ -52,17 +55,19 @@ extension LedgerStore {
         let replies = try await redis.runAll(
             LedgerScripts.report,
             ordered.map {
-                reportCall($0.key, $0.value, by: holder, highest: report.highestLease)
+                LedgerCalls.report(
+                    $0.key.account, $0.key.incarnation, $0.value, by: holder,
+                    highest: report.highestLease)
             })
         var states: [AccountKey: AccountState] = [:]
-        var closed: [(keys: [String], arguments: [String])] = []
+        var closed: [LedgerCalls.Call] = []
         for ((group, _), reply) in zip(ordered, replies) {
             guard let parts = reply.array, parts.count == 9, let open = parts[6].integer else {
                 throw RedisError.unexpectedReply("report")
             }
             let numbers = parts[..<5].compactMap(\.integer)
             guard numbers.count == 5 else { throw RedisError.unexpectedReply("report") }
-            states[group.account] = accountState(
+            states[group.account] = LedgerCalls.accountState(
                 group.account, limit: numbers[1], consumed: numbers[2], own: numbers[3],
                 held: numbers[4])
             response.unknown += unknown(group, parts[7])
@@ -90,19 +95,6 @@ extension LedgerStore {
             groups[group, default: []].append(entry)
         }
         return groups
-    }
-
-    private func reportCall(
-        _ group: Group, _ counters: [LeaseCounters], by holder: Incarnation, highest: Int64
-    ) -> (keys: [String], arguments: [String]) {
-        var arguments: [Int64] = [
-            group.incarnation.rawValue, holder.rawValue,
-            group.incarnation == holder ? highest : -1, StoreLimits.amountMax,
-        ]
-        for entry in counters {
-            arguments += [entry.lease.number, entry.consumed.rawValue, entry.released.rawValue]
-        }
-        return (StoreKeys.ledger(group.account, group.incarnation), arguments.map(String.init))
     }
 
     private func unknown(_ group: Group, _ reply: RedisReply) -> [LeaseCounters] {

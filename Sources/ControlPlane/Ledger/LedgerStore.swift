@@ -111,11 +111,11 @@ package final class LedgerStore: Sendable {
         let standing = try await standing(of: holder)
         let problems = try await check()
         let serves = standing.mayAcquire && problems.isEmpty
-        var calls: [(keys: [String], arguments: [String])] = []
+        var calls: [LedgerCalls.Call] = []
         var index: [String: String] = [:]
         for request in requests where serves && request.lease.incarnation == holder {
             index[request.account.description] = randomToken()
-            calls.append(acquireCall(request, policyNumber: policyNumber))
+            calls.append(LedgerCalls.acquire(request, policyNumber: policyNumber))
         }
         if !index.isEmpty {
             // The index comes first: a crash in between leaves an entry too many, never one too
@@ -128,72 +128,20 @@ package final class LedgerStore: Sendable {
         var grants: [LeaseGrant] = []
         for request in requests {
             if serves, request.lease.incarnation == holder, let reply = replies.popFirst() {
-                grants.append(try grant(request, reply))
+                grants.append(try LedgerCalls.grant(request, reply))
                 await recallIfContended(request, reply)
             } else {
-                grants.append(refusal(request, .unavailable))
+                grants.append(LedgerCalls.refusal(request, .unavailable))
             }
         }
         return grants
-    }
-
-    private func acquireCall(
-        _ request: LeaseAcquire, policyNumber: Int64
-    ) -> (keys: [String], arguments: [String]) {
-        let need = min(max(1, request.need.rawValue), StoreLimits.amountMax)
-        let want = min(max(need, request.want.rawValue), StoreLimits.amountMax)
-        let period = request.account.period
-        let isEndless = period.end == nil
-        let arguments: [Int64] = [
-            request.lease.incarnation.rawValue, request.lease.number, need, want,
-            max(0, request.closedBelow), max(request.policyNumber, policyNumber),
-            UnixTime(period.start).milliseconds, period.end?.milliseconds ?? 0,
-            StoreLimits.leaseMilliseconds, StoreLimits.nextPeriodMilliseconds,
-            Int64(StoreLimits.leasesPerHolderMax),
-            isEndless
-                ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
-            StoreLimits.recallMilliseconds,
-        ]
-        return (
-            StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)
-        )
-    }
-
-    private func grant(_ request: LeaseAcquire, _ reply: RedisReply) throws -> LeaseGrant {
-        guard let parts = reply.array, parts.count >= 8, let name = parts[0].text,
-            let status = LeaseGrant.Status(rawValue: name)
-        else { throw RedisError.unexpectedReply("acquire") }
-        let numbers = parts[1..<8].compactMap(\.integer)
-        guard numbers.count == 7 else { throw RedisError.unexpectedReply("acquire") }
-        guard status != .unknownAccount else { return refusal(request, status) }
-        return LeaseGrant(
-            lease: request.lease, status: status, granted: NanoUSD(numbers[0]),
-            expiresInMilliseconds: numbers[1],
-            state: accountState(
-                request.account, limit: numbers[3], consumed: numbers[4], own: numbers[5],
-                held: numbers[6]))
-    }
-
-    private func refusal(_ request: LeaseAcquire, _ status: LeaseGrant.Status) -> LeaseGrant {
-        LeaseGrant(
-            lease: request.lease, status: status, granted: .zero, expiresInMilliseconds: 0,
-            state: nil)
-    }
-
-    func accountState(
-        _ account: AccountKey, limit: Int64, consumed: Int64, own: Int64, held: Int64
-    ) -> AccountState {
-        AccountState(
-            account: account, limit: NanoUSD(limit), consumed: NanoUSD(consumed),
-            consumedByOthers: NanoUSD(consumed - own), held: NanoUSD(held),
-            resetsAtMilliseconds: account.period.end?.milliseconds)
     }
 
     /// States the limit of an account for all its periods, as a policy version has it.
     package func setLimit(
         _ account: SubjectBinding.Account, maxLease: NanoUSD, policyNumber: Int64
     ) async throws {
-        let limit = min(max(0, account.limit.rawValue), StoreLimits.amountMax)
+        let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
         _ = try await redis.run(
             LedgerScripts.setLimit,
             keys: [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],

@@ -25,12 +25,6 @@ package enum StoreLimits {
 
     // MARK: Ledger
 
-    /// How long a lease admits, counted by its holder from before it asked.
-    package static let leaseMilliseconds: Int64 = 60_000
-    /// A lease of the next period is granted this long before the period begins.
-    package static let nextPeriodMilliseconds: Int64 = 30_000
-    /// Sums of an account stay inside what a Redis script compares exactly.
-    package static let amountMax: Int64 = (1 << 53) - 1
     /// Rows of leases that one holder may have in one account: open ones and closed ones that its
     /// closed watermark has not passed.
     package static let leasesPerHolderMax = 1_024

@@ -200,6 +200,7 @@ if buildsAll {
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
             dependencies: [
                 "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", "WeirCLI", httpClient,
+                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOHTTPTypesHTTP2", package: "swift-nio-extras"),

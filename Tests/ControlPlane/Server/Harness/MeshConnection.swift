@@ -74,9 +74,9 @@ struct MeshConnection: Sendable {
 
     /// Follows a watch line by line until the body returns. The lines' own arrival is what the body
     /// waits for.
-    func watch<T: Sendable>(
+    @concurrent func watch<T: Sendable>(
         _ path: String, session: String,
-        _ body: (inout LineIterator) async throws -> T
+        _ body: @concurrent (inout LineIterator) async throws -> T
     ) async throws -> T {
         let (stream, head) = try await stream("GET", path, session: session)
         return try await stream.executeThenClose { inbound, outbound in
@@ -96,7 +96,7 @@ struct MeshConnection: Sendable {
         }
 
         /// The next line; `nil` at the end of the answer.
-        mutating func next() async throws -> PolicyEvent? {
+        @concurrent mutating func next() async throws -> PolicyEvent? {
             while true {
                 if let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
                     let line = Array(pending[..<end])
@@ -109,7 +109,7 @@ struct MeshConnection: Sendable {
         }
 
         /// The next projection, with bookmarks and recalls skipped.
-        mutating func nextProjection() async throws -> (hash: String, Projection)? {
+        @concurrent mutating func nextProjection() async throws -> (hash: String, Projection)? {
             while let event = try await next() {
                 if case .projection(let hash, let projection) = event { return (hash, projection) }
             }

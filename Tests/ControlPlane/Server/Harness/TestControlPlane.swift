@@ -25,8 +25,29 @@ struct TestControlPlane: Sendable {
     ) async throws {
         let redis = try RedisServer(appendFsync: appendFsync)
         defer { redis.stop() }
+        try await run(redis: redis, folder: "data", isTrial: isTrial) { test in
+            try await eventually {
+                let status = try await test.send(.GET, "/readyz").status
+                return appendFsync != "always" || status == 200
+            }
+            try await body(test)
+        }
+    }
+
+    /// A second control plane over the same Redis.
+    func withReplica(_ body: @Sendable (TestControlPlane) async throws -> Void) async throws {
+        try await Self.run(redis: redis, folder: "data-2", isTrial: false) { test in
+            try await eventually { try await test.send(.GET, "/readyz").status == 200 }
+            try await body(test)
+        }
+    }
+
+    private static func run(
+        redis: RedisServer, folder: String, isTrial: Bool,
+        _ body: @Sendable (TestControlPlane) async throws -> Void
+    ) async throws {
         let configuration = Self.configuration(
-            redisURL: redis.url, folder: redis.folder + "/data", isTrial: isTrial)
+            redisURL: redis.url, folder: redis.folder + "/" + folder, isTrial: isTrial)
         let logger = Logger(label: "tests") { _ in SwiftLogNoOpLogHandler() }
         let controlPlane = try ControlPlane(configuration: configuration, logger: logger)
         let (listening, continuation) = AsyncStream.makeStream(of: ControlPlane.Bound.self)
@@ -36,12 +57,7 @@ struct TestControlPlane: Sendable {
             }
             var addresses = listening.makeAsyncIterator()
             let bound = try #require(await addresses.next())
-            let test = TestControlPlane(bound: bound, redis: redis)
-            try await eventually {
-                let status = try await test.send(.GET, "/readyz").status
-                return appendFsync != "always" || status == 200
-            }
-            try await body(test)
+            try await body(TestControlPlane(bound: bound, redis: redis))
             group.cancelAll()
         }
     }

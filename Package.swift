@@ -94,20 +94,24 @@ if buildsSidecar {
                 "SidecarCore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
                 "WeirCrypto",
             ]),
-        .executableTarget(
-            name: "SidecarMain",
+        // Everything of the program but its entry, so that tests can reach it.
+        module(
+            "SidecarWiring", "Sources/Sidecar/Main", sources: ["Options", "Wiring"],
             dependencies: [
                 "SidecarCore", "SidecarUplink", "SidecarGateway", "WeirCore", "WeirPolicy",
                 "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
-            ],
-            path: "Sources/Sidecar/Main", swiftSettings: swiftSettings,
+            ]),
+        .executableTarget(
+            name: "SidecarMain", dependencies: ["SidecarWiring"], path: "Sources/Sidecar/Main",
+            sources: ["WeirSidecar.swift"], swiftSettings: swiftSettings,
             // The sidecar runs in images without a Swift runtime.
             linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
         tests(
             "SidecarTests", "Tests/Sidecar",
             dependencies: [
-                "SidecarCore", "SidecarUplink", "SidecarGateway", "WeirCore", "WeirPolicy",
-                "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
+                "SidecarCore", "SidecarUplink", "SidecarGateway", "SidecarWiring", "WeirCore",
+                "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
+                "CNghttp2",
             ]),
         tests(
             "SimulationTests", "Tests/Simulation",
@@ -206,11 +210,12 @@ if buildsAll {
                 .product(name: "NIOHTTPTypesHTTP2", package: "swift-nio-extras"),
             ] + common + hummingbird),
         tests(
+            "SampleAgentsTests", "Tests/SampleAgentsTests", dependencies: ["SampleAgents"]),
+        // Starts the programs by path. It must not depend on SidecarMain, whose linker flags would
+        // link the tests against the static runtime, too.
+        tests(
             "IntegrationTests", "Tests/Integration",
-            dependencies: [
-                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto", "SidecarMain",
-                "ControlPlaneMain", "WeirCLI", "SampleAgents",
-            ]),
+            dependencies: [httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto"]),
     ]
 }
 

@@ -29,6 +29,9 @@ uint64_t weir_monotonic_nanoseconds(void);
    descriptor that reports them is returned; -1 with errno otherwise. `signals` ends with 0. */
 int weir_signal_descriptor(const int *signals);
 
+/* The variables of the process, ended by NULL: a global that Swift may not touch. */
+char **weir_environment(void);
+
 /* A peer that went away is an error of `send`, never a signal. */
 void weir_ignore_sigpipe(void);
 

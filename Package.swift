@@ -1,13 +1,14 @@
 // swift-tools-version:6.2
 import PackageDescription
 
-/// `WEIR_PLANE=sidecar` leaves out everything that needs SwiftNIO, and `WEIR_PLANE=store` leaves
-/// out everything but the common modules and the control plane's storage: quick loops for work on
-/// one plane, because a first build of the control plane's dependencies takes minutes.
+/// `WEIR_PLANE=sidecar` leaves out everything that needs SwiftNIO, `WEIR_PLANE=store` everything but
+/// the common modules and the control plane's storage, and `WEIR_PLANE=control` the sidecar: quick
+/// loops for work on one plane, because a first build of the control plane's dependencies takes
+/// minutes.
 let plane = Context.environment["WEIR_PLANE"] ?? "all"
 let buildsSidecar = plane == "all" || plane == "sidecar"
-let buildsStore = plane == "all" || plane == "store"
-let buildsAll = plane == "all"
+let buildsStore = plane == "all" || plane == "store" || plane == "control"
+let buildsAll = plane == "all" || plane == "control"
 
 let swiftSettings: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
@@ -214,7 +215,8 @@ if buildsAll {
         tests(
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
             dependencies: [
-                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", httpClient,
+                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", "WeirCLI", httpClient,
+                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
                 .product(name: "NIOHTTPTypesHTTP2", package: "swift-nio-extras"),

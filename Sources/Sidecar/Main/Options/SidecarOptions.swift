@@ -54,6 +54,8 @@ struct SidecarOptions: Sendable {
     var drainSeconds: Int
     /// Credentials of upstreams, by name; only for the sidecar of that agent.
     var credentials: [String: String]
+    /// What `/config` shows: everything that is set, without secrets.
+    var shown: [(name: String, value: String)]
 
     init(
         _ values: OptionValues, hostName: String, resolve: @escaping (String) -> [SocketAddress]
@@ -71,6 +73,10 @@ struct SidecarOptions: Sendable {
         credentials = [:]
         for name in ["openai", "huggingface"] {
             if let secret = reader.text(name + "-api-key") { credentials[name] = secret }
+        }
+        shown = values.table.compactMap { option in
+            guard let value = values[option.name] else { return nil }
+            return (option.name, option.kind == .secret ? "[redacted]" : value.text)
         }
         let mode = Self.mode(&reader, listen: listen)
         guard reader.problems.isEmpty, let mode, let listen else {

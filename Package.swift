@@ -145,6 +145,10 @@ if buildsAll {
         .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.8.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.83.0"),
+        .package(url: "https://github.com/apple/swift-nio-http2", from: "1.38.0"),
+        .package(url: "https://github.com/apple/swift-nio-extras", from: "1.28.0"),
+        .package(url: "https://github.com/apple/swift-http-types", from: "1.4.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
     ]
     products += [
@@ -154,9 +158,14 @@ if buildsAll {
     ]
     let hummingbird: [Target.Dependency] = [
         .product(name: "Hummingbird", package: "hummingbird"),
+        .product(name: "HummingbirdCore", package: "hummingbird"),
         .product(name: "HummingbirdHTTP2", package: "hummingbird"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+        .product(name: "HTTPTypes", package: "swift-http-types"),
+        .product(name: "NIOCore", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
     ]
     let common: [Target.Dependency] = [
         "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto",
@@ -167,29 +176,45 @@ if buildsAll {
         name: "AsyncHTTPClient", package: "async-http-client")
     let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
     targets += [
-        module(
-            "ControlPlaneServer", "Sources/ControlPlane", sources: ["API", "Push"],
-            dependencies: ["ControlPlaneStore", yams] + common + hummingbird),
+        // The server and the CLI read the same YAML.
+        module("WeirYAML", "Sources/ControlPlane/YAML", dependencies: [yams, "WeirCore"]),
+        .target(
+            name: "ControlPlaneServer",
+            dependencies: ["ControlPlaneStore", "WeirYAML"] + common + hummingbird,
+            path: "Sources/ControlPlane", sources: ["API", "Push"],
+            resources: [.embedInCode("OpenAPI/openapi.yaml")], swiftSettings: swiftSettings),
         .executableTarget(
             name: "ControlPlaneMain",
             dependencies: ["ControlPlaneServer", "ControlPlaneStore", arguments]
                 + common + hummingbird,
             path: "Sources/ControlPlane/Main", swiftSettings: swiftSettings),
         .executableTarget(
-            name: "WeirCLI", dependencies: [arguments, httpClient, yams] + common,
+            name: "WeirCLI",
+            dependencies: [
+                arguments, httpClient, "WeirYAML",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ] + common,
             path: "Sources/ControlPlane/CLI", swiftSettings: swiftSettings),
         .executableTarget(
             name: "SampleAgents", dependencies: [arguments] + hummingbird,
             path: "Tests/SampleAgents", swiftSettings: swiftSettings),
         tests(
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
-            dependencies: ["ControlPlaneServer", "ControlPlaneStore"] + common + hummingbird),
+            dependencies: [
+                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", httpClient,
+                .product(name: "NIOHTTP2", package: "swift-nio-http2"),
+                .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
+                .product(name: "NIOHTTPTypesHTTP2", package: "swift-nio-extras"),
+            ] + common + hummingbird),
+        tests(
+            "SampleAgentsTests", "Tests/SampleAgentsTests", dependencies: ["SampleAgents"]),
+        // Starts the programs by path. It must not depend on SidecarMain, whose linker flags would
+        // link the tests against the static runtime, too.
         tests(
             "IntegrationTests", "Tests/Integration",
-            dependencies: [
-                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto", "SidecarMain",
-                "ControlPlaneMain", "WeirCLI", "SampleAgents",
-            ]),
+            dependencies: [httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto"]),
     ]
 }
 

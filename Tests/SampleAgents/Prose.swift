@@ -98,8 +98,10 @@ struct PromptFacts {
         lowercaseWords = Set(words.map { $0.lowercased() })
         tone = Sentiment(prompt).label
         figures = Array(
-            words.filter { $0.contains(where: \.isNumber) && ($0.contains("%") || $0.contains("$")) }
-                .uniqued.prefix(4))
+            words.filter {
+                $0.contains(where: \.isNumber) && ($0.contains("%") || $0.contains("$"))
+            }
+            .uniqued.prefix(4))
         signals = Array(
             words.map { $0.lowercased() }
                 .filter { Lexicon.weights[$0] != nil || Lexicon.directions[$0] != nil }
@@ -132,7 +134,7 @@ struct PromptFacts {
         return items.dropLast().joined(separator: ", ") + " and " + last
     }
 
-    /// Capitalised, more than one letter, and not a word that sentences and instructions begin with.
+    /// Capitalised, more than one letter, and no word that sentences and instructions begin with.
     private static func isName(_ word: String) -> Bool {
         guard word.count > 1, word.first?.isUppercase == true else { return false }
         return !ordinary.contains(word.lowercased())

@@ -52,7 +52,9 @@ package final class ObjectReader {
         }
     }
 
-    package func report(_ key: String, _ message: String) { problems.add(path.appending(key), message) }
+    package func report(_ key: String, _ message: String) {
+        problems.add(path.appending(key), message)
+    }
 
     package func value(_ key: String, required: Bool = false) -> JSONValue? {
         asked.insert(key)
@@ -104,7 +106,8 @@ package final class ObjectReader {
     }
 
     /// A count that fits an `Int`.
-    package func count(_ key: String, in range: ClosedRange<Int64>, required: Bool = false) -> Int? {
+    package func count(_ key: String, in range: ClosedRange<Int64>, required: Bool = false) -> Int?
+    {
         integer(key, in: range, required: required).map { Int($0) }
     }
 

@@ -25,9 +25,6 @@ package enum StoreLimits {
 
     // MARK: Ledger
 
-    /// How long a lease admits, counted by its holder from before it asked. Long, because a holder
-    /// goes on inside its leases while the control plane is lost.
-    package static let leaseMilliseconds: Int64 = 3_600_000
     /// Rows of leases that one holder may have in one account: open ones and closed ones that its
     /// closed watermark has not passed.
     package static let leasesPerHolderMax = 1_024

@@ -22,6 +22,8 @@ struct AgentAdmission {
     struct Permit: Hashable {
         var breaker: CircuitBreaker.Permit?
         var hasPlace = false
+        /// Which stages it holds them of: see `init(_:carrying:)`.
+        var era: UInt32 = 0
         /// In observe mode: what would have refused it.
         var observed: Reason?
     }
@@ -38,6 +40,7 @@ struct AgentAdmission {
     private var gate: ConcurrencyGate?
     private(set) var breaker: CircuitBreaker
     private var subjects: SubjectRates
+    private var era: UInt32 = 0
 
     init(_ agent: AgentPolicy, subjectsMax: Int = 65_536) {
         self.agent = agent
@@ -47,12 +50,21 @@ struct AgentAdmission {
         subjects = SubjectRates(capacity: subjectsMax)
     }
 
+    /// For a policy that `change` cannot take: stages anew, but what the breaker knows goes on.
+    /// Places held in the old stages are not known to the new ones.
+    init(_ agent: AgentPolicy, carrying old: AgentAdmission) {
+        self.init(agent, subjectsMax: old.subjects.capacity)
+        breaker = old.breaker
+        breaker.change(agent.breaker)
+        era = old.era &+ 1
+    }
+
     var inFlight: Int { gate?.inFlight ?? 0 }
     var waiting: Int { gate?.waiting ?? 0 }
 
     mutating func arrive(_ caller: Caller, nowNanoseconds now: UInt64) -> Decision {
         let observes = agent.observe || caller.isObserved
-        var permit = Permit()
+        var permit = Permit(era: era)
         if let refusal = checkRates(caller, now) {
             guard observes else { return .refused(refusal) }
             permit.observed = refusal.reason
@@ -71,7 +83,7 @@ struct AgentAdmission {
 
     /// A waiting request has got its place (`finish` or `giveBack` named its ticket).
     mutating func leaveQueue(_ caller: Caller, nowNanoseconds now: UInt64) -> Decision {
-        passBreaker(caller, Permit(hasPlace: true), now)
+        passBreaker(caller, Permit(hasPlace: true, era: era), now)
     }
 
     /// The end of an admitted request, whatever it was: gives the place and the breaker's permit
@@ -83,7 +95,7 @@ struct AgentAdmission {
         if let breakerPermit = permit.breaker {
             breaker.ended(breakerPermit, outcome, nowNanoseconds: now, random: random)
         }
-        return permit.hasPlace ? givePlaceBack(caller) : nil
+        return permit.hasPlace && permit.era == era ? givePlaceBack(caller) : nil
     }
 
     mutating func givePlaceBack(_ caller: Caller) -> Ticket? {

@@ -96,7 +96,9 @@ package struct AgentAdapter: Sendable {
             let text = choice["message"]?["content"]?.string
         else { throw Failure(detail: "The answer of \(agent.name) has no message.") }
         var result: JSONObject = ["text": .string(text)]
-        if let finish = choice["finish_reason"]?.string { result["finish_reason"] = .string(finish) }
+        if let finish = choice["finish_reason"]?.string {
+            result["finish_reason"] = .string(finish)
+        }
         return .object(result)
     }
 

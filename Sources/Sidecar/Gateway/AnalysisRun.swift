@@ -31,6 +31,8 @@ package struct AnalysisRun: Sendable {
     private enum Event: Sendable {
         case ended(StepReport)
         case deadline
+        /// The sleep until the deadline was cancelled.
+        case undisturbed
     }
 
     let context: RunContext
@@ -49,6 +51,7 @@ package struct AnalysisRun: Sendable {
             begin(&progress, &group)
             while !progress.isOver, let event = await group.next() {
                 switch event {
+                case .undisturbed: continue
                 case .deadline:
                     deadlinePassed = true
                     progress.stop()
@@ -77,9 +80,12 @@ package struct AnalysisRun: Sendable {
     }
 
     private func waitForDeadline() async -> Event {
-        // Cancelled when the plan is over; then nobody asks.
-        try? await context.clock.sleep(untilNanoseconds: context.deadlineNanoseconds)
-        return .deadline
+        do {
+            try await context.clock.sleep(untilNanoseconds: context.deadlineNanoseconds)
+            return .deadline
+        } catch {
+            return .undisturbed
+        }
     }
 
     private func report(

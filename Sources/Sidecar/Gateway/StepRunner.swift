@@ -246,7 +246,8 @@ struct StepRunner: Sendable {
                 detail: "\(candidate.agent.name) answered with status \(answer.status).")
         }
         do throws(AgentAdapter.Failure) {
-            return Outcome(attempt: attempt, end: .ok(try candidate.adapter.result(of: answer.body)))
+            return Outcome(
+                attempt: attempt, end: .ok(try candidate.adapter.result(of: answer.body)))
         } catch {
             attempt.outcome = .upstreamProtocol
             return Outcome(

@@ -1,0 +1,186 @@
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// Users: which tier they are bound to, which accounts pay for them, what they prefer. The binding
+/// is made at first sight from the token's claim; later only an administrator changes it, whatever
+/// token arrives (LEDGER rule 13).
+package struct SubjectStore: Sendable {
+    /// Who set a limit: an administrator sets any, a user lowers the own one.
+    package enum LimitSetter: String, Sendable { case admin, user }
+
+    let redis: Redis
+    private let ledger: LedgerStore
+
+    package init(redis: Redis, ledger: LedgerStore) {
+        self.redis = redis
+        self.ledger = ledger
+    }
+
+    /// Who a caller is to the ledger; states the limits of its accounts on the way, so that leases
+    /// can be had of them. Throws `MeshRefusal` for a key or a tier that is not known.
+    package func resolve(
+        _ request: SubjectRequest, policy: Policy, policyNumber: Int64
+    ) async throws -> SubjectBinding {
+        let claims = try await claims(of: request)
+        guard !claims.subject.isEmpty, claims.subject.utf8.count <= StoreLimits.nameBytesMax,
+            (claims.tenant?.utf8.count ?? 0) <= StoreLimits.nameBytesMax
+        else {
+            throw MeshRefusal(reason: "invalid", detail: "the subject's name is empty or too long")
+        }
+        let row = try await bound(claims, policy)
+        guard let tierName = row["tier"], let tier = policy.tiers[tierName] else {
+            throw MeshRefusal(
+                reason: "forbidden", detail: "the policy has no tier \(row["tier"] ?? "at all")")
+        }
+        let tenant = row["tenant"].flatMap { $0.isEmpty ? nil : $0 }
+        var accounts = SubjectAccounts.of(
+            user: claims.subject, tenant: tenant, tier: tier, policy: policy)
+        for account in accounts {
+            try await ledger.setLimit(
+                account, maxLease: SubjectAccounts.maxLease(of: account, tier),
+                policyNumber: policyNumber)
+        }
+        try await applyOwnLimits(&accounts)
+        return SubjectBinding(
+            user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
+            accounts: accounts,
+            preferences: row["preferences"].flatMap { try? JSON.parse($0) },
+            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
+    }
+
+    private func claims(of request: SubjectRequest) async throws -> SubjectRequest.Claims {
+        if let claims = request.claims { return claims }
+        guard let hash = request.apiKeyHash, hash.utf8.count <= StoreLimits.nameBytesMax else {
+            throw MeshRefusal(reason: "invalid", detail: "claims or the hash of a key are needed")
+        }
+        return try await claims(ofAPIKey: hash)
+    }
+
+    /// The stored binding, made now if there is none.
+    private func bound(
+        _ claims: SubjectRequest.Claims, _ policy: Policy
+    ) async throws -> [String: String] {
+        let fallback = policy.tiers.values.min {
+            ($0.priority, $0.name) < ($1.priority, $1.name)
+        }
+        guard let tier = claims.tier ?? fallback?.name, policy.tiers[tier] != nil else {
+            let stored = try await redis.read("HGETALL", StoreKeys.subject(claims.subject)).fields
+            guard stored["tier"] != nil else {
+                throw MeshRefusal(
+                    reason: "forbidden", detail: "the policy has no tier \(claims.tier ?? "at all")")
+            }
+            return stored
+        }
+        return try await redis.run(
+            SubjectScripts.bind, keys: [StoreKeys.subject(claims.subject)],
+            arguments: [tier, claims.tenant ?? ""]
+        ).fields
+    }
+
+    /// The limits in force, where an administrator or the user set another one.
+    private func applyOwnLimits(_ accounts: inout [SubjectBinding.Account]) async throws {
+        let replies = try await redis.readAll(
+            accounts.map {
+                [
+                    "HMGET", StoreKeys.limit($0.unit, $0.scope, $0.period, $0.id), "admin", "user",
+                ]
+            })
+        for (position, reply) in replies.enumerated() {
+            guard let parts = reply.array, parts.count == 2 else { continue }
+            let byAdmin = parts[0].integer ?? accounts[position].limit.rawValue
+            accounts[position].limit = NanoUSD(min(byAdmin, parts[1].integer ?? .max))
+        }
+    }
+
+    // MARK: Changes
+
+    package func setTier(_ tier: String, tenant: String?, of user: String, by author: String)
+        async throws
+    {
+        try await redis.command(
+            [
+                "HSET", StoreKeys.subject(user), "tier", tier, "tenant", tenant ?? "", "bound_by",
+                author,
+            ], isIdempotent: true)
+    }
+
+    /// Sets, or with `nil` takes back, a user's monthly limit. What is granted already stays so.
+    package func setMonthlyLimit(
+        _ limit: NanoUSD?, of user: String, as setter: LimitSetter
+    ) async throws {
+        let key = StoreKeys.limit(.usd, .user, .month, user)
+        let command: [String]
+        if let limit {
+            let amount = min(max(0, limit.rawValue), LedgerLimits.amountMax)
+            command = ["HSET", key, setter.rawValue, String(amount)]
+        } else {
+            command = ["HDEL", key, setter.rawValue]
+        }
+        try await redis.command(command, isIdempotent: true)
+    }
+
+    package func setPreferences(_ preferences: JSONValue, of user: String) async throws {
+        let text = preferences.text
+        guard text.utf8.count <= StoreLimits.preferencesBytesMax else {
+            throw MeshRefusal(reason: "too_large", detail: "the preferences are too large")
+        }
+        try await redis.command(
+            ["HSET", StoreKeys.subject(user), "preferences", text], isIdempotent: true)
+    }
+}
+
+enum SubjectScripts {
+    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant. Answer: the row.
+    static let bind = RedisScript(
+        name: "bind",
+        source: LedgerScripts.prelude + """
+            if redis.call('HEXISTS', KEYS[1], 'tier') == 0 then
+              redis.call('HSET', KEYS[1], 'tier', ARGV[1], 'tenant', ARGV[2],
+                'bound_by', 'claims', 'bound_at', text(clock()))
+            end
+            return redis.call('HGETALL', KEYS[1])
+            """,
+        isIdempotent: true)
+}
+
+/// Which accounts pay for a user, by the policy. Pure.
+enum SubjectAccounts {
+    static func of(
+        user: String, tenant: String?, tier: TierPolicy, policy: Policy
+    ) -> [SubjectBinding.Account] {
+        var accounts = [
+            SubjectBinding.Account(
+                unit: .usd, scope: .user, period: .month, id: user, limit: tier.monthlyBudget)
+        ]
+        if let requests = tier.dailyRequests {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .requests, scope: .user, period: .day, id: user,
+                    limit: NanoUSD(requests)))
+        }
+        for budget in policy.budgets.values.sorted(by: { $0.name < $1.name }) {
+            let scope: AccountKey.Scope
+            switch budget.scope {
+            case .tenant where budget.id == tenant: scope = .tenant
+            case .tier where budget.id == tier.name: scope = .tier
+            case .tenant, .tier, .mesh: continue
+            }
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .usd, scope: scope, period: .month, id: budget.id,
+                    limit: budget.monthlyLimit))
+        }
+        return accounts
+    }
+
+    /// What one holder may have of an account and not have spent (LEDGER rule 3).
+    static func maxLease(of account: SubjectBinding.Account, _ tier: TierPolicy) -> NanoUSD {
+        switch account.unit {
+        case .usd: tier.maxLease(limit: account.limit)
+        case .requests: NanoUSD(max(1, account.limit.rawValue / 20))
+        }
+    }
+}

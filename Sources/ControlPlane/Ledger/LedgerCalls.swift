@@ -1,0 +1,73 @@
+import WeirCore
+import WeirLedger
+
+/// What the scripts of accounts are given, and what their answers mean. Pure.
+enum LedgerCalls {
+    typealias Call = (keys: [String], arguments: [String])
+
+    static func acquire(_ request: LeaseAcquire, policyNumber: Int64) -> Call {
+        let need = min(max(1, request.need.rawValue), LedgerLimits.amountMax)
+        let want = min(max(need, request.want.rawValue), LedgerLimits.amountMax)
+        let period = request.account.period
+        let isEndless = period.end == nil
+        let arguments: [Int64] = [
+            request.lease.incarnation.rawValue, request.lease.number, need, want,
+            max(0, request.closedBelow), max(request.policyNumber, policyNumber),
+            UnixTime(period.start).milliseconds, period.end?.milliseconds ?? 0,
+            LedgerLimits.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
+            Int64(StoreLimits.leasesPerHolderMax),
+            isEndless
+                ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
+            StoreLimits.recallMilliseconds,
+        ]
+        return (
+            StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)
+        )
+    }
+
+    static func grant(
+        _ request: LeaseAcquire, _ reply: RedisReply
+    ) throws(RedisError) -> LeaseGrant {
+        guard let parts = reply.array, parts.count >= 8, let name = parts[0].text,
+            let status = LeaseGrant.Status(rawValue: name)
+        else { throw .unexpectedReply("acquire") }
+        let numbers = parts[1..<8].compactMap(\.integer)
+        guard numbers.count == 7 else { throw .unexpectedReply("acquire") }
+        guard status != .unknownAccount else { return refusal(request, status) }
+        return LeaseGrant(
+            lease: request.lease, status: status, granted: NanoUSD(numbers[0]),
+            expiresInMilliseconds: numbers[1],
+            state: accountState(
+                request.account, limit: numbers[3], consumed: numbers[4], own: numbers[5],
+                held: numbers[6]))
+    }
+
+    static func refusal(_ request: LeaseAcquire, _ status: LeaseGrant.Status) -> LeaseGrant {
+        LeaseGrant(
+            lease: request.lease, status: status, granted: .zero, expiresInMilliseconds: 0,
+            state: nil)
+    }
+
+    static func accountState(
+        _ account: AccountKey, limit: Int64, consumed: Int64, own: Int64, held: Int64
+    ) -> AccountState {
+        AccountState(
+            account: account, limit: NanoUSD(limit), consumed: NanoUSD(consumed),
+            consumedByOthers: NanoUSD(consumed - own), held: NanoUSD(held),
+            resetsAtMilliseconds: account.period.end?.milliseconds)
+    }
+
+    static func report(
+        _ account: AccountKey, _ incarnation: Incarnation, _ counters: [LeaseCounters],
+        by holder: Incarnation, highest: Int64
+    ) -> Call {
+        var arguments: [Int64] = [
+            incarnation.rawValue, holder.rawValue, incarnation == holder ? highest : -1,
+            LedgerLimits.amountMax,
+        ]
+        for entry in counters {
+            arguments += [entry.lease.number, entry.consumed.rawValue, entry.released.rawValue]
+        }
+        return (StoreKeys.ledger(account, incarnation), arguments.map(String.init))
+    }
+}

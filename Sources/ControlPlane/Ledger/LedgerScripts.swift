@@ -1,0 +1,293 @@
+// The rules of `AccountBook` in Lua: one account and one operation each, atomic in Redis. A test
+// runs both on the same operations and compares every answer.
+//
+// Redis scripts count in doubles, exactly up to 2^53, and a script that fails keeps what it wrote
+// before. So each script decides everything first and writes last; numbers go to Redis by HINCRBY
+// with integer strings, made by `%.0f`, because `tostring` writes 10^15 as "1e+15".
+//
+// Keys, the same for all: the account, the leases of one incarnation in it, its holders, its limit.
+//   account: granted, consumed, released, overrun, held; wanted and wanted_by while contended
+//   leases:  n → "holder granted consumed released"
+//   holders: INCARNATION:consumed, INCARNATION:held, INCARNATION:closed (the watermark)
+//   limit:   limit, policy, max_lease; admin and user when they have set another one
+
+enum LedgerScripts {
+    static let prelude = """
+        local function text(value) return string.format('%.0f', value) end
+        local function number(key, field)
+          return tonumber(redis.call('HGET', key, field) or '0')
+        end
+        local function clock()
+          local time = redis.call('TIME')
+          return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+        end
+        local function unpackLease(packed)
+          local holder, granted, consumed, released =
+            string.match(packed, '^(%d+) (%d+) (%d+) (%d+)$')
+          return {holder = holder, granted = tonumber(granted), consumed = tonumber(consumed),
+            released = tonumber(released)}
+        end
+        local function packLease(lease)
+          return lease.holder .. ' ' .. text(lease.granted) .. ' ' .. text(lease.consumed) .. ' '
+            .. text(lease.released)
+        end
+        local function isClosed(lease) return lease.consumed + lease.released >= lease.granted end
+        local function held(lease)
+          return math.max(0, lease.granted - lease.consumed - lease.released)
+        end
+        local function overrun(lease)
+          return math.max(0, lease.consumed + lease.released - lease.granted)
+        end
+        local function add(key, field, change)
+          if change ~= 0 then redis.call('HINCRBY', key, field, text(change)) end
+        end
+        -- The limit in force: an administrator's before the policy's, and the user's own below it.
+        local function limitOf(key)
+          local fields = redis.call('HMGET', key, 'limit', 'admin', 'user', 'policy', 'max_lease')
+          if not fields[1] then return nil end
+          local limit = tonumber(fields[2] or fields[1])
+          if fields[3] then limit = math.min(limit, tonumber(fields[3])) end
+          return limit, tonumber(fields[4] or '0'), tonumber(fields[5] or '0')
+        end
+
+        """
+
+    /// Grants one lease, or says why not (rules 1, 2, 3, 10).
+    ///
+    /// Arguments: incarnation, n, need, want, closed below, policy number, the period's start and
+    /// end (end 0: none), lease time, how early the next period is granted, rows at most, how long
+    /// the account is kept after its end, how long a recall lasts; times in ms.
+    /// Answer: status, granted, expires in, now, limit, consumed, own consumed, held, and for a
+    /// contended account the other holders that hold something.
+    static let acquire = RedisScript(
+        name: "acquire",
+        source: prelude + """
+            local account, leases, holders = KEYS[1], KEYS[2], KEYS[3]
+            local incarnation, n = ARGV[1], ARGV[2]
+            local need, want = tonumber(ARGV[3]), tonumber(ARGV[4])
+            local start, finish = tonumber(ARGV[7]), tonumber(ARGV[8])
+            local now = clock()
+            local limit, policy, maxLease = limitOf(KEYS[4])
+            if not limit then return {'unknown_account', '0', '0', text(now), '0', '0', '0', '0'} end
+
+            local consumed, heldByAll = number(account, 'consumed'), number(account, 'held')
+            local own = number(holders, incarnation .. ':consumed')
+            local ownHeld = number(holders, incarnation .. ':held')
+            local closedBefore = number(holders, incarnation .. ':closed')
+            local closed = math.max(closedBefore, tonumber(ARGV[5]))
+
+            local expires = tonumber(ARGV[9])
+            if finish > 0 then
+              if finish <= now or start - now > tonumber(ARGV[10]) then
+                expires = nil
+              else
+                expires = math.min(math.max(0, start - now) + expires, finish - now)
+              end
+            end
+
+            local status, amount, isNew = nil, 0, false
+            local known = redis.call('HGET', leases, n)
+            if known then
+              local lease = unpackLease(known)
+              if isClosed(lease) then
+                status = 'gone'
+              else
+                status, amount = 'granted', lease.granted
+              end
+            elseif tonumber(n) < closed then
+              status = 'gone'
+            elseif tonumber(ARGV[6]) < policy then
+              status = 'stale_policy'
+            elseif not expires then
+              status = 'wrong_period'
+            elseif redis.call('HLEN', leases) >= tonumber(ARGV[11]) then
+              status = 'unavailable'
+            else
+              local room = math.max(maxLease, need) - ownHeld
+              local grant = math.min(want, limit - consumed - heldByAll, room)
+              if grant >= need then
+                status, amount, isNew = 'granted', grant, true
+              elseif consumed + need > limit then
+                status = 'exhausted'
+              else
+                status = 'contended'
+              end
+            end
+
+            local forget = {}
+            if closed > closedBefore then
+              local rows = redis.call('HGETALL', leases)
+              for i = 1, #rows, 2 do
+                if tonumber(rows[i]) < closed and isClosed(unpackLease(rows[i + 1])) then
+                  forget[#forget + 1] = rows[i]
+                end
+              end
+            end
+            local others = {}
+            if status == 'contended' then
+              local fields = redis.call('HGETALL', holders)
+              for i = 1, #fields, 2 do
+                local holder = string.match(fields[i], '^(%d+):held$')
+                if holder and holder ~= incarnation and tonumber(fields[i + 1]) > 0 then
+                  others[#others + 1] = holder
+                end
+              end
+            end
+
+            -- Everything is decided; writes begin.
+            if closed > closedBefore then
+              redis.call('HSET', holders, incarnation .. ':closed', text(closed))
+              for _, row in ipairs(forget) do redis.call('HDEL', leases, row) end
+            end
+            if isNew then
+              redis.call('HSET', leases, n, packLease(
+                {holder = incarnation, granted = amount, consumed = 0, released = 0}))
+              add(account, 'granted', amount)
+              add(account, 'held', amount)
+              add(holders, incarnation .. ':held', amount)
+              heldByAll = heldByAll + amount
+            end
+            if isNew or closed > closedBefore then
+              local keepUntil = math.max(finish, now) + tonumber(ARGV[12])
+              for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], text(keepUntil)) end
+            end
+            if status == 'contended' then
+              redis.call('HSET', account, 'wanted', text(now + tonumber(ARGV[13])),
+                'wanted_by', incarnation)
+            end
+            if status ~= 'granted' then expires = 0 end
+            return {status, text(amount), text(expires or 0), text(now), text(limit),
+              text(consumed), text(own), text(heldByAll), others}
+            """,
+        isIdempotent: true)
+
+    /// Merges the counters of one incarnation's leases in one account (rules 3, 4, 5).
+    ///
+    /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of (-1:
+    /// all, for a predecessor's leases), the largest amount; then n, consumed, released of each.
+    /// Answer: now, limit, consumed, own consumed, held, refused counters, open leases left,
+    /// then two flat lists: the open leases that were not listed (n, consumed, released), and the
+    /// numbers of those to give back because somebody else needs money.
+    static let report = RedisScript(
+        name: "report",
+        source: prelude + """
+            local account, leases, holders = KEYS[1], KEYS[2], KEYS[3]
+            local incarnation, reporter = ARGV[1], ARGV[2]
+            local highest, amountMax = tonumber(ARGV[3]), tonumber(ARGV[4])
+            local now = clock()
+            local before, after, order, listed, refused = {}, {}, {}, {}, 0
+            local growth = 0
+            for i = 5, #ARGV, 3 do
+              local n, consumed, released = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+              listed[n] = true
+              if not before[n] then
+                local packed = redis.call('HGET', leases, n)
+                if packed then
+                  before[n], after[n] = unpackLease(packed), unpackLease(packed)
+                  order[#order + 1] = n
+                end
+              end
+              local lease = after[n]
+              if not lease or consumed < 0 or consumed > amountMax or released < 0
+                or released > lease.granted then
+                refused = refused + 1
+              else
+                lease.consumed = math.max(lease.consumed, consumed)
+                lease.released = math.max(lease.released, released)
+                if tonumber(reporter) > tonumber(lease.holder) then lease.holder = reporter end
+                growth = growth + lease.consumed
+              end
+            end
+            -- HINCRBY fails beyond 2^63, and a failure here would come after the first write.
+            if number(account, 'consumed') + growth > 2^62 then
+              return redis.error_reply('ERR the account cannot count further')
+            end
+
+            for _, n in ipairs(order) do
+              local old, new = before[n], after[n]
+              local packed = packLease(new)
+              if packed ~= packLease(old) then
+                redis.call('HSET', leases, n, packed)
+                add(account, 'consumed', new.consumed - old.consumed)
+                add(account, 'released', new.released - old.released)
+                add(account, 'overrun', overrun(new) - overrun(old))
+                add(account, 'held', held(new) - held(old))
+                add(holders, old.holder .. ':consumed', -old.consumed)
+                add(holders, old.holder .. ':held', -held(old))
+                add(holders, new.holder .. ':consumed', new.consumed)
+                add(holders, new.holder .. ':held', held(new))
+              end
+            end
+
+            local wanted = redis.call('HMGET', account, 'wanted', 'wanted_by')
+            local isWanted = wanted[1] and tonumber(wanted[1]) > now and wanted[2] ~= reporter
+            local open, unknown, recalls = 0, {}, {}
+            local rows = redis.call('HGETALL', leases)
+            for i = 1, #rows, 2 do
+              local n, lease = rows[i], unpackLease(rows[i + 1])
+              if not isClosed(lease) then
+                open = open + 1
+                if listed[n] then
+                  if isWanted then recalls[#recalls + 1] = n end
+                elseif lease.holder == reporter
+                  and (incarnation ~= reporter or highest < 0 or tonumber(n) <= highest) then
+                  unknown[#unknown + 1] = n
+                  unknown[#unknown + 1] = text(lease.consumed)
+                  unknown[#unknown + 1] = text(lease.released)
+                elseif incarnation ~= reporter and tonumber(lease.holder) < tonumber(reporter) then
+                  -- A predecessor's lease that no report has brought over yet.
+                  unknown[#unknown + 1] = n
+                  unknown[#unknown + 1] = text(lease.consumed)
+                  unknown[#unknown + 1] = text(lease.released)
+                end
+              end
+            end
+            return {text(now), text(limitOf(KEYS[4]) or 0), text(number(account, 'consumed')),
+              text(number(holders, reporter .. ':consumed')), text(number(account, 'held')),
+              refused, open, unknown, recalls}
+            """,
+        isIdempotent: true)
+
+    /// States the limit by a policy version; an older version changes nothing (rule 1).
+    /// Arguments: limit, policy number, `maxLease`. Answer: the limit in force, its policy number.
+    static let setLimit = RedisScript(
+        name: "set_limit",
+        source: prelude + """
+            local stored = redis.call('HMGET', KEYS[1], 'policy', 'limit', 'max_lease')
+            local isSame = stored[1] == ARGV[2] and stored[2] == ARGV[1] and stored[3] == ARGV[3]
+            if not isSame and tonumber(ARGV[2]) >= tonumber(stored[1] or '-1') then
+              redis.call('HSET', KEYS[1], 'limit', ARGV[1], 'policy', ARGV[2],
+                'max_lease', ARGV[3])
+            end
+            local limit, policy = limitOf(KEYS[1])
+            return {text(limit), text(policy)}
+            """,
+        isIdempotent: true)
+
+    /// Writes off what an incarnation that will not come back still holds in one account: all of it
+    /// counts as spent. Arguments: incarnation. Answer: how much.
+    static let writeOff = RedisScript(
+        name: "write_off",
+        source: prelude + """
+            local account, leases, holders = KEYS[1], KEYS[2], KEYS[3]
+            local rows = redis.call('HGETALL', leases)
+            local total = 0
+            for i = 1, #rows, 2 do
+              local lease = unpackLease(rows[i + 1])
+              local rest = held(lease)
+              if rest > 0 then
+                lease.consumed = lease.consumed + rest
+                redis.call('HSET', leases, rows[i], packLease(lease))
+                add(account, 'consumed', rest)
+                add(account, 'held', -rest)
+                add(account, 'written_off', rest)
+                add(holders, lease.holder .. ':consumed', rest)
+                add(holders, lease.holder .. ':held', -rest)
+                total = total + rest
+              end
+            end
+            return text(total)
+            """,
+        // Again it finds nothing left, and would answer 0 for what it did.
+        isIdempotent: false)
+}

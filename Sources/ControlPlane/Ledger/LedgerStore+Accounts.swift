@@ -1,0 +1,75 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+/// Leases that others need, sent to their holder's watch.
+package struct LeaseRecall: Hashable, Sendable, Codable {
+    package var holder: Incarnation
+    package var leases: [LeaseID]
+}
+
+/// What people ask of accounts, and what a contended account asks of its holders.
+extension LedgerStore {
+    /// Accounts as the store sees them; `nil` for one without a limit. Nobody is the asking holder
+    /// here, so `consumedByOthers` is all that is consumed.
+    package func states(of accounts: [AccountKey]) async throws -> [AccountState?] {
+        let replies = try await redis.readAll(
+            accounts.flatMap { account in
+                [
+                    ["HMGET", StoreKeys.limit(account), "limit", "admin", "user"],
+                    ["HMGET", StoreKeys.account(account), "consumed", "held"],
+                ]
+            })
+        return accounts.enumerated().map { position, account in
+            guard let limits = replies[position * 2].array, limits.count == 3,
+                let amounts = replies[position * 2 + 1].array, amounts.count == 2,
+                let byPolicy = limits[0].integer
+            else { return nil }
+            let limit = min(limits[1].integer ?? byPolicy, limits[2].integer ?? .max)
+            return LedgerCalls.accountState(
+                account, limit: limit, consumed: amounts[0].integer ?? 0, own: 0,
+                held: amounts[1].integer ?? 0)
+        }
+    }
+
+    /// Counts everything that a lost incarnation still holds as spent; the caller audits it. The
+    /// answer has the amount for each account.
+    package func writeOff(_ incarnation: Incarnation) async throws -> [(AccountKey, NanoUSD)] {
+        let entries = try await redis.read("HGETALL", StoreKeys.accounts(incarnation)).fields
+        var amounts: [(AccountKey, NanoUSD)] = []
+        for (name, token) in entries.sorted(by: { $0.key < $1.key }) {
+            guard let account = AccountKey(name) else { continue }
+            let reply = try await redis.run(
+                LedgerScripts.writeOff, keys: StoreKeys.ledger(account, incarnation),
+                arguments: [incarnation.description])
+            amounts.append((account, NanoUSD(reply.integer ?? 0)))
+            _ = try await redis.run(
+                MeshScripts.unindex, keys: [StoreKeys.accounts(incarnation)],
+                arguments: [name, token])
+        }
+        return amounts
+    }
+
+    /// Asks the other holders of a contended account for what they do not need. A hint: whoever
+    /// misses it is told in the answer to its next report.
+    func recallIfContended(_ request: LeaseAcquire, _ reply: RedisReply) async {
+        guard let parts = reply.array, parts.count == 9, let others = parts[8].texts else { return }
+        for number in others.prefix(StoreLimits.recalledHoldersMax).compactMap({ Int64($0) }) {
+            let holder = Incarnation(number)
+            // Best effort, as the answer to the acquire must not fail for it.
+            guard
+                let rows = try? await redis.read(
+                    "HKEYS", StoreKeys.leases(request.account, holder)).texts
+            else { continue }
+            let leases = rows.compactMap { Int64($0) }.map {
+                LeaseID(incarnation: holder, number: $0)
+            }
+            guard !leases.isEmpty,
+                let bytes = try? JSON.encode(LeaseRecall(holder: holder, leases: leases))
+            else { continue }
+            _ = try? await redis.command([
+                "PUBLISH", StoreKeys.recallChannel, String(decoding: bytes, as: UTF8.self),
+            ])
+        }
+    }
+}

@@ -1,0 +1,166 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+/// Reports and releases: the counters of leases, and the finals of children.
+extension LedgerStore {
+    /// What one script call is about: the leases of one incarnation in one account.
+    private struct Group: Hashable {
+        var account: AccountKey
+        var incarnation: Incarnation
+    }
+
+    /// Releases are reports of single leases: the counters say all.
+    package func release(_ counters: [LeaseCounters], by holder: Incarnation) async throws {
+        let standing = try await standing(of: holder)
+        let groups = grouped(counters, standing)
+        _ = try await redis.runAll(
+            LedgerScripts.report,
+            groups.map {
+                LedgerCalls.report(
+                    $0.key.account, $0.key.incarnation, $0.value, by: holder, highest: -1)
+            })
+    }
+
+    /// Merges a report; the answer has what the holder must know.
+    package func report(_ report: Report, by holder: Incarnation) async throws -> ReportResponse {
+        let standing = try await standing(of: holder)
+        try await keep(report.childFinals)
+        try await forget(report.acknowledgedFinals, standing)
+
+        var groups = grouped(report.leases, standing)
+        var index: [Group: String] = [:]
+        for incarnation in standing.speaksFor.sorted() {
+            let entries = try await redis.read("HGETALL", StoreKeys.accounts(incarnation)).fields
+            for (name, token) in entries {
+                guard let account = AccountKey(name) else { continue }
+                let group = Group(account: account, incarnation: incarnation)
+                index[group] = token
+                groups[group, default: []] += []
+            }
+        }
+        var response = ReportResponse(finals: [], recalls: [], unknown: [], states: [])
+        try await merge(groups, report, by: holder, index: index, into: &response)
+        response.finals = try await finals(standing)
+        return response
+    }
+
+    private func merge(
+        _ groups: [Group: [LeaseCounters]], _ report: Report, by holder: Incarnation,
+        index: [Group: String], into response: inout ReportResponse
+    ) async throws {
+        // A predecessor's leases come before the own ones, so that the states, of which each
+        // account's last one counts, are those after everything.
+        let ordered = groups.sorted { $0.key.incarnation < $1.key.incarnation }
+        let replies = try await redis.runAll(
+            LedgerScripts.report,
+            ordered.map {
+                LedgerCalls.report(
+                    $0.key.account, $0.key.incarnation, $0.value, by: holder,
+                    highest: report.highestLease)
+            })
+        var states: [AccountKey: AccountState] = [:]
+        var closed: [LedgerCalls.Call] = []
+        for ((group, _), reply) in zip(ordered, replies) {
+            guard let parts = reply.array, parts.count == 9, let open = parts[6].integer else {
+                throw RedisError.unexpectedReply("report")
+            }
+            let numbers = parts[..<5].compactMap(\.integer)
+            guard numbers.count == 5 else { throw RedisError.unexpectedReply("report") }
+            states[group.account] = LedgerCalls.accountState(
+                group.account, limit: numbers[1], consumed: numbers[2], own: numbers[3],
+                held: numbers[4])
+            response.unknown += unknown(group, parts[7])
+            response.recalls += (parts[8].texts ?? []).compactMap { Int64($0) }.map {
+                LeaseID(incarnation: group.incarnation, number: $0)
+            }
+            if open == 0, let token = index[group] {
+                closed.append(
+                    (
+                        [StoreKeys.accounts(group.incarnation)],
+                        [group.account.description, token]
+                    ))
+            }
+        }
+        response.states = states.values.sorted { $0.account.description < $1.account.description }
+        _ = try await redis.runAll(MeshScripts.unindex, closed)
+    }
+
+    private func grouped(
+        _ counters: [LeaseCounters], _ standing: Standing
+    ) -> [Group: [LeaseCounters]] {
+        var groups: [Group: [LeaseCounters]] = [:]
+        for entry in counters where standing.speaksFor.contains(entry.lease.incarnation) {
+            let group = Group(account: entry.account, incarnation: entry.lease.incarnation)
+            groups[group, default: []].append(entry)
+        }
+        return groups
+    }
+
+    private func unknown(_ group: Group, _ reply: RedisReply) -> [LeaseCounters] {
+        let numbers = (reply.array ?? []).compactMap(\.integer)
+        return stride(from: 0, to: numbers.count - numbers.count % 3, by: 3).map { position in
+            LeaseCounters(
+                lease: LeaseID(incarnation: group.incarnation, number: numbers[position]),
+                account: group.account, consumed: NanoUSD(numbers[position + 1]),
+                released: NanoUSD(numbers[position + 2]))
+        }
+    }
+
+    // MARK: Finals of children
+
+    /// Into the mailboxes of their parents: the answer to the report that brought them says that
+    /// they are kept.
+    private func keep(_ finals: [ChildFinal]) async throws {
+        var mailboxes: [Incarnation: [String]] = [:]
+        for final in finals where final.consumed.rawValue >= 0 {
+            mailboxes[final.key.lease.incarnation, default: []] += [
+                name(of: final.key), String(final.consumed.rawValue),
+            ]
+        }
+        _ = try await redis.runAll(
+            MeshScripts.finals,
+            mailboxes.map { parent, entries in
+                ([StoreKeys.finals(parent)], [String(StoreLimits.finalsKeepSeconds)] + entries)
+            })
+    }
+
+    private func forget(_ keys: [ChildKey], _ standing: Standing) async throws {
+        var mailboxes: [Incarnation: [String]] = [:]
+        for key in keys where standing.speaksFor.contains(key.lease.incarnation) {
+            mailboxes[key.lease.incarnation, default: []].append(name(of: key))
+        }
+        for (parent, names) in mailboxes {
+            try await redis.command(
+                ["HDEL", StoreKeys.finals(parent)] + names, isIdempotent: true)
+        }
+    }
+
+    private func finals(_ standing: Standing) async throws -> [ChildFinal] {
+        let parents = standing.speaksFor.sorted()
+        let replies = try await redis.readAll(
+            parents.map {
+                [
+                    "HRANDFIELD", StoreKeys.finals($0), String(MeshLimits.finalsPerMessageMax),
+                    "WITHVALUES",
+                ]
+            })
+        var finals: [ChildFinal] = []
+        for (parent, reply) in zip(parents, replies) {
+            for (name, consumed) in reply.fields {
+                let parts = name.split(separator: ".")
+                guard parts.count == 2, let number = Int64(parts[0]), let child = Int64(parts[1]),
+                    let amount = Int64(consumed)
+                else { continue }
+                let lease = LeaseID(incarnation: parent, number: number)
+                finals.append(
+                    ChildFinal(
+                        key: ChildKey(lease: lease, child: child), consumed: NanoUSD(amount)))
+            }
+        }
+        finals.sort { ($0.key.lease, $0.key.child) < ($1.key.lease, $1.key.child) }
+        return Array(finals.prefix(MeshLimits.finalsPerMessageMax))
+    }
+
+    private func name(of key: ChildKey) -> String { "\(key.lease.number).\(key.child)" }
+}

@@ -1,0 +1,119 @@
+// Incarnations, adoption and the finals of children: the rules of `IncarnationBook` in Lua. All keys
+// share the mesh's hash tag.
+
+enum MeshScripts {
+    /// Begins an epoch where there is none. Numbers of epochs and incarnations grow with the clock,
+    /// so that a store that lost everything does not hand out a number a second time, as long as
+    /// fewer than a thousand processes a second have joined.
+    ///
+    /// Keys: epoch, last incarnation. Arguments: how long a new epoch grants nothing, in ms; 0 for a
+    /// mesh without a past. Answer: epoch, ms until it grants.
+    static let begin = RedisScript(
+        name: "begin",
+        source: LedgerScripts.prelude + """
+            local now = clock()
+            local number = redis.call('HGET', KEYS[1], 'number')
+            if not number then
+              -- Seconds since 2025-01-01.
+              local seconds = math.floor(now / 1000) - 1735689600
+              number = text(seconds)
+              redis.call('HSET', KEYS[1], 'number', number, 'grants_from',
+                text(now + tonumber(ARGV[1])))
+              redis.call('SET', KEYS[2], text(seconds * 1000))
+            end
+            local from = tonumber(redis.call('HGET', KEYS[1], 'grants_from'))
+            return {number, text(math.max(0, from - now))}
+            """,
+        isIdempotent: true)
+
+    /// Joins: a number that is never used twice, and at most one adoption (rule 8).
+    ///
+    /// A predecessor that was adopted by an incarnation which never spoke was adopted by an answer
+    /// that got lost: then that one is adopted in turn. Once an adopter has spoken, nobody else is.
+    ///
+    /// Keys: last incarnation, epoch. Arguments: prefix of keys, predecessor (its proof was
+    /// checked; or ""), then field and value pairs of the new row. Answer: incarnation, epoch,
+    /// adopted or "".
+    static let join = RedisScript(
+        name: "join",
+        source: LedgerScripts.prelude + """
+            local prefix, adopted = ARGV[1], ARGV[2]
+            local epoch = redis.call('HGET', KEYS[2], 'number')
+            local last = redis.call('GET', KEYS[1])
+            if not epoch or not last then return redis.error_reply('ERR no epoch') end
+            if adopted ~= '' and redis.call('EXISTS', prefix .. 'incarnation:' .. adopted) == 0 then
+              adopted = ''
+            end
+            while adopted ~= '' do
+              local by = redis.call('HGET', prefix .. 'incarnation:' .. adopted, 'adopted_by')
+              if not by then break end
+              if redis.call('HGET', prefix .. 'incarnation:' .. by, 'seen') then
+                adopted = ''
+              else
+                adopted = by
+              end
+            end
+
+            local incarnation = text(redis.call('INCR', KEYS[1]))
+            local row = prefix .. 'incarnation:' .. incarnation
+            redis.call('HSET', row, 'joined_at', text(clock()))
+            for i = 3, #ARGV, 2 do redis.call('HSET', row, ARGV[i], ARGV[i + 1]) end
+            if adopted ~= '' then
+              redis.call('HSET', prefix .. 'incarnation:' .. adopted, 'adopted_by', incarnation)
+              local set = prefix .. 'speaks_for:' .. incarnation
+              redis.call('SADD', set, adopted)
+              -- Of its own predecessors only those that have something open still matter.
+              for _, earlier in ipairs(redis.call('SMEMBERS',
+                  prefix .. 'speaks_for:' .. adopted)) do
+                if redis.call('EXISTS', prefix .. 'accounts:' .. earlier) == 1
+                  or redis.call('EXISTS', prefix .. 'finals:' .. earlier) == 1 then
+                  redis.call('SADD', set, earlier)
+                end
+              end
+            end
+            -- Gateways look for agents' sidecars from their first moment on.
+            redis.call('ZADD', prefix .. 'live', text(clock()), incarnation)
+            redis.call('PUBLISH', 'weir:endpoints', incarnation)
+            return {incarnation, epoch, adopted}
+            """,
+        isIdempotent: false)
+
+    /// Notes that an incarnation has spoken; 0 when it was adopted before it did. Key: its row.
+    static let touch = RedisScript(
+        name: "touch",
+        source: """
+            if redis.call('EXISTS', KEYS[1]) == 0
+              or redis.call('HEXISTS', KEYS[1], 'adopted_by') == 1 then return 0 end
+            redis.call('HSET', KEYS[1], 'seen', '1')
+            return 1
+            """,
+        isIdempotent: true)
+
+    /// Keeps finals for one parent, each by maximum, until it acknowledges them. Key: the mailbox.
+    /// Arguments: seconds to keep, then child's name and consumed of each.
+    static let finals = RedisScript(
+        name: "finals",
+        source: LedgerScripts.prelude + """
+            for i = 2, #ARGV, 2 do
+              local known = redis.call('HGET', KEYS[1], ARGV[i])
+              if not known or tonumber(known) < tonumber(ARGV[i + 1]) then
+                redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+              end
+            end
+            redis.call('EXPIRE', KEYS[1], ARGV[1])
+            return 1
+            """,
+        isIdempotent: true)
+
+    /// Forgets that an incarnation has leases in an account, unless it asked for one meanwhile.
+    /// Key: the index. Arguments: account, the token that its entry had.
+    static let unindex = RedisScript(
+        name: "unindex",
+        source: """
+            if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then
+              return redis.call('HDEL', KEYS[1], ARGV[1])
+            end
+            return 0
+            """,
+        isIdempotent: true)
+}

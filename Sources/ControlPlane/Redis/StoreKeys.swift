@@ -1,0 +1,87 @@
+import WeirCore
+import WeirLedger
+
+/// The names of everything in Redis. What one script touches shares a hash tag (`{…}`), so that a
+/// cluster keeps it in one slot: an account with its leases, the mesh's incarnations, the policy,
+/// one subject.
+enum StoreKeys {
+    // MARK: Accounts
+
+    /// The account without its period: its limit stands over periods.
+    private static func tag(
+        _ unit: AccountKey.Unit, _ scope: AccountKey.Scope, _ period: Period.Kind, _ id: String
+    ) -> String {
+        "weir:{\(unit.rawValue)/\(scope.rawValue)/\(period.rawValue)/\(id)}"
+    }
+
+    static func limit(
+        _ unit: AccountKey.Unit, _ scope: AccountKey.Scope, _ period: Period.Kind, _ id: String
+    ) -> String {
+        tag(unit, scope, period, id) + ":limit"
+    }
+
+    static func limit(_ key: AccountKey) -> String {
+        limit(key.unit, key.scope, key.period.kind, key.id)
+    }
+
+    static func account(_ key: AccountKey) -> String {
+        tag(key.unit, key.scope, key.period.kind, key.id) + ":\(key.period)"
+    }
+
+    static func leases(_ key: AccountKey, _ incarnation: Incarnation) -> String {
+        account(key) + ":leases:\(incarnation)"
+    }
+
+    static func holders(_ key: AccountKey) -> String { account(key) + ":holders" }
+
+    /// What the scripts of one account and one incarnation's leases are given, in their order.
+    static func ledger(_ key: AccountKey, _ incarnation: Incarnation) -> [String] {
+        [account(key), leases(key, incarnation), holders(key), limit(key)]
+    }
+
+    // MARK: The mesh
+
+    static let mesh = "weir:{mesh}:"
+    static let epoch = mesh + "epoch"
+    static let secret = mesh + "secret"
+    static let lastIncarnation = mesh + "last_incarnation"
+    /// A sorted set: incarnations by the time of their last report.
+    static let live = mesh + "live"
+
+    static func incarnation(_ incarnation: Incarnation) -> String {
+        mesh + "incarnation:\(incarnation)"
+    }
+
+    /// The predecessors that an incarnation speaks for.
+    static func speaksFor(_ incarnation: Incarnation) -> String {
+        mesh + "speaks_for:\(incarnation)"
+    }
+
+    /// The accounts in which an incarnation may have open leases.
+    static func accounts(_ incarnation: Incarnation) -> String { mesh + "accounts:\(incarnation)" }
+
+    /// Finals of children that wait for their parent's acknowledgement.
+    static func finals(_ incarnation: Incarnation) -> String { mesh + "finals:\(incarnation)" }
+
+    static func joinToken(hash: String) -> String { mesh + "join_token:\(hash)" }
+
+    // MARK: Policy, subjects, idempotency
+
+    static let policyCurrent = "weir:{policy}:current"
+    static let policyBundles = "weir:{policy}:bundles"
+    static let policyHistory = "weir:{policy}:history"
+
+    static func subject(_ user: String) -> String { "weir:subject:{\(user)}" }
+    static func apiKey(hash: String) -> String { "weir:api_key:{\(hash)}" }
+    static func apiKeys(of user: String) -> String { "weir:subject:{\(user)}:api_keys" }
+
+    static func idempotency(user: String, key: String) -> String {
+        "weir:idempotency:{\(user)}:\(key)"
+    }
+
+    // MARK: Channels
+
+    static let policyChannel = "weir:policy"
+    static let endpointsChannel = "weir:endpoints"
+    static let recallChannel = "weir:recall"
+}

@@ -15,6 +15,8 @@ struct SidecarOptions: Sendable {
         var policyPath: String
         var upstream: HTTPOrigin
         var journalKeepBytes: Int
+        /// What may be spent in all; the budget's stand-in.
+        var allowance: NanoUSD
     }
 
     /// The sidecar of one agent in a mesh.
@@ -113,10 +115,12 @@ struct SidecarOptions: Sendable {
         let upstream = reader.url("upstream", required: true)
         // A journal that keeps less than its mapped segments could not turn over.
         let keep = reader.byteCount("journal-keep", in: 8 << 20...1 << 42)
+        let allowance = reader.money("allowance")
         guard let agent, let policy, let upstream, let keep else { return nil }
         return .standalone(
             Standalone(
-                agent: agent, policyPath: policy, upstream: upstream, journalKeepBytes: keep))
+                agent: agent, policyPath: policy, upstream: upstream, journalKeepBytes: keep,
+                allowance: allowance ?? .limitMax))
     }
 
     private static func agent(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
@@ -199,6 +203,7 @@ enum SidecarOptionTable {
         .value(
             "journal-keep", "BYTES", environment: "WEIR_JOURNAL_KEEP", fallback: "1GiB",
             "Standalone: records beyond this are dropped, oldest first"),
+        .value("allowance", "USD", "Standalone: what may be spent in all; without it all that counts"),
         .value("instance", "NAME", environment: "WEIR_INSTANCE", "For people; the host's name"),
         .value(
             "drain", "SECONDS", environment: "WEIR_DRAIN", fallback: "30",

@@ -14,12 +14,11 @@ enum MeshScripts {
             local now = clock()
             local number = redis.call('HGET', KEYS[1], 'number')
             if not number then
-              -- Seconds since 2025-01-01.
-              local seconds = math.floor(now / 1000) - 1735689600
-              number = text(seconds)
+              -- Milliseconds since 2025-01-01.
+              number = text(now - 1735689600000)
               redis.call('HSET', KEYS[1], 'number', number, 'grants_from',
                 text(now + tonumber(ARGV[1])))
-              redis.call('SET', KEYS[2], text(seconds * 1000))
+              redis.call('SET', KEYS[2], number)
             end
             local from = tonumber(redis.call('HGET', KEYS[1], 'grants_from'))
             return {number, text(math.max(0, from - now))}

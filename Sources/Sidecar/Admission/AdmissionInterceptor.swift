@@ -244,6 +244,25 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
     }
 
+    // MARK: The way back (AdmissionInterceptor+Response)
+
+    override package func responseBegan(_ exchange: Exchange, status: Int) {
+        answerBegan(exchange, status: status)
+    }
+
+    override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
+        (exchange.context as? AttemptContext)?.meter.feed(bytes)
+    }
+
+    override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {
+        guard let context = exchange.context as? AttemptContext else { return .cancel }
+        return context.snapshot.agent.whenCallerLeaves == .drain ? .drain : .cancel
+    }
+
+    override package func exchangeEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
+        attemptEnded(exchange, outcome)
+    }
+
     // MARK: Contexts
 
     func putBack(_ context: AttemptContext) {

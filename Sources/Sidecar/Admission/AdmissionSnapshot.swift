@@ -1,4 +1,5 @@
 import WeirCore
+import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
 

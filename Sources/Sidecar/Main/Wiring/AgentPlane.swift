@@ -13,7 +13,8 @@ final class AgentPlane {
     private let context: RoleContext
     private let ledger: AttemptLedger
     private var server: SidecarServer?
-    private var runtime: AgentRuntime?
+    private var runtime: AgentRuntime? { running.runtime }
+    private let running = RunningBox()
     private var interceptors: [AdmissionInterceptor] = []
     private(set) var version: PolicyVersion?
 
@@ -25,6 +26,11 @@ final class AgentPlane {
     }
 
     var isServing: Bool { server != nil }
+
+    /// From any thread.
+    var requestsInFlight: @Sendable () -> Int {
+        { [running] in running.runtime?.requestsInFlight ?? 0 }
+    }
 
     /// `nil` when the policy does not know this agent.
     func snapshot(
@@ -63,7 +69,7 @@ final class AgentPlane {
             interceptors.append(interceptor)
             return interceptor
         }
-        self.runtime = runtime
+        running.set(runtime)
         self.server = server
         context.log.info(
             "serving", ("agent", agentName), ("address", server.address.description),
@@ -90,4 +96,11 @@ final class AgentPlane {
     }
 
     func stop() { server?.stop() }
+}
+
+/// The runtime once there is one; read by the health report.
+private final class RunningBox: Sendable {
+    private let stored = Mutex<AgentRuntime?>(nil)
+    var runtime: AgentRuntime? { stored.withLock { $0 } }
+    func set(_ runtime: AgentRuntime) { stored.withLock { $0 = runtime } }
 }

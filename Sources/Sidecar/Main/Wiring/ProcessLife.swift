@@ -35,13 +35,15 @@ final class ProcessLife {
         self.control = control
         self.log = log
         metrics = SidecarMetrics(Metrics())
+        let failure = FailureBox()
         let context = RoleContext(
-            options: options, control: control, log: log, metrics: metrics)
+            options: options, control: control, log: log, metrics: metrics, failure: failure)
         switch options.mode {
         case .standalone(let mode): role = try StandaloneRole(mode, context)
         case .agent(let mode): role = try AgentRole(mode, context)
         case .gateway(let mode): role = try GatewayRole(mode, context)
         }
+        failure.handler = { [unowned self] in fail($0) }
     }
 
     func start() throws {
@@ -88,19 +90,29 @@ final class ProcessLife {
     }
 
     /// Something that cannot go on was found after the start.
-    func fail(_ error: StartError) {
+    private func fail(_ error: StartError) {
         log.error("cannot go on", ("error", error.description))
         code = error.code
         control.stop()
     }
 }
 
+private final class FailureBox {
+    var handler: ((StartError) -> Void)?
+}
+
 /// What every role is made from.
-struct RoleContext {
+struct RoleContext: @unchecked Sendable {
+    // SAFETY: everything in it is immutable or `Sendable`, but `failure`, which is touched on the
+    // control loop only.
     let options: SidecarOptions
     let control: EventLoop
     let log: Log
     let metrics: SidecarMetrics
+    fileprivate let failure: FailureBox
+
+    /// Ends the process; on the control loop.
+    func fail(_ error: StartError) { failure.handler?(error) }
 
     func serverConfiguration(_ timeouts: Timeouts = Timeouts()) -> ServerConfiguration {
         var timeouts = timeouts

@@ -69,10 +69,10 @@ extension AdmissionInterceptor {
         record.run = context.delegation?.run ?? record.request
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
-        ledger.settle(attempt, record, names(context))
+        let isFinal = ledger.settle(attempt, record, names(context))
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {
             let settlement = Settlement(
-                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: true,
+                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: isFinal,
                 source: cost.source, reason: record.reason, model: context.model)
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }
@@ -88,15 +88,11 @@ extension AdmissionInterceptor {
         }
     }
 
-    private func names(_ context: AttemptContext) -> AttemptLedger.Names {
-        var names = AttemptLedger.Names()
-        names.subject = context.caller.subject
-        names.tier = context.delegation?.tier ?? ""
-        names.tenant = context.delegation?.tenant ?? ""
-        names.requestType = context.delegation?.requestType ?? ""
-        names.agent = context.snapshot.agent.name
-        names.model = context.model
-        return names
+    private func names(_ context: AttemptContext) -> RecordNames {
+        RecordNames(
+            subject: context.caller.subject, tier: context.delegation?.tier ?? "",
+            tenant: context.delegation?.tenant ?? "", agent: context.snapshot.agent.name,
+            model: context.model, requestType: context.delegation?.requestType ?? "")
     }
 
     private func count(

@@ -49,7 +49,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     // MARK: The request
 
     override package func requestBegan(_ exchange: Exchange) -> Verdict {
-        let context = freeContexts.popLast() ?? AttemptContext(snapshot)
+        let context = freeContexts.popLast() ?? AttemptContext()
         context.begin(snapshot, at: worker.wallClock())
         exchange.context = context
         // What the mesh says about a request is for this hop; the agent has no use for it.
@@ -209,7 +209,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
                 + "\(attempt.reserved.usd) USD."
             return RefusalShape.refusal(.budgetExhausted, detail, for: agent)
         }
-        switch ledger.open(worstCase: bound.worstCase) {
+        switch ledger.open(bound) {
         case .opened(let attempt):
             context.attempt = attempt
             return nil

@@ -64,6 +64,12 @@ package final class AdmissionSnapshot: Sendable {
             isObserved: false, allowsAgent: true)
     }
 
+    /// Before there is one: no agent, no prices.
+    static let none = AdmissionSnapshot(
+        AgentPolicy(name: "", wireProtocol: .passthrough, path: "/", models: []),
+        policy: Policy(), version: PolicyVersion(epoch: 0, number: 0, hash: ""),
+        funding: .ownAllowance, credential: nil)
+
     /// A tier that the projection does not have gets no privileges and no limits of its own: the
     /// delegation bounds what it may spend.
     func tier(_ name: String) -> Tier { tiers[name] ?? noTier }

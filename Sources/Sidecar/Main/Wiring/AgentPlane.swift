@@ -15,7 +15,7 @@ final class AgentPlane {
     private var server: SidecarServer?
     private var runtime: AgentRuntime? { running.runtime }
     private let running = RunningBox()
-    private var interceptors: [AdmissionInterceptor] = []
+    private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
     private(set) var version: PolicyVersion?
 
     init(_ agentName: String, upstream: HTTPOrigin, ledger: AttemptLedger, _ context: RoleContext) {
@@ -52,8 +52,8 @@ final class AgentPlane {
         self.version = version
         guard let runtime else { return try serve(snapshot, agent) }
         runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
-        for interceptor in interceptors {
-            interceptor.worker.loop.execute { interceptor.apply(snapshot) }
+        for (loop, interceptor) in interceptors {
+            loop.execute { interceptor.apply(snapshot) }
         }
     }
 
@@ -66,7 +66,7 @@ final class AgentPlane {
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
                 ledger: ledger, metrics: context.metrics)
-            interceptors.append(interceptor)
+            interceptors.append((worker.loop, interceptor))
             return interceptor
         }
         running.set(runtime)

@@ -1,4 +1,5 @@
 import SidecarCore
+import SidecarUplink
 import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
@@ -17,7 +18,7 @@ final class AgentRole: Role {
         member = try MeshMember(
             role: .agent, agent: mode.agent, endpoint: mode.advertise, mesh: mode.mesh, context)
         plane = AgentPlane(
-            mode.agent, upstream: mode.upstream, ledger: JournalAttemptLedger(member.ledger),
+            mode.agent, upstream: mode.upstream, ledger: AttemptLedger(member.ledger),
             context)
     }
 

@@ -37,7 +37,7 @@ final class StandaloneRole: Role {
             limit: mode.allowance, maxLease: mode.allowance,
             policyNumber: compiled.version.number)
         ledger.grantLocally(allowance, amount: mode.allowance)
-        let attempts = JournalAttemptLedger(ledger, payer: ledger.payer(for: [allowance]))
+        let attempts = AttemptLedger(ledger, allowance: allowance)
         plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: attempts, context)
     }
 

@@ -54,7 +54,7 @@ struct SidecarOptions: Sendable {
     var breakerThreshold: Int?
     var agentTimeoutSeconds: Int?
     var drainSeconds: Int
-    /// Credentials of upstreams, by name; only for the sidecar of that agent.
+    /// Values of `authorization` upstream, by the name that the policy gives the credential.
     var credentials: [String: String]
     /// What `/config` shows: everything that is set, without secrets.
     var shown: [(name: String, value: String)]
@@ -73,8 +73,8 @@ struct SidecarOptions: Sendable {
         drainSeconds = reader.integer("drain", in: 0...3_600) ?? 30
         logLevel = Self.logLevel(&reader)
         credentials = [:]
-        for name in ["openai", "huggingface"] {
-            if let secret = reader.text(name + "-api-key") { credentials[name] = secret }
+        for (setting, name) in SidecarOptionTable.credentials {
+            if let secret = reader.text(setting) { credentials[name] = "Bearer " + secret }
         }
         shown = values.table.compactMap { option in
             guard let value = values[option.name] else { return nil }
@@ -175,6 +175,11 @@ enum SidecarOptionTable {
     static let services = [
         ("finbert", "finbert-service"), ("llama2-7b", "llama-service"),
         ("gpt4-turbo", "gpt4-service"), ("tft", "tft-service"), ("risk", "risk-service"),
+    ]
+
+    /// Setting and name of the credentials that a policy can ask for.
+    static let credentials = [
+        ("openai-api-key", "OPENAI_API_KEY"), ("huggingface-api-key", "HUGGINGFACE_API_KEY"),
     ]
 
     static let usage = [

@@ -32,7 +32,8 @@ package struct LedgerAccounts: CallerLedger {
     }
 
     /// Of requests a twentieth too, and at least one.
-    private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD {
+    private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD
+    {
         switch account.unit {
         case .requests: NanoUSD(max(1, account.limit.rawValue / 20))
         case .usd:

@@ -1,4 +1,3 @@
-import Glibc
 import SidecarCore
 import WeirCore
 import WeirLedger
@@ -90,11 +89,7 @@ package struct LoopClock: GatewayClock {
 
     package var nowNanoseconds: UInt64 { loop.nowNanoseconds }
 
-    package var now: UnixTime {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return UnixTime(milliseconds: Int64(time.tv_sec) * 1_000 + Int64(time.tv_nsec) / 1_000_000)
-    }
+    package var now: UnixTime { SidecarLedger.wallTime() }
 
     package func sleep(untilNanoseconds deadline: UInt64) async throws {
         let now = loop.nowNanoseconds

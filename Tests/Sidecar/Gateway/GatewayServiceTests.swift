@@ -46,7 +46,8 @@ private struct TestGateway: Sendable {
                 verifier: verifier, origins: AllowedOrigins(["https://app.example"]),
                 analysesMax: analysesMax),
             dependencies: GatewayDependencies(
-                snapshot: { snapshot }, bind: { _ in binding ?? bound }, ledger: { _, _, _ in ledger },
+                snapshot: { snapshot }, bind: { _ in binding ?? bound },
+                ledger: { _, _, _ in ledger },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
                 }, metrics: metrics))

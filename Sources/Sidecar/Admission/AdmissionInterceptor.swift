@@ -95,7 +95,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         _ ticket: UInt64, _ caller: AgentAdmission.Caller, _ decision: AgentAdmission.Decision
     ) {
         let exchange = queued.removeValue(forKey: ticket)
-        let context = exchange?.context as? AttemptContext
+        let context = exchange.flatMap(Self.context)
         context?.isQueued = false
         switch decision {
         case .admitted(let permit):
@@ -132,6 +132,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             case .opened(let attempt):
                 context.attempt = attempt
                 context.delegation = delegation
+                exchange.adopt(requestID: delegation.request)
             case .repeated:
                 return RefusalShape.refusal(
                     .forbidden, "The delegation was used before.", for: agent)
@@ -168,7 +169,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     override package func requestBodyHeld(
         _ exchange: Exchange, _ body: UnsafeRawBufferPointer
     ) -> Verdict {
-        guard let context = exchange.context as? AttemptContext else {
+        guard let context = Self.context(exchange) else {
             return .refuse(Refusal(.overloaded))
         }
         return pay(exchange, context, body: Array(body))
@@ -251,11 +252,11 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        (exchange.context as? AttemptContext)?.meter.feed(bytes)
+        Self.context(exchange)?.meter.feed(bytes)
     }
 
     override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {
-        guard let context = exchange.context as? AttemptContext else { return .cancel }
+        guard let context = Self.context(exchange) else { return .cancel }
         return context.snapshot.agent.whenCallerLeaves == .drain ? .drain : .cancel
     }
 
@@ -264,6 +265,12 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     // MARK: Contexts
+
+    /// Without a dynamic cast, which would cost more than reading the bytes of a small chunk.
+    static func context(_ exchange: Exchange) -> AttemptContext? {
+        // Exchanges of this interceptor have contexts of this interceptor; debug builds check it.
+        exchange.context.map { unsafeDowncast($0, to: AttemptContext.self) }
+    }
 
     func putBack(_ context: AttemptContext) {
         if freeContexts.count < Self.freeContextsMax { freeContexts.append(context) }

@@ -27,20 +27,15 @@ package final class Log: Sendable {
         self.descriptor = descriptor
         wakeup = eventfd(0, Int32(EFD_CLOEXEC))
         var thread = pthread_t()
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        pthread_attr_setstacksize(&attributes, 128 * 1_024)
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
         let context = Unmanaged.passRetained(self)
         let result = pthread_create(
-            &thread, &attributes,
+            &thread, nil,
             { context in
                 guard let context else { return nil }
                 Unmanaged<Log>.fromOpaque(context).takeRetainedValue().write()
                 return nil
             }, context.toOpaque())
-        pthread_attr_destroy(&attributes)
-        if result != 0 { context.release() }
+        if result == 0 { pthread_detach(thread) } else { context.release() }
     }
 
     package var droppedLines: UInt64 { state.withLock { $0.dropped } }

@@ -106,7 +106,8 @@ package final class Metrics: Sendable {
         shared.store(UInt64(bitPattern: value), at: series.cell)
     }
 
-    /// Writes families whose series are only known at the time of the scrape.
+    /// Called at the beginning of each scrape: sets gauges, and writes families whose series are only
+    /// known then.
     package func collect(_ collector: @escaping @Sendable (inout MetricsText) -> Void) {
         state.withLock { $0.collectors.append(collector) }
     }
@@ -122,17 +123,16 @@ package final class Metrics: Sendable {
 
     /// The text of `GET /metrics`: `text/plain; version=0.0.4`.
     package func exposition() -> [UInt8] {
-        let (families, shards, collectors) = state.withLock {
-            ($0.families, $0.shards, $0.collectors)
-        }
+        let (shards, collectors) = state.withLock { ($0.shards, $0.collectors) }
         func sum(_ cell: Int) -> UInt64 {
             shards.reduce(shared.load(at: cell)) { $0 &+ $1.load(at: cell) }
         }
         var text = MetricsText()
-        for family in families where !family.series.isEmpty {
+        for collector in collectors { collector(&text) }
+        // Collectors may have made new series.
+        for family in state.withLock({ $0.families }) where !family.series.isEmpty {
             write(family, to: &text, sum)
         }
-        for collector in collectors { collector(&text) }
         return text.bytes
     }
 

@@ -107,6 +107,9 @@ package final class Exchange: Timed {
         return id
     }
 
+    /// The identity that a proven peer gave the request, instead of one of our own.
+    package func adopt(requestID: Identifier) { storedID = requestID }
+
     package var peer: SocketAddress? { server?.peer }
     package var isSecure: Bool { server?.isSecure ?? false }
 

@@ -20,17 +20,21 @@ extension Uplink {
                 pauseNanoseconds = min(pauseNanoseconds, max(again, 1_000_000))
             }
             guard !demand.isEmpty else { continue }
-            if await acquire(demand) {
-                // What came up meanwhile is asked for at once.
-                leaseSignal.notify()
-            } else {
-                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
-                leaseSignal.notify()
+            switch await acquire(demand) {
+            // What came up meanwhile is asked for at once.
+            case .granted: break
+            // Some of what is set aside may be spent by now, here, and not said yet: the store
+            // counts it as held until a report. So report, then ask again.
+            case .contended: _ = await report(ledger)
+            case .failed: await pause(nanoseconds: UplinkLimits.retryNanoseconds)
             }
+            leaseSignal.notify()
         }
     }
 
-    private func acquire(_ demand: LedgerDemand) async -> Bool {
+    private enum Acquired { case granted, contended, failed }
+
+    private func acquire(_ demand: LedgerDemand) async -> Acquired {
         do {
             let response = try await post(
                 MeshPath.leases, demand.request, answer: LeasesResponse.self)
@@ -38,11 +42,11 @@ extension Uplink {
                 throw MeshError.notUnderstood("as many grants as acquires are needed")
             }
             demand.answered(response)
-            return true
+            return response.grants.contains { $0.status == .contended } ? .contended : .granted
         } catch {
             demand.answered(nil)
             hooks.log.warning("leases failed", ("error", describe(error)))
-            return false
+            return .failed
         }
     }
 

@@ -7,7 +7,8 @@ import WeirPolicy
 // Joining, and the watch of the policy.
 
 extension Uplink {
-    /// For the whole life of the process: while there is a connection, joined; while joined, watching.
+    /// For the whole life of the process: while there is a connection, joined; while joined,
+    /// watching.
     func keepSession() async {
         while !isStopping {
             guard client?.isOpen == true else {

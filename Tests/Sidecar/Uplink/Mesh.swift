@@ -15,6 +15,7 @@ final class Mesh: Sendable {
         var incarnation: Int64 = 0
         var sessionsFrom: Int64 = 1
         var failures: [String: Int] = [:]
+        var contends = false
         var applied: [Int64] = []
         var lives: [Int64] = []
         var threads: [LoopThread] = []
@@ -62,6 +63,9 @@ final class Mesh: Sendable {
     func failNext(_ path: String, status: Int) {
         shared.state.withLock { $0.failures[path] = status }
     }
+
+    /// The next lease is said to be set aside by somebody.
+    func contendNext() { shared.state.withLock { $0.contends = true } }
 
     func startUplink(mayResume: Bool = true, untilJoined: Bool = true) async throws -> Uplink {
         let loop = try EventLoop()
@@ -125,15 +129,18 @@ final class Mesh: Sendable {
             guard let session, let number = Int64(session), number >= state.sessionsFrom else {
                 return refusal(401, "unauthenticated")
             }
-            return answer(path, request.body)
+            defer { if path == MeshPath.leases { state.contends = false } }
+            return answer(path, request.body, contends: state.contends)
         }
     }
 
-    private static func answer(_ path: String, _ body: [UInt8]) -> HTTP2TestServer.Response? {
+    private static func answer(
+        _ path: String, _ body: [UInt8], contends: Bool
+    ) -> HTTP2TestServer.Response? {
         switch path {
         case MeshPath.policy: HTTP2TestServer.Response(isOpen: true)
         case MeshPath.ack: HTTP2TestServer.Response(status: 204)
-        case MeshPath.leases: leases(body)
+        case MeshPath.leases: leases(body, contends ? .contended : .granted)
         case MeshPath.report:
             json(ReportResponse(finals: [], recalls: [], unknown: [], states: []))
         case MeshPath.records: records(body)
@@ -142,7 +149,9 @@ final class Mesh: Sendable {
         }
     }
 
-    private static func leases(_ body: [UInt8]) -> HTTP2TestServer.Response {
+    private static func leases(
+        _ body: [UInt8], _ status: LeaseGrant.Status
+    ) -> HTTP2TestServer.Response {
         guard let request = try? JSON.decode(LeasesRequest.self, from: body) else {
             return refusal(400, "malformed")
         }
@@ -150,7 +159,7 @@ final class Mesh: Sendable {
             LeasesResponse(
                 grants: request.acquire.map {
                     LeaseGrant(
-                        lease: $0.lease, status: .granted, granted: $0.want,
+                        lease: $0.lease, status: status, granted: $0.want,
                         expiresInMilliseconds: 60_000, state: nil)
                 }))
     }
@@ -182,7 +191,8 @@ final class Mesh: Sendable {
     }
 }
 
-/// Says what a test wants said, so that the uplink's carrying can be seen apart from the money rules.
+/// Says what a test wants said, so that the uplink's carrying can be seen apart from the money
+/// rules.
 final class ScriptedLedger: LedgerLink {
     private struct State {
         var demanded: [LeaseAcquire] = []

@@ -208,7 +208,7 @@ enum SidecarOptionTable {
         .value(
             "journal-keep", "BYTES", environment: "WEIR_JOURNAL_KEEP", fallback: "1GiB",
             "Standalone: records beyond this are dropped, oldest first"),
-        .value("allowance", "USD", "Standalone: what may be spent in all; without it all that counts"),
+        .value("allowance", "USD", "Standalone: what may be spent in all; else no limit"),
         .value("instance", "NAME", environment: "WEIR_INSTANCE", "For people; the host's name"),
         .value(
             "drain", "SECONDS", environment: "WEIR_DRAIN", fallback: "30",

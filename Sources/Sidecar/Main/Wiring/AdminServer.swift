@@ -1,8 +1,8 @@
 import SidecarCore
 import WeirCore
 
-/// The admin listener, on the control loop: `/metrics`, `/healthz`, `/readyz`, `/config`. Apart from
-/// the workers, so that it answers while they are busy and drains last.
+/// The admin listener, on the control loop: `/metrics`, `/healthz`, `/readyz`, `/config`. Apart
+/// from the workers, so that it answers while they are busy and drains last.
 final class AdminServer {
     private let worker: Worker
     private let listener: Listener

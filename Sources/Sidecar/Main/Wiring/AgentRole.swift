@@ -4,8 +4,8 @@ import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
 
-/// The sidecar of one agent in a mesh: every request brings a delegation of a gateway. Serves as soon
-/// as it knows who it is and what the policy says.
+/// The sidecar of one agent in a mesh: every request brings a delegation of a gateway. Serves as
+/// soon as it knows who it is and what the policy says.
 final class AgentRole: Role {
     private let mode: SidecarOptions.Agent
     private let context: RoleContext

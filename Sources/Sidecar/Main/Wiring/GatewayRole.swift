@@ -6,8 +6,8 @@ import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
 
-/// The gateway: users' requests, run over the agents. It listens at once, and says 503 until it has a
-/// policy.
+/// The gateway: users' requests, run over the agents. It listens at once, and says 503 until it has
+/// a policy.
 final class GatewayRole: Role {
     private let mode: SidecarOptions.Gateway
     private let context: RoleContext
@@ -112,8 +112,8 @@ final class GatewayRole: Role {
     func describe(_ state: inout AdminPages.State) { member.describe(&state) }
 }
 
-/// The seed's metrics of users' requests. The shard belongs to whoever holds the lock: requests end on
-/// every worker's loop.
+/// The seed's metrics of users' requests. The shard belongs to whoever holds the lock: requests end
+/// on every worker's loop.
 private final class GatewaySeries: GatewayMetrics {
     private static let bounds = SidecarMetrics.latencyBounds
     private let registry: Metrics

@@ -104,7 +104,9 @@ final class MeshMember: Sendable {
 
     private func joined(_ join: JoinResponse, _ isResumed: Bool) throws -> any LedgerLink {
         if isResumed {
-            guard ledger.resume() else { throw Problem(path: "", message: "the journal is not whole") }
+            guard ledger.resume() else {
+                throw Problem(path: "", message: "the journal is not whole")
+            }
         } else {
             guard let secret = Base64URL.decode(join.journalSecret) else {
                 throw Problem(path: "/journalSecret", message: "is not base64url")

@@ -9,7 +9,8 @@ import WeirPolicy
 protocol Role: AnyObject {
     /// May open the data plane at once or when the first policy is there.
     func start() throws
-    /// Takes no new requests; `completed` is called on the control loop when the last one has ended.
+    /// Takes no new requests; `completed` is called on the control loop when the last one has
+    /// ended.
     func drain(completed: @escaping () -> Void)
     /// The last word: everything journaled, the threads ended.
     func finish()
@@ -18,7 +19,8 @@ protocol Role: AnyObject {
 
 /// From start to exit: the admin listener, the role, and the orderly end.
 ///
-///     running --SIGTERM--> draining (exchanges end, bounded) --> report and records (bounded) --> end
+///     running --SIGTERM--> draining (exchanges end, bounded) --> report and records (bounded) -->
+/// end
 ///                             '-- second SIGTERM --> end at once
 final class ProcessLife {
     private let options: SidecarOptions

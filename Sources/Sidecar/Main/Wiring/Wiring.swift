@@ -10,8 +10,8 @@ import WeirCore
 //                    GatewayService (gateway)
 //     shared         SidecarLedger behind its mutex, its journal thread, the log's thread
 //
-// Policy comes in by the uplink (or once from a file), becomes an immutable snapshot and is handed to
-// every worker through its loop's mailbox.
+// Policy comes in by the uplink (or once from a file), becomes an immutable snapshot and is handed
+// to every worker through its loop's mailbox.
 
 enum Wiring {
     static func run(_ options: SidecarOptions) -> ExitCode {
@@ -19,7 +19,8 @@ enum Wiring {
         do {
             let control = try EventLoop()
             let signals = SignalBox()
-            // Before any other thread: those inherit the mask that keeps signals for the descriptor.
+            // Before any other thread: those inherit the mask that keeps signals for the
+            // descriptor.
             let source = try SignalSource([SIGTERM, SIGINT, SIGHUP], loop: control) {
                 signals.received($0)
             }

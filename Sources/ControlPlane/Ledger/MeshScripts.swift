@@ -7,22 +7,22 @@ enum MeshScripts {
     /// fewer than a thousand processes a second have joined.
     ///
     /// Keys: epoch, last incarnation. Arguments: how long a new epoch grants nothing, in ms; 0 for a
-    /// mesh without a past. Answer: epoch, ms until it grants.
+    /// mesh without a past. Answer: epoch, ms until it grants, whether what was spent before is in
+    /// the accounts again.
     static let begin = RedisScript(
         name: "begin",
         source: LedgerScripts.prelude + """
             local now = clock()
             local number = redis.call('HGET', KEYS[1], 'number')
             if not number then
-              -- Seconds since 2025-01-01.
-              local seconds = math.floor(now / 1000) - 1735689600
-              number = text(seconds)
+              -- Milliseconds since 2025-01-01.
+              number = text(now - 1735689600000)
               redis.call('HSET', KEYS[1], 'number', number, 'grants_from',
-                text(now + tonumber(ARGV[1])))
-              redis.call('SET', KEYS[2], text(seconds * 1000))
+                text(now + tonumber(ARGV[1])), 'restored', ARGV[1] == '0' and '1' or '0')
+              redis.call('SET', KEYS[2], number)
             end
             local from = tonumber(redis.call('HGET', KEYS[1], 'grants_from'))
-            return {number, text(math.max(0, from - now))}
+            return {number, text(math.max(0, from - now)), redis.call('HGET', KEYS[1], 'restored')}
             """,
         isIdempotent: true)
 

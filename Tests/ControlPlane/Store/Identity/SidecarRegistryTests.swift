@@ -1,0 +1,128 @@
+import Testing
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+@testable import ControlPlaneStore
+
+@Suite(.timeLimit(.minutes(1))) struct SidecarRegistryTests {
+    private func health(_ state: SidecarHealth.State) -> SidecarHealth {
+        SidecarHealth(state: state, reasons: ["because"], requestsInFlight: 3, journalBytes: 9)
+    }
+
+    @Test func gatewaysFindSidecarsThatServe() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let sidecar = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:7001")
+        _ = try await mesh.join(.gateway)
+        let endpoint = Projection.Endpoint(
+            agent: "finbert", incarnation: sidecar.incarnation, address: "127.0.0.1:7001",
+            hopKey: try #require(sidecar.hopKey))
+        #expect(try await registry.endpoints() == [endpoint])
+        #expect(try await registry.heartbeat(health(.draining), by: sidecar.incarnation))
+        #expect(try await registry.endpoints().isEmpty)
+        #expect(try await registry.heartbeat(health(.degraded), by: sidecar.incarnation))
+        #expect(try await registry.endpoints() == [endpoint])
+        // Silence: the last report is too old.
+        let old =
+            try await mesh.redis.time().milliseconds
+            - StoreLimits.endpointFreshMilliseconds - 1
+        try await mesh.redis.command([
+            "ZADD", StoreKeys.live, String(old), sidecar.incarnation.description,
+        ])
+        #expect(try await registry.endpoints().isEmpty)
+        #expect(try await registry.list().count == 2)
+        #expect(try await registry.heartbeat(health(.serving), by: Incarnation(5)) == false)
+    }
+
+    @Test func aSuccessorTakesItsPredecessorsPlace() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let first = try await mesh.join(.agent, agent: "risk", endpoint: "127.0.0.1:1")
+        let second = try await mesh.ledger.join(
+            JoinRequest(
+                credential: "", role: .agent, agent: "risk", endpoint: "127.0.0.1:2",
+                instance: "pod", predecessor: try LedgerMesh.proof(of: first)), replicas: [])
+        #expect(try await registry.endpoints().map(\.incarnation) == [second.incarnation])
+        #expect(try await registry.status(of: first.incarnation) == nil)
+    }
+
+    @Test func acksAreKeptAndAForeignHashIsAnAlarm() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let sidecar = try await mesh.join(.agent, agent: "tft", endpoint: "127.0.0.1:1").incarnation
+        let active = PolicyVersion(epoch: 1, number: 4, hash: "aa")
+        let nack = PolicyAck(
+            version: active, projectionHash: "p", applied: false,
+            problems: [Problem(path: "/documents/0", message: "no")])
+        #expect(try await registry.acknowledge(nack, by: sidecar, active: active) == nil)
+        try await registry.heartbeat(health(.serving), by: sidecar)
+        let status = try #require(try await registry.list().first)
+        #expect(status.ack == nack && status.alarm == nil && status.health == health(.serving))
+        #expect(status.agent == "tft" && status.instance == "test")
+        var foreign = nack
+        foreign.version.hash = "bb"
+        #expect(try await registry.acknowledge(foreign, by: sidecar, active: active) != nil)
+        #expect(try await registry.status(of: sidecar)?.alarm != nil)
+    }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct SessionTests {
+    @Test func sessionsOutliveTheProcessAndNothingElseOpens() async throws {
+        let mesh = try await LedgerMesh()
+        let token = mesh.sessions.token(for: Incarnation(42))
+        let other = try await Sessions.load(from: mesh.redis)
+        #expect(other.incarnation(ofToken: token) == Incarnation(42))
+        #expect(other.incarnation(ofToken: token.dropLast() + "A") == nil)
+        #expect(other.incarnation(ofToken: "") == nil)
+        #expect(Sessions(secret: [1]).incarnation(ofToken: token) == nil)
+    }
+
+    private func request(_ credential: String, _ role: Role, _ agent: String?) -> JoinRequest {
+        JoinRequest(
+            credential: credential, role: role, agent: agent, endpoint: nil, instance: "x",
+            predecessor: nil)
+    }
+
+    @Test func joinTokensAreUsedOnceByWhomTheyAreFor() async throws {
+        let mesh = try await LedgerMesh()
+        let tokens = JoinTokens(redis: mesh.redis, meshToken: nil)
+        let token = try await tokens.create(
+            role: .agent, agent: "tft", validMilliseconds: 60_000)
+        for wrong in [
+            request(token, .agent, "risk"), request(token, .gateway, nil),
+            request("wjt_x", .agent, "tft"), request(token, .agent, nil),
+        ] {
+            await #expect(throws: MeshRefusal.self) { try await tokens.admit(wrong) }
+        }
+        try await tokens.admit(request(token, .agent, "tft"))
+        await #expect(throws: MeshRefusal.self) {
+            try await tokens.admit(request(token, .agent, "tft"))
+        }
+        let shared = JoinTokens(redis: mesh.redis, meshToken: "demo")
+        try await shared.admit(request("demo", .gateway, nil))
+        await #expect(throws: MeshRefusal.self) {
+            try await shared.admit(request("demo2", .gateway, nil))
+        }
+    }
+
+    @Test func aRequestThatComesTwiceIsCarriedOutOnce() async throws {
+        let mesh = try await LedgerMesh()
+        let store = IdempotencyStore(redis: mesh.redis)
+        let answer = StoredAnswer(status: 200, contentType: "application/json", body: "{\"é\":1}")
+        var request = IdempotencyRequest(user: "ann", key: "k", bodyHash: "aa", answer: nil)
+        #expect(try await store.handle(request).state == .new)
+        #expect(try await store.handle(request).state == .inFlight)
+        request.bodyHash = "bb"
+        #expect(try await store.handle(request).state == .mismatch)
+        request.bodyHash = "aa"
+        request.answer = answer
+        #expect(try await store.handle(request).answer == answer)
+        request.answer = nil
+        let replay = try await store.handle(request)
+        #expect(replay.state == .stored && replay.answer == answer)
+        request.user = "bob"
+        #expect(try await store.handle(request).state == .new)
+    }
+}

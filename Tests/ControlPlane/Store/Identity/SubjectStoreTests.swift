@@ -1,0 +1,144 @@
+import Testing
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+@testable import ControlPlaneStore
+
+@Suite(.timeLimit(.minutes(1))) struct SubjectStoreTests {
+    private static let policy: Policy = {
+        var policy = Policy()
+        var free = TierPolicy(name: "free", monthlyBudget: NanoUSD(1_000), agents: [])
+        free.dailyRequests = 40
+        var premium = TierPolicy(name: "premium", monthlyBudget: NanoUSD(5_000), agents: [])
+        premium.priority = 10
+        policy.tiers = ["free": free, "premium": premium]
+        policy.budgets = [
+            "acme": BudgetPolicy(
+                name: "acme", scope: .tenant, id: "acme", monthlyLimit: NanoUSD(9_000)),
+            "all-free": BudgetPolicy(
+                name: "all-free", scope: .tier, id: "free", monthlyLimit: NanoUSD(70_000)),
+            "mesh": BudgetPolicy(
+                name: "mesh", scope: .mesh, id: "tests", monthlyLimit: NanoUSD(100)),
+        ]
+        return policy
+    }()
+
+    private func resolve(
+        _ store: SubjectStore, _ user: String, tier: String? = nil, tenant: String? = nil
+    ) async throws -> SubjectBinding {
+        try await store.resolve(
+            SubjectRequest(
+                claims: SubjectRequest.Claims(
+                    subject: user, tier: tier, tenant: tenant, roles: ["user"]),
+                apiKeyHash: nil),
+            policy: Self.policy, policyNumber: 1)
+    }
+
+    @Test func theFirstSightBindsAndOnlyAnAdministratorChangesIt() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let first = try await resolve(store, "ann", tier: "free", tenant: "acme")
+        #expect(first.tier == "free" && first.tenant == "acme" && first.roles == ["user"])
+        #expect(
+            first.accounts.map { "\($0.unit)/\($0.scope)/\($0.period)/\($0.id)=\($0.limit)" } == [
+                "usd/user/month/ann=1000", "requests/user/day/ann=40",
+                "usd/tenant/month/acme=9000", "usd/tier/month/free=70000",
+            ])
+        #expect(try await resolve(store, "ann", tier: "premium").tier == "free")
+        try await store.setTier("premium", tenant: nil, of: "ann", by: "root")
+        let changed = try await resolve(store, "ann", tier: "free")
+        #expect(changed.tier == "premium" && changed.tenant == nil)
+        #expect(changed.accounts.map(\.limit) == [NanoUSD(5_000)])
+        #expect(try await resolve(store, "bob").tier == "free")
+        await #expect(throws: MeshRefusal.self) { try await resolve(store, "eve", tier: "gold") }
+        await #expect(throws: MeshRefusal.self) { try await resolve(store, "") }
+    }
+
+    @Test func aResolvedSubjectCanBeLeasedFor() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let binding = try await resolve(store, "ann", tier: "free")
+        let now = try await mesh.redis.time()
+        let holder = try await mesh.join().incarnation
+        for (number, account) in binding.accounts.enumerated() {
+            let grant = try await mesh.acquire(
+                Int64(number), of: account.key(at: now), by: holder, need: 1, want: 1 << 40)
+            // min(limit ÷ 20, $1).
+            #expect(
+                grant.status == .granted && grant.granted == NanoUSD(account.limit.rawValue / 20))
+        }
+    }
+
+    @Test func ownLimitsHoldAndAUserOnlyLowers() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        _ = try await resolve(store, "ann", tier: "free")
+        try await store.setMonthlyLimit(NanoUSD(8_000), of: "ann", as: .admin)
+        #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(8_000))
+        try await store.setMonthlyLimit(NanoUSD(9_000), of: "ann", as: .user)
+        #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(8_000))
+        try await store.setMonthlyLimit(NanoUSD(10), of: "ann", as: .user)
+        let binding = try await resolve(store, "ann")
+        #expect(binding.accounts.first?.limit == NanoUSD(10))
+        let account = try #require(binding.accounts.first).key(at: try await mesh.redis.time())
+        let holder = try await mesh.join().incarnation
+        let grant = try await mesh.acquire(1, of: account, by: holder, need: 11)
+        #expect(grant.status == .exhausted && grant.state?.limit == NanoUSD(10))
+        let stored = try #require(try await store.stored("ann"))
+        #expect(stored.limitByPolicy == NanoUSD(1_000) && stored.limitByAdmin == NanoUSD(8_000))
+        #expect(stored.limitByUser == NanoUSD(10) && stored.boundBy == "claims")
+        #expect(try await store.stored("nobody") == nil)
+        try await store.setMonthlyLimit(nil, of: "ann", as: .user)
+        try await store.setMonthlyLimit(nil, of: "ann", as: .admin)
+        #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(1_000))
+    }
+
+    @Test func whatAdministratorsDoIsKept() async throws {
+        let mesh = try await LedgerMesh()
+        let log = AdminLog(redis: mesh.redis)
+        var actions: [AdminAction] = []
+        for number in 0..<3 {
+            let action = AdminAction(
+                at: UnixTime(seconds: Int64(number)), author: "root", action: "budget.update",
+                subject: "ann", detail: "\(number)", reason: "asked \"nicely\"")
+            try await log.append(action)
+            actions.insert(action, at: 0)
+        }
+        #expect(try await log.newest(limit: 2) == Array(actions.prefix(2)))
+    }
+
+    @Test func preferencesComeWithTheBinding() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let preferences: JSONValue = ["optimize": "cost", "exclude": ["gpt4-turbo"]]
+        try await store.setPreferences(preferences, of: "ann")
+        #expect(try await resolve(store, "ann", tier: "free").preferences == preferences)
+    }
+
+    @Test func apiKeysAreSubjectsUntilTheyAreRevokedOrOver() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let made = try await store.createAPIKey(
+            user: "ann", tier: "premium", tenant: nil, roles: ["operator"], expiresAt: nil)
+        let hash = Hex.encode(Crypto.sha256(Array(made.text.utf8)))
+        let request = SubjectRequest(claims: nil, apiKeyHash: hash)
+        let binding = try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+        #expect(binding.user == "ann" && binding.tier == "premium" && binding.roles == ["operator"])
+        #expect(try await store.apiKeys(of: "ann") == [made.key])
+        #expect(try await store.revokeAPIKey(hash: hash))
+        await #expect(throws: MeshRefusal.self) {
+            try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+        }
+        let old = try await store.createAPIKey(
+            user: "ann", tier: nil, tenant: nil, roles: [], expiresAt: UnixTime(seconds: 1))
+        await #expect(throws: MeshRefusal.self) {
+            try await store.resolve(
+                SubjectRequest(claims: nil, apiKeyHash: old.key.hash), policy: Self.policy,
+                policyNumber: 1)
+        }
+        #expect(try await store.revokeAPIKey(hash: "none") == false)
+    }
+}

@@ -1,0 +1,248 @@
+import Testing
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirMeshProtocol
+
+@testable import ControlPlaneStore
+
+/// A mesh's ledger on a private Redis.
+struct LedgerMesh {
+    let server: PrivateRedis
+    let redis: Redis
+    let sessions: Sessions
+    let ledger: LedgerStore
+
+    init() async throws {
+        server = try PrivateRedis()
+        redis = try Redis(url: server.url)
+        sessions = try await Sessions.load(from: redis)
+        ledger = LedgerStore(redis: redis, sessions: sessions)
+        try await ledger.begin(hasPast: false)
+    }
+
+    func join(
+        _ role: Role = .gateway, agent: String? = nil, endpoint: String? = nil,
+        after: JoinResponse? = nil
+    ) async throws -> JoinResponse {
+        try await ledger.join(
+            JoinRequest(
+                credential: "", role: role, agent: agent, endpoint: endpoint, instance: "test",
+                predecessor: try after.map(Self.proof)), replicas: ["127.0.0.1:9100"])
+    }
+
+    static func proof(of earlier: JoinResponse) throws -> JoinRequest.Predecessor {
+        let key = try #require(Base64URL.decode(earlier.journalSecret))
+        let code = Crypto.hmacSHA256(key: key, LedgerStore.proofText(earlier.incarnation))
+        return JoinRequest.Predecessor(
+            incarnation: earlier.incarnation, proof: Base64URL.encode(code))
+    }
+
+    /// An account of a user's present month with a limit.
+    func account(_ user: String, limit: Int64, maxLease: Int64) async throws -> AccountKey {
+        try await ledger.setLimit(
+            SubjectBinding.Account(
+                unit: .usd, scope: .user, period: .month, id: user, limit: NanoUSD(limit)),
+            maxLease: NanoUSD(maxLease), policyNumber: 1)
+        return AccountKey(
+            unit: .usd, scope: .user, period: Period(.month, at: try await redis.time()), id: user)
+    }
+
+    func acquire(
+        _ number: Int64, of account: AccountKey, by holder: Incarnation, need: Int64,
+        want: Int64? = nil, closedBelow: Int64 = 0
+    ) async throws -> LeaseGrant {
+        let request = LeaseAcquire(
+            lease: LeaseID(incarnation: holder, number: number), account: account,
+            need: NanoUSD(need), want: NanoUSD(want ?? need), closedBelow: closedBelow,
+            policyNumber: 1)
+        return try #require(
+            try await ledger.acquire([request], by: holder, policyNumber: 1).first)
+    }
+
+    static func report(
+        highest: Int64 = 0, _ leases: [LeaseCounters] = [], finals: [ChildFinal] = [],
+        acknowledged: [ChildKey] = []
+    ) -> Report {
+        Report(
+            highestLease: highest, leases: leases, childFinals: finals,
+            acknowledgedFinals: acknowledged,
+            health: SidecarHealth(
+                state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0))
+    }
+
+    static func counters(
+        _ lease: LeaseID, _ account: AccountKey, consumed: Int64, released: Int64
+    ) -> LeaseCounters {
+        LeaseCounters(
+            lease: lease, account: account, consumed: NanoUSD(consumed),
+            released: NanoUSD(released))
+    }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct LedgerStoreTests {
+    @Test func aLeaseIsGrantedOnceAndReleasedMoneyComesBack() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        let first = try await mesh.acquire(1, of: account, by: holder, need: 10, want: 50)
+        #expect(first.status == .granted && first.granted == NanoUSD(50))
+        #expect(first.expiresInMilliseconds > 0)
+        let again = try await mesh.acquire(1, of: account, by: holder, need: 10, want: 50)
+        #expect(again.granted == NanoUSD(50) && again.state?.held == NanoUSD(50))
+        // 60 is the most that one holder may have.
+        #expect(try await mesh.acquire(2, of: account, by: holder, need: 20).status == .contended)
+
+        let lease = LeaseID(incarnation: holder, number: 1)
+        try await mesh.ledger.release(
+            [LedgerMesh.counters(lease, account, consumed: 30, released: 20)], by: holder)
+        let states = try await mesh.ledger.states(of: [account])
+        #expect(states.first??.consumed == NanoUSD(30) && states.first??.held == .zero)
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 10).status == .gone)
+        #expect(try await mesh.acquire(3, of: account, by: holder, need: 71).status == .exhausted)
+        #expect(try await mesh.acquire(4, of: account, by: holder, need: 60).status == .granted)
+    }
+
+    @Test func otherPeriodsAndUnknownAccountsAreRefused() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        var account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        account.period = try #require(Period("2020-01"))
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 1).status == .wrongPeriod)
+        account.period = try #require(Period("2999-01"))
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 1).status == .wrongPeriod)
+        account.id = "nobody"
+        let grant = try await mesh.acquire(1, of: account, by: holder, need: 1)
+        #expect(grant.status == .unknownAccount)
+    }
+
+    @Test func leasesOfOthersAreNotTouched() async throws {
+        let mesh = try await LedgerMesh()
+        let (ann, eve) = (try await mesh.join().incarnation, try await mesh.join().incarnation)
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        #expect(try await mesh.acquire(1, of: account, by: ann, need: 10).status == .granted)
+        let lease = LeaseID(incarnation: ann, number: 1)
+        let theft = LedgerMesh.counters(lease, account, consumed: 0, released: 10)
+        try await mesh.ledger.release([theft], by: eve)
+        #expect(try await mesh.ledger.states(of: [account]).first??.held == NanoUSD(10))
+        // Nor may anybody ask in another's name.
+        let request = LeaseAcquire(
+            lease: LeaseID(incarnation: ann, number: 2), account: account, need: NanoUSD(1),
+            want: NanoUSD(1), closedBelow: 0, policyNumber: 1)
+        let grants = try await mesh.ledger.acquire([request], by: eve, policyNumber: 1)
+        #expect(grants.map(\.status) == [.unavailable])
+        await #expect(throws: MeshRefusal.self) {
+            try await mesh.ledger.acquire([request], by: Incarnation(1), policyNumber: 1)
+        }
+    }
+
+    @Test func reportsTellStatesAndDisownedLeases() async throws {
+        let mesh = try await LedgerMesh()
+        let (ann, bob) = (try await mesh.join().incarnation, try await mesh.join().incarnation)
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        for (number, holder) in [(1, ann), (2, ann), (3, ann), (1, bob)] {
+            let grant = try await mesh.acquire(Int64(number), of: account, by: holder, need: 10)
+            #expect(grant.status == .granted)
+        }
+        let mine = LedgerMesh.counters(
+            LeaseID(incarnation: ann, number: 1), account, consumed: 4, released: 6)
+        let theirs = LedgerMesh.counters(
+            LeaseID(incarnation: bob, number: 1), account, consumed: 5, released: 0)
+        _ = try await mesh.ledger.report(LedgerMesh.report(highest: 1, [theirs]), by: bob)
+        let answer = try await mesh.ledger.report(
+            LedgerMesh.report(highest: 2, [mine]), by: ann)
+        // Lease 3 was asked for after the report was written.
+        #expect(answer.unknown.map(\.lease.number) == [2])
+        let state = try #require(answer.states.first)
+        #expect(state.consumed == NanoUSD(9) && state.consumedByOthers == NanoUSD(5))
+        #expect(state.held == NanoUSD(25))
+    }
+
+    @Test func theIndexForgetsAccountsWithoutOpenLeases() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 10).status == .granted)
+        let key = StoreKeys.accounts(holder)
+        _ = try await mesh.ledger.report(LedgerMesh.report(highest: 0), by: holder)
+        #expect(try await mesh.redis.read("HLEN", key).integer == 1)
+        let lease = LeaseID(incarnation: holder, number: 1)
+        let closed = LedgerMesh.counters(lease, account, consumed: 10, released: 0)
+        _ = try await mesh.ledger.report(LedgerMesh.report(highest: 1, [closed]), by: holder)
+        #expect(try await mesh.redis.read("HLEN", key).integer == 0)
+    }
+
+    @Test func finalsWaitForTheirParent() async throws {
+        let mesh = try await LedgerMesh()
+        let gateway = try await mesh.join()
+        let child = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:1")
+        let key = ChildKey(
+            lease: LeaseID(incarnation: gateway.incarnation, number: 4), child: 9)
+        let final = ChildFinal(key: key, consumed: NanoUSD(77))
+        for _ in 0..<2 {
+            _ = try await mesh.ledger.report(
+                LedgerMesh.report(finals: [final]), by: child.incarnation)
+        }
+        for _ in 0..<2 {
+            let answer = try await mesh.ledger.report(
+                LedgerMesh.report(), by: gateway.incarnation)
+            #expect(answer.finals == [final])
+        }
+        // Only the parent acknowledges.
+        _ = try await mesh.ledger.report(
+            LedgerMesh.report(acknowledged: [key]), by: child.incarnation)
+        let successor = try await mesh.join(after: gateway)
+        #expect(successor.adopted == gateway.incarnation)
+        let inherited = try await mesh.ledger.report(
+            LedgerMesh.report(), by: successor.incarnation)
+        #expect(inherited.finals == [final])
+        let answer = try await mesh.ledger.report(
+            LedgerMesh.report(acknowledged: [key]), by: successor.incarnation)
+        #expect(answer.finals.isEmpty)
+    }
+
+    @Test func contentionRecallsWhatOthersHold() async throws {
+        let mesh = try await LedgerMesh()
+        let (ann, bob) = (try await mesh.join().incarnation, try await mesh.join().incarnation)
+        var hints = mesh.redis.hints().makeAsyncIterator()
+        #expect(await hints.next() == .anything)
+        let account = try await mesh.account("ann", limit: 100, maxLease: 100)
+        #expect(try await mesh.acquire(1, of: account, by: ann, need: 90).status == .granted)
+        #expect(try await mesh.acquire(1, of: account, by: bob, need: 20).status == .contended)
+        let lease = LeaseID(incarnation: ann, number: 1)
+        #expect(await hints.next() == .recall(LeaseRecall(holder: ann, leases: [lease])))
+        let counters = LedgerMesh.counters(lease, account, consumed: 0, released: 0)
+        let answer = try await mesh.ledger.report(
+            LedgerMesh.report(highest: 1, [counters]), by: ann)
+        #expect(answer.recalls == [lease])
+        let back = LedgerMesh.counters(lease, account, consumed: 0, released: 90)
+        try await mesh.ledger.release([back], by: ann)
+        #expect(try await mesh.acquire(2, of: account, by: bob, need: 20).status == .granted)
+    }
+
+    @Test func aWriteOffSpendsWhatALostHolderHas() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 40).status == .granted)
+        let amounts = try await mesh.ledger.writeOff(holder)
+        #expect(amounts.map(\.0) == [account] && amounts.map(\.1) == [NanoUSD(40)])
+        let state = try #require(try await mesh.ledger.states(of: [account]).first ?? nil)
+        #expect(state.consumed == NanoUSD(40) && state.held == .zero)
+        #expect(try await mesh.ledger.writeOff(holder).isEmpty)
+    }
+
+    @Test func nothingIsGrantedWhereWritesMayGetLost() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        try await mesh.redis.command(["CONFIG", "SET", "appendfsync", "everysec"])
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 1).status == .unavailable)
+        let trial = LedgerStore(redis: mesh.redis, sessions: mesh.sessions, isTrial: true)
+        let request = LeaseAcquire(
+            lease: LeaseID(incarnation: holder, number: 1), account: account, need: NanoUSD(1),
+            want: NanoUSD(1), closedBelow: 0, policyNumber: 1)
+        let grants = try await trial.acquire([request], by: holder, policyNumber: 1)
+        #expect(grants.map(\.status) == [.granted])
+    }
+}

@@ -64,7 +64,8 @@ extension AdmissionInterceptor {
         let isFinal = ledger.settle(attempt, record, names(context))
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {
             let settlement = Settlement(
-                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: isFinal,
+                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,
+                isFinal: isFinal,
                 source: cost.source, reason: record.reason, model: context.model)
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }

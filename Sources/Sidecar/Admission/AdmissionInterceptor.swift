@@ -8,11 +8,12 @@ import WeirPolicy
 ///     identity → accepted by the ledger → rate · concurrency · breaker → bounded → paid for
 ///     → upstream, metered as it streams → settled, recorded, answered with its settlement
 ///
-/// A delegation is accepted as soon as it is known to be genuine, before the stages: then it cannot be
-/// used twice, whatever becomes of the request, and every outcome has its record. All of it happens on
-/// the worker's loop; only the stages and the ledger are shared, behind short mutexes.
+/// A delegation is accepted as soon as it is known to be genuine, before the stages: then it cannot
+/// be used twice, whatever becomes of the request, and every outcome has its record. All of it
+/// happens on the worker's loop; only the stages and the ledger are shared, behind short mutexes.
 package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
-    // SAFETY: everything but `wake` is called on the worker's loop, and `wake` only hands over to it.
+    // SAFETY: everything but `wake` is called on the worker's loop, and `wake` only hands over to
+    // it.
 
     let worker: Worker
     let runtime: AgentRuntime
@@ -38,8 +39,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         super.init()
     }
 
-    /// A new policy, on the loop. Requests in flight keep theirs. The shared stages are changed once
-    /// for the process, by `AgentRuntime.change`.
+    /// A new policy, on the loop. Requests in flight keep theirs. The shared stages are changed
+    /// once for the process, by `AgentRuntime.change`.
     package func apply(_ snapshot: AdmissionSnapshot, target: UpstreamTarget? = nil) {
         worker.loop.preconditionInLoop()
         self.snapshot = snapshot
@@ -114,7 +115,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
     }
 
-    /// Checks the delegation and has it accepted; without delegations, everybody is the local caller.
+    /// Checks the delegation and has it accepted; without delegations, everybody is the local
+    /// caller.
     private func identify(_ exchange: Exchange, _ context: AttemptContext) -> Refusal? {
         let agent = snapshot.agent
         exchange.setDeadline(

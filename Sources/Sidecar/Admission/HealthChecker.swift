@@ -2,9 +2,9 @@ import Synchronization
 import WeirCore
 import WeirPolicy
 
-/// Whether an agent is healthy, from its checks in a row (`unhealthyAfter`, `healthyAfter`). Pure. An
-/// agent counts as healthy until it has failed often enough: a sidecar that starts before its agent
-/// says so by the breaker first.
+/// Whether an agent is healthy, from its checks in a row (`unhealthyAfter`, `healthyAfter`). Pure.
+/// An agent counts as healthy until it has failed often enough: a sidecar that starts before its
+/// agent says so by the breaker first.
 struct HealthState {
     private(set) var isHealthy = true
     private var streak = 0

@@ -1,7 +1,7 @@
 import WeirCore
 
-/// The admin listener: `/metrics`, `/healthz`, `/readyz`, `/config`, answered in this process. Bind it
-/// where only operators and scrapers reach it.
+/// The admin listener: `/metrics`, `/healthz`, `/readyz`, `/config`, answered in this process. Bind
+/// it where only operators and scrapers reach it.
 package final class AdminInterceptor: Interceptor {
     private let handler: LocalHandler
 

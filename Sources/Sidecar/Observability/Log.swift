@@ -3,8 +3,9 @@ import Glibc
 import Synchronization
 import WeirCore
 
-/// The process's log: JSON lines on a descriptor. A loop never waits for who reads it: lines go into
-/// a bounded buffer, a thread of its own writes them, and what does not fit is dropped and counted.
+/// The process's log: JSON lines on a descriptor. A loop never waits for who reads it: lines go
+/// into a bounded buffer, a thread of its own writes them, and what does not fit is dropped and
+/// counted.
 package final class Log: Sendable {
     package static let bufferBytesMax = 256 * 1_024
 
@@ -21,7 +22,8 @@ package final class Log: Sendable {
     private let wakeup: Int32
     private let state = Mutex(State())
 
-    /// Starts the writing thread. Where that fails (no threads left), lines are dropped and counted.
+    /// Starts the writing thread. Where that fails (no threads left), lines are dropped and
+    /// counted.
     package init(level: LogLevel, descriptor: Int32 = STDERR_FILENO) {
         self.level = level
         self.descriptor = descriptor
@@ -124,7 +126,8 @@ package final class Log: Sendable {
                 if count > 0 {
                     sent += count
                 } else if errno == EAGAIN {
-                    // Somebody made the descriptor non-blocking; the thread may wait, it is its job.
+                    // Somebody made the descriptor non-blocking; the thread may wait, it is its
+                    // job.
                     var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                     _ = poll(&waiting, 1, 100)
                 } else if errno != EINTR {

@@ -136,8 +136,9 @@ final class AgentSeries {
     private let duration: Metrics.Series
     private let firstByte: Metrics.Series
     private var attempts: [Key: Metrics.Series] = [:]
-    /// Tiers and models come from the policy, outcomes from `Reason`; this bounds what a caller with
-    /// odd ones could make of it. Beyond it every lookup asks the registry, which has its own bound.
+    /// Tiers and models come from the policy, outcomes from `Reason`; this bounds what a caller
+    /// with odd ones could make of it. Beyond it every lookup asks the registry, which has its own
+    /// bound.
     private static let attemptsMax = 4_096
 
     private struct Key: Hashable {

@@ -312,7 +312,8 @@ import WeirPolicy
         let text = String(decoding: fixture.metrics.registry.exposition(), as: UTF8.self)
         #expect(
             text.contains(
-                #"cost_usd_total{agent="finbert",model="llama-2",tier="",source="reported"} 0.0024"#))
+                #"cost_usd_total{agent="finbert",model="llama-2",tier="",source="reported"} 0.0024"#
+            ))
         #expect(text.contains(#"weir_requests_total{decision="budget_exhausted"} 5"#))
     }
 }

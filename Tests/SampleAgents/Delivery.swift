@@ -55,7 +55,7 @@ struct Delivery: Sendable {
     /// Neither JSON nor UTF-8.
     private static let garbage: [UInt8] = Array(#"{"result": [1, 2, "#.utf8) + [0xff, 0x00, 0xfe]
 
-    /// Concurrent, as the writer's own methods are: it is not sendable, so it must not change sides.
+    /// Concurrent, as the writer's own methods are: it is not sendable, so it stays on one side.
     @concurrent
     private func write(to writer: inout any ResponseBodyWriter, on channel: any Channel)
         async throws

@@ -47,7 +47,10 @@ enum Lexicon {
     static let directions: [String: Double] = merged([
         (1.5, "surge surged surges soar soared soars jump jumped jumps skyrocketed"),
         (1.0, "rise rises rose rising increase increased increases climb climbed up higher grew"),
-        (-1.0, "fall falls fell falling decrease decreased decreases drop drops dropped down lower"),
+        (
+            -1.0,
+            "fall falls fell falling decrease decreased decreases drop drops dropped down lower"
+        ),
         (-1.5, "plunge plunged plunges sank sink slid shrank"),
     ])
 
@@ -57,6 +60,9 @@ enum Lexicon {
         "loss", "losses", "deficit", "defaults", "churn",
     ]
     static let losses: Set<String> = ["loss", "losses", "deficit"]
+    /// What is good where it stands, but says nothing by itself when something is said of its way:
+    /// "profits plunged".
+    static let gains: Set<String> = ["profit", "profits", "growth", "momentum", "dividend"]
 
     static let negations: Set<String> = [
         "not", "no", "never", "without", "hardly", "barely", "neither", "nor", "cannot", "isn't",
@@ -72,7 +78,9 @@ enum Lexicon {
     private static func merged(_ groups: [(Double, String)]) -> [String: Double] {
         var result: [String: Double] = [:]
         for (weight, words) in groups {
-            for word in words.split(whereSeparator: \.isWhitespace) { result[String(word)] = weight }
+            for word in words.split(whereSeparator: \.isWhitespace) {
+                result[String(word)] = weight
+            }
         }
         return result
     }

@@ -98,11 +98,15 @@ struct PromptFacts {
         lowercaseWords = Set(words.map { $0.lowercased() })
         tone = Sentiment(prompt).label
         figures = Array(
-            words.filter { $0.contains(where: \.isNumber) && ($0.contains("%") || $0.contains("$")) }
-                .uniqued.prefix(4))
+            words.filter {
+                $0.contains(where: \.isNumber) && ($0.contains("%") || $0.contains("$"))
+            }
+            .uniqued.prefix(4))
         signals = Array(
             words.map { $0.lowercased() }
                 .filter { Lexicon.weights[$0] != nil || Lexicon.directions[$0] != nil }
+                // Names of a judgement, not reasons for it.
+                .filter { $0 != "positive" && $0 != "negative" }
                 .uniqued.prefix(4))
         let names = words.filter(Self.isName).uniqued.prefix(3)
         subject = names.isEmpty ? "the subject" : Self.list(Array(names))
@@ -132,7 +136,7 @@ struct PromptFacts {
         return items.dropLast().joined(separator: ", ") + " and " + last
     }
 
-    /// Capitalised, more than one letter, and not a word that sentences and instructions begin with.
+    /// Capitalised, more than one letter, and no word that sentences and instructions begin with.
     private static func isName(_ word: String) -> Bool {
         guard word.count > 1, word.first?.isUppercase == true else { return false }
         return !ordinary.contains(word.lowercased())
@@ -144,6 +148,7 @@ struct PromptFacts {
         "summarize", "analyse", "analyze", "what", "why", "how", "do", "use", "as", "be", "keep",
         "please", "state", "options", "strategy", "forecast", "portfolio", "risk", "answer",
         "json", "usd", "article", "headline", "recommend", "describe", "symbol", "outlook",
+        "symbols", "score", "label", "data", "positions", "horizon", "shares",
     ]
 }
 

@@ -29,6 +29,8 @@ struct Sentiment: Equatable {
         if let known = Lexicon.directions[word] {
             // "Costs fell" is good news: the thing that moves stands close to the verb.
             weight = movesACost(at: index, in: words) ? -known : known
+        } else if Lexicon.gains.contains(word), isMoved(at: index, in: words) {
+            return nil
         } else if let known = Lexicon.weights[word] {
             weight = known
         } else if Lexicon.losses.contains(word), !isMoved(at: index, in: words) {

@@ -32,12 +32,15 @@ extension AccountKey: CustomStringConvertible {
     }
 
     package init?(_ text: some StringProtocol) {
-        let parts = text.split(separator: "/", maxSplits: 3, omittingEmptySubsequences: false)
-        guard parts.count == 4, let unit = Unit(rawValue: String(parts[0])),
-            let scope = Scope(rawValue: String(parts[1])), let period = Period(parts[2]),
+        // By bytes: an id may begin with a mark that would join the slash before it to one character.
+        let parts = text.utf8.split(
+            separator: UInt8(ascii: "/"), maxSplits: 3, omittingEmptySubsequences: false
+        ).map { String(decoding: $0, as: UTF8.self) }
+        guard parts.count == 4, let unit = Unit(rawValue: parts[0]),
+            let scope = Scope(rawValue: parts[1]), let period = Period(parts[2]),
             !parts[3].isEmpty
         else { return nil }
-        self.init(unit: unit, scope: scope, period: period, id: String(parts[3]))
+        self.init(unit: unit, scope: scope, period: period, id: parts[3])
     }
 }
 

@@ -169,14 +169,14 @@ package struct AccountBook: Sendable {
     /// that it knew of when it wrote the report, an acquire may still be on its way.
     package func unknown(
         to holder: Incarnation, listed: Set<LeaseID>, highest: Int64
-    ) -> [LeaseCounters] {
+    ) -> [UnknownLease] {
         leases.filter { id, lease in
             lease.holder == holder && !lease.isClosed && !listed.contains(id)
                 && (id.incarnation != holder || id.number <= highest)
         }.map { id, lease in
-            LeaseCounters(
-                lease: id, account: account, consumed: NanoUSD(lease.consumed),
-                released: NanoUSD(lease.released))
+            UnknownLease(
+                lease: id, account: account, granted: NanoUSD(lease.granted),
+                consumed: NanoUSD(lease.consumed))
         }.sorted { $0.lease < $1.lease }
     }
 

@@ -128,15 +128,30 @@ package struct ChildFinal: Hashable, Sendable, Codable {
     }
 }
 
+/// A lease that the store has open for a holder that did not list it.
+package struct UnknownLease: Hashable, Sendable, Codable {
+    package var lease: LeaseID
+    package var account: AccountKey
+    package var granted: NanoUSD
+    package var consumed: NanoUSD
+
+    package init(lease: LeaseID, account: AccountKey, granted: NanoUSD, consumed: NanoUSD) {
+        self.lease = lease
+        self.account = account
+        self.granted = granted
+        self.consumed = consumed
+    }
+}
+
 package struct ReportResponse: Hashable, Sendable, Codable {
     package var finals: [ChildFinal]
     package var recalls: [LeaseID]
     /// Leases that the store has open for this holder and the report does not list.
-    package var unknown: [LeaseCounters]
+    package var unknown: [UnknownLease]
     package var states: [AccountState]
 
     package init(
-        finals: [ChildFinal], recalls: [LeaseID], unknown: [LeaseCounters], states: [AccountState]
+        finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState]
     ) {
         self.finals = finals
         self.recalls = recalls

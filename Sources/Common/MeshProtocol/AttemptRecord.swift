@@ -119,7 +119,10 @@ package struct AttemptRecord: Hashable, Sendable {
         var reader = ByteReader(bytes)
         guard readIdentity(&reader), readOutcome(&reader) else { return nil }
         guard bytes.count == Self.fullByteCount else { return }
-        guard let input = reader.raw(32), let output = reader.raw(32) else { return nil }
+        // What nothing is written to yet is zero, so that one record has one spelling.
+        guard let input = reader.raw(32), let output = reader.raw(32),
+            reader.raw(64)?.allSatisfy({ $0 == 0 }) == true
+        else { return nil }
         digests = Digests(input: Array(input), output: Array(output))
     }
 
@@ -154,7 +157,7 @@ package struct AttemptRecord: Hashable, Sendable {
         let names = (0..<6).compactMap { _ in reader.integer(UInt32.self) }
         guard names.count == 6, let policyNumber = reader.integer(Int64.self),
             let priceVersion = reader.integer(Int64.self), let flags = reader.integer(UInt8.self),
-            reader.raw(7) != nil
+            reader.raw(7)?.allSatisfy({ $0 == 0 }) == true
         else { return false }
         tokens.input = counters[0]
         tokens.cachedInput = counters[1]
@@ -228,10 +231,14 @@ package struct RecordBlock: Hashable, Sendable {
         self.incarnation = Incarnation(incarnation)
         names = [:]
         records = []
+        // In ascending order, 0 not among them, so that one block has one spelling.
+        var previous: UInt32 = 0
         for _ in 0..<nameCount {
-            guard let number = reader.integer(UInt32.self), number > 0, let name = reader.string(),
-                names.updateValue(name, forKey: number) == nil
+            guard let number = reader.integer(UInt32.self), number > previous,
+                let name = reader.string()
             else { return nil }
+            names[number] = name
+            previous = number
         }
         guard let count = reader.integer(UInt32.self), count > 0,
             count <= UInt32(MeshLimits.recordsPerBlockMax)

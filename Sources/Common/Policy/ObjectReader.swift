@@ -1,11 +1,13 @@
 import WeirCore
 
 /// Gathers what is wrong with a set of documents, in the order of discovery.
-final class ProblemList {
-    private(set) var list: [Problem] = []
+package final class ProblemList {
+    package private(set) var list: [Problem] = []
     private var unlisted = 0
 
-    func add(_ path: JSONPointer, _ message: String) {
+    package init() {}
+
+    package func add(_ path: JSONPointer, _ message: String) {
         guard list.count < PolicyLimits.problemsMax else {
             unlisted += 1
             return
@@ -13,7 +15,7 @@ final class ProblemList {
         list.append(Problem(path: path.description, message: message))
     }
 
-    func throwIfAny() throws(Problems) {
+    package func throwIfAny() throws(Problems) {
         guard !list.isEmpty else { return }
         let rest = unlisted > 0 ? [Problem(path: "", message: "and \(unlisted) more")] : []
         throw Problems(list + rest)
@@ -23,20 +25,20 @@ final class ProblemList {
 /// Reads one object field by field. A wrong field is reported and read as absent, so that one pass
 /// finds every problem; `finish` reports the fields that nobody asked for. `null` is absent, as in
 /// Kubernetes.
-final class ObjectReader {
-    let path: JSONPointer
-    let problems: ProblemList
+package final class ObjectReader {
+    package let path: JSONPointer
+    package let problems: ProblemList
     private let object: JSONObject
     private var asked: Set<String> = []
 
-    init(_ object: JSONObject, at path: JSONPointer, _ problems: ProblemList) {
+    package init(_ object: JSONObject, at path: JSONPointer, _ problems: ProblemList) {
         self.object = object
         self.path = path
         self.problems = problems
     }
 
     /// `nil`, and a problem, when the value is no object.
-    convenience init?(_ value: JSONValue, at path: JSONPointer, _ problems: ProblemList) {
+    package convenience init?(_ value: JSONValue, at path: JSONPointer, _ problems: ProblemList) {
         guard let object = value.object else {
             problems.add(path, "an object is needed, not \(value.kindName)")
             return nil
@@ -44,15 +46,17 @@ final class ObjectReader {
         self.init(object, at: path, problems)
     }
 
-    func finish() {
+    package func finish() {
         for key in object.keys where !asked.contains(key) {
             problems.add(path.appending(key), "an unknown field")
         }
     }
 
-    func report(_ key: String, _ message: String) { problems.add(path.appending(key), message) }
+    package func report(_ key: String, _ message: String) {
+        problems.add(path.appending(key), message)
+    }
 
-    func value(_ key: String, required: Bool = false) -> JSONValue? {
+    package func value(_ key: String, required: Bool = false) -> JSONValue? {
         asked.insert(key)
         if let value = object[key], value != .null { return value }
         if required { report(key, "is missing") }
@@ -65,7 +69,7 @@ final class ObjectReader {
 
     // MARK: Scalars
 
-    func string(
+    package func string(
         _ key: String, required: Bool = false, bytesMax: Int = PolicyLimits.textBytesMax
     ) -> String? {
         guard let value = value(key, required: required) else { return nil }
@@ -80,13 +84,13 @@ final class ObjectReader {
         return string
     }
 
-    func bool(_ key: String) -> Bool? {
+    package func bool(_ key: String) -> Bool? {
         guard let value = value(key) else { return nil }
         if value.bool == nil { mismatch(key, "a boolean", value) }
         return value.bool
     }
 
-    func integer(
+    package func integer(
         _ key: String, in range: ClosedRange<Int64>, required: Bool = false
     ) -> Int64? {
         guard let value = value(key, required: required) else { return nil }
@@ -102,11 +106,12 @@ final class ObjectReader {
     }
 
     /// A count that fits an `Int`.
-    func count(_ key: String, in range: ClosedRange<Int64>, required: Bool = false) -> Int? {
+    package func count(_ key: String, in range: ClosedRange<Int64>, required: Bool = false) -> Int?
+    {
         integer(key, in: range, required: required).map { Int($0) }
     }
 
-    func positiveNumber(_ key: String, max: Double, required: Bool = false) -> Double? {
+    package func positiveNumber(_ key: String, max: Double, required: Bool = false) -> Double? {
         guard let value = value(key, required: required) else { return nil }
         guard let number = value.double else {
             mismatch(key, "a number", value)
@@ -120,7 +125,7 @@ final class ObjectReader {
     }
 
     /// Milliseconds.
-    func duration(
+    package func duration(
         _ key: String, in range: ClosedRange<Int64> = 1...PolicyLimits.durationMillisecondsMax
     ) -> Int64? {
         guard let value = value(key) else { return nil }
@@ -138,7 +143,7 @@ final class ObjectReader {
     }
 
     /// An amount of US dollars, from 0 to the largest limit of an account.
-    func money(_ key: String, required: Bool = false) -> NanoUSD? {
+    package func money(_ key: String, required: Bool = false) -> NanoUSD? {
         guard let value = value(key, required: required) else { return nil }
         guard let text = value.string, let amount = NanoUSD(usd: text) else {
             report(
@@ -152,7 +157,7 @@ final class ObjectReader {
         return amount
     }
 
-    func choice<Choice: RawRepresentable & CaseIterable>(
+    package func choice<Choice: RawRepresentable & CaseIterable>(
         _ key: String, _ type: Choice.Type, required: Bool = false
     ) -> Choice? where Choice.RawValue == String {
         guard let text = string(key, required: required) else { return nil }
@@ -166,14 +171,14 @@ final class ObjectReader {
 
     // MARK: Containers
 
-    func object(_ key: String, required: Bool = false) -> ObjectReader? {
+    package func object(_ key: String, required: Bool = false) -> ObjectReader? {
         value(key, required: required).flatMap {
             ObjectReader($0, at: path.appending(key), problems)
         }
     }
 
     /// The elements with their places.
-    func elements(
+    package func elements(
         _ key: String, countMax: Int, required: Bool = false
     ) -> [(value: JSONValue, path: JSONPointer)] {
         guard let value = value(key, required: required) else { return [] }
@@ -191,7 +196,7 @@ final class ObjectReader {
     }
 
     /// Members of an object whose keys are names of the user's choice.
-    func members(
+    package func members(
         _ key: String, countMax: Int, required: Bool = false
     ) -> [(key: String, value: JSONValue, path: JSONPointer)] {
         guard let reader = object(key, required: required) else { return [] }
@@ -204,11 +209,11 @@ final class ObjectReader {
     }
 
     /// Different, non-empty strings.
-    func names(_ key: String, countMax: Int, required: Bool = false) -> [String] {
+    package func names(_ key: String, countMax: Int, required: Bool = false) -> [String] {
         Self.names(elements(key, countMax: countMax, required: required), problems)
     }
 
-    static func names(
+    package static func names(
         _ elements: [(value: JSONValue, path: JSONPointer)], _ problems: ProblemList
     ) -> [String] {
         var names: [String] = []

@@ -248,13 +248,13 @@ enum LedgerScripts {
                 elseif lease.holder == reporter
                   and (incarnation ~= reporter or highest < 0 or tonumber(n) <= highest) then
                   unknown[#unknown + 1] = n
+                  unknown[#unknown + 1] = text(lease.granted)
                   unknown[#unknown + 1] = text(lease.consumed)
-                  unknown[#unknown + 1] = text(lease.released)
                 elseif incarnation ~= reporter and tonumber(lease.holder) < tonumber(reporter) then
                   -- A predecessor's lease that no report has brought over yet.
                   unknown[#unknown + 1] = n
+                  unknown[#unknown + 1] = text(lease.granted)
                   unknown[#unknown + 1] = text(lease.consumed)
-                  unknown[#unknown + 1] = text(lease.released)
                 end
               end
             end

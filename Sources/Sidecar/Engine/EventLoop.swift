@@ -11,6 +11,8 @@ package struct Readiness: OptionSet, Sendable {
     package static let writable = Readiness(rawValue: EPOLLOUT.rawValue)
     /// The peer has sent its last byte (or reset the connection): reading will meet the end.
     package static let peerClosed = Readiness(rawValue: EPOLLRDHUP.rawValue | EPOLLHUP.rawValue)
+    /// Both directions are over: nothing can be sent any more either.
+    package static let hungUp = Readiness(rawValue: EPOLLHUP.rawValue)
     package static let failed = Readiness(rawValue: EPOLLERR.rawValue)
     /// Not from the kernel: the handler asked for another turn with `runAgain`.
     package static let again = Readiness(rawValue: 1 << 20)

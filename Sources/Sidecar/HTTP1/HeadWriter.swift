@@ -1,4 +1,5 @@
 import Glibc
+import WeirCore
 
 /// Writes a head into memory that the caller has: one pass, one copy. When the room is not enough it
 /// writes nothing more and says so at the end; the caller has sized it so that this means a peer's
@@ -72,6 +73,26 @@ package struct HeadWriter {
             write(decimal: UInt64(bits >> shift & 255))
             if shift > 0 { write(byte: UInt8(ascii: ".")) }
         }
+    }
+
+    /// The 26 characters of an identifier, as its `description`, without a String.
+    package mutating func write(identifier: Identifier) {
+        let alphabet: StaticString = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+        let digits = alphabet.utf8Start
+        guard count + 26 <= capacity else {
+            overflowed = true
+            return
+        }
+        var high = identifier.high
+        var low = identifier.low
+        // From the last digit: 128 bits are 25 digits of five bits and one of three.
+        for index in stride(from: 25, through: 0, by: -1) {
+            let digit = digits[Int(truncatingIfNeeded: low & 31)]
+            base.storeBytes(of: digit, toByteOffset: count + index, as: UInt8.self)
+            low = low >> 5 | high << 59
+            high >>= 5
+        }
+        count += 26
     }
 
     /// Copies the field lines that `keeps` accepts, run by run.

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 
 int weir_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags) {
     return accept4(listener, address, length, flags);
@@ -28,3 +29,5 @@ int weir_signal_descriptor(const int *signals) {
 }
 
 void weir_ignore_sigpipe(void) { signal(SIGPIPE, SIG_IGN); }
+
+char **weir_environment(void) { return environ; }

@@ -29,6 +29,9 @@ uint64_t weir_monotonic_nanoseconds(void);
    descriptor that reports them is returned; -1 with errno otherwise. `signals` ends with 0. */
 int weir_signal_descriptor(const int *signals);
 
+/* The variables of the process, ended by NULL: a global that Swift may not touch. */
+char **weir_environment(void);
+
 /* A peer that went away is an error of `send`, never a signal. */
 void weir_ignore_sigpipe(void);
 
@@ -36,6 +39,22 @@ void weir_ignore_sigpipe(void);
    parser calls it for each line. */
 static inline const uint8_t *weir_find_line_feed(const uint8_t *start, size_t count) {
     return (const uint8_t *)__builtin_memchr(start, '\n', count);
+}
+
+/* --- Journal (CRC32C.c) --- */
+
+/* CRC-32C of `count` bytes, continued from `crc` (0 to begin). */
+uint32_t weir_crc32c(uint32_t crc, const void *bytes, size_t count);
+/* The same without the processor's instruction. */
+uint32_t weir_crc32c_portable(uint32_t crc, const void *bytes, size_t count);
+
+/* An entry of the journal is committed by its length word, stored after everything else: whoever
+   sees the length sees the entry. */
+static inline void weir_store_release_u32(void *address, uint32_t value) {
+    __atomic_store_n((uint32_t *)address, value, __ATOMIC_RELEASE);
+}
+static inline uint32_t weir_load_acquire_u32(const void *address) {
+    return __atomic_load_n((const uint32_t *)address, __ATOMIC_ACQUIRE);
 }
 
 #endif

@@ -1,0 +1,181 @@
+import WeirCore
+
+// Telling the store what was spent and given back, and giving back what lies idle.
+
+/// The ledger's part of a report. `serial` orders reports of one life: the answer is taken together
+/// with the report that it answers.
+package struct LedgerReport: Hashable, Sendable {
+    package var serial: UInt64
+    package var highestLease: Int64
+    package var leases: [LeaseCounters]
+    package var acknowledgedFinals: [ChildKey]
+}
+
+extension LeaseBook {
+    /// All leases that the store may have open, with counters that only grow (rule 5).
+    package mutating func makeReport() -> LedgerReport {
+        reportSerial += 1
+        let listed = leases.indices.filter {
+            leases[$0].account != noSlot && !leases[$0].isLocal
+        }
+        return LedgerReport(
+            serial: reportSerial, highestLease: nextLeaseNumber - 1,
+            leases: listed.map { counters(of: UInt32($0)) },
+            acknowledgedFinals: Array(
+                finalsToAcknowledge.prefix(LedgerLimits.finalsPerMessageMax)))
+    }
+
+    /// Entries must be committed before anything else is said.
+    package mutating func apply(
+        _ response: ReportResponse, to report: LedgerReport, now: UInt64
+    ) -> [LedgerEntry] {
+        var entries: [LedgerEntry] = []
+        acknowledge(report.leases)
+        mustReportFirst = false
+        let said = Set(report.acknowledgedFinals)
+        finalsToAcknowledge.removeAll { said.contains($0) }
+        for final in response.finals.prefix(LedgerLimits.finalsPerMessageMax) {
+            if let entry = finalEntry(final) {
+                entries.append(entry)
+                childFinal(final.key, consumed: final.consumed)
+            }
+            // Known or new, from here on it is in the journal.
+            if finalsToAcknowledge.count < LedgerLimits.finalsToReportMax {
+                finalsToAcknowledge.append(final.key)
+            }
+        }
+        for state in response.states { apply(state) }
+        entries += disown(response.unknown, serial: report.serial)
+        entries += forgetClosed()
+        return entries
+    }
+
+    package func finalEntry(_ final: ChildFinal) -> LedgerEntry? {
+        isOpenChild(final.key)
+            ? .childFinal(number: final.key.child, consumed: max(0, final.consumed.rawValue)) : nil
+    }
+
+    mutating func acknowledge(_ counters: [LeaseCounters]) {
+        for counter in counters {
+            guard let slot = leaseIndex[counter.lease] else { continue }
+            let row = leases[Int(slot)]
+            leases[Int(slot)].acknowledgedConsumed = max(
+                row.acknowledgedConsumed, counter.consumed.rawValue)
+            leases[Int(slot)].acknowledgedReleased = max(
+                row.acknowledgedReleased, counter.released.rawValue)
+        }
+    }
+
+    /// A closed lease goes when the store has its last counters: then the store's watermark keeps
+    /// its number from being used again.
+    private mutating func forgetClosed() -> [LedgerEntry] {
+        var entries: [LedgerEntry] = []
+        for index in leases.indices {
+            let row = leases[index]
+            guard row.account != noSlot, row.isClosed, row.isAcknowledged, !row.isLocal else {
+                continue
+            }
+            removeLease(UInt32(index))
+            entries.append(.leaseForgotten(slot: UInt32(index)))
+        }
+        return entries
+    }
+
+    /// Rule 5: what the store has open and this holder does not know is given back whole. Such a
+    /// lease comes of an acquire that was answered after this process, or its predecessor, had
+    /// stopped asking; nothing was ever spent of it, because spending needs the journaled grant.
+    ///
+    /// An answer may be old: at its report's time the lease may have been asked for, then granted,
+    /// spent and closed before the answer came. So one answer only makes a suspect; when the answer
+    /// to a report that was made after that names it again, it was open at the store at a time when
+    /// nobody here could have it any more.
+    private mutating func disown(_ unknown: [UnknownLease], serial: UInt64) -> [LedgerEntry] {
+        var entries: [LedgerEntry] = []
+        var named: [LeaseID: UInt64] = [:]
+        for lease in unknown.prefix(LedgerLimits.leasesPerMessageMax) {
+            let number = lease.lease.number
+            guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil, lease.consumed == .zero,
+                lease.granted > .zero, lease.granted <= .limitMax,
+                lease.lease.incarnation != incarnation || pendingIndex[number] == nil
+            else { continue }
+            guard let first = suspects[lease.lease], serial > first else {
+                named[lease.lease] = suspects[lease.lease] ?? reportSerial
+                continue
+            }
+            let image = LeaseImage(
+                slot: noSlot, id: lease.lease, account: lease.account,
+                granted: lease.granted.rawValue, consumed: 0, released: lease.granted.rawValue,
+                isLocal: false)
+            guard let slot = insertLease(image, expiresAt: 0) else { continue }
+            entries.append(.lease(self.image(of: slot)))
+        }
+        suspects = named
+        return entries
+    }
+
+    // MARK: Idle and expired leases
+
+    /// Gives back what nobody used lately and what may not be used any more. The next report says
+    /// so, once the entries are committed.
+    package mutating func maintain(now: UInt64) -> [LedgerEntry] {
+        var entries: [LedgerEntry] = []
+        for index in leases.indices {
+            let row = leases[index]
+            guard row.account != noSlot, row.free > 0 else { continue }
+            let lastUsed = accounts[Int(row.account)].lastUsed
+            let isIdle = now > lastUsed && now - lastUsed >= LedgerLimits.idleNanoseconds
+            guard isIdle || !admits(UInt32(index), now: now) else { continue }
+            release(UInt32(index), row.free, &entries)
+        }
+        return entries
+    }
+
+    /// Asks for leases of the periods that come next, for accounts in use, so that the turn of a
+    /// day or month is no pause. Each holder and account asks at its own moment of the time that
+    /// the store allows for it.
+    package mutating func prepareNextPeriods(wall: UnixTime, now: UInt64) {
+        guard let incarnation else { return }
+        for (key, slot) in accountIndex {
+            let row = accounts[Int(slot)]
+            guard let end = key.period.end, row.reservedPerWindow > 0 || row.windowReserved > 0
+            else { continue }
+            let remaining = end.milliseconds - wall.milliseconds
+            let spread = UInt64(LedgerLimits.nextPeriodMilliseconds / 2)
+            let seed = UInt64(bitPattern: incarnation.rawValue) &* 0x9E37_79B9_7F4A_7C15
+            let mixed = (seed ^ (UInt64(slot) &* 0xBF58_476D_1CE4_E5B9)) >> 8
+            let jitter = Int64(mixed % spread)
+            guard remaining > 0, remaining < LedgerLimits.nextPeriodMilliseconds - 2_000 - jitter
+            else { continue }
+            let nextKey = AccountKey(
+                unit: key.unit, scope: key.scope, period: Period(key.period.kind, at: end),
+                id: key.id)
+            guard accountIndex[nextKey] == nil,
+                let next = intern(
+                    AccountTerms(
+                        key: nextKey, limit: NanoUSD(row.limit), maxLease: NanoUSD(row.maxLease),
+                        policyNumber: row.policyNumber), now: now)
+            else { continue }
+            let busy = max(row.reservedPerWindow, row.windowReserved)
+            demand(next, amount: max(1, min(busy, row.maxLease) / 4), now: now)
+            // Not idle before it can be used.
+            accounts[Int(next)].lastUsed = now &+ UInt64(remaining) &* 1_000_000
+        }
+    }
+}
+
+extension LeaseBook {
+    /// A lease with more spent, set aside and given back than was granted, if there is one: what a
+    /// simulation asks after each step.
+    package func overdrawnLease() -> LeaseID? {
+        leases.first {
+            $0.account != noSlot && $0.consumed + $0.outstanding + $0.released > $0.granted
+        }?.id
+    }
+
+    /// Children that are open, by name: what a report or an operator lists.
+    package func openChildren() -> [ChildKey] {
+        reservations.rows.filter { $0.phase == .child }
+            .compactMap { key(of: Reservation(number: $0.number)) }
+            .sorted { $0.child < $1.child }
+    }
+}

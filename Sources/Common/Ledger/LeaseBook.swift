@@ -1,0 +1,268 @@
+import WeirCore
+
+/// The holder's side of the ledger: the leases of one process, what is set aside from them, and
+/// what to ask the store for. Pure: time comes in (nanoseconds on CLOCK_BOOTTIME, which goes on
+/// while the machine sleeps), and what must be journaled before it is acted on goes out as
+/// `LedgerEntry`.
+///
+/// Always, for each lease: consumed + outstanding + released ≤ granted. It holds by construction,
+/// because a reservation and a release only ever take from `free`, and a settlement replaces its
+/// reservation. The one exception is a charge above its reservation, when a provider broke its
+/// word: then `free` is zero and nothing more is admitted.
+///
+/// Reserving and settling allocate nothing: rows in tables that grow to a limit and are reused, and
+/// accounts interned once (`Payer`).
+package struct LeaseBook: Sendable {
+    /// Chooses the numbers of leases; `nil` until the process has joined: no demand goes out.
+    package internal(set) var incarnation: Incarnation?
+    /// Leases of earlier incarnations are never released by this journal (rule 8).
+    package internal(set) var wholeSince = Incarnation(0)
+    /// After an adoption the store counts what the predecessor spent as spent by others, until a
+    /// report took its leases over; asking before that would count it twice.
+    var mustReportFirst = false
+    var accounts: ContiguousArray<AccountSlot> = []
+    var accountIndex: [AccountKey: UInt32] = [:]
+    var freeAccounts: [UInt32] = []
+    var leases: ContiguousArray<LeaseSlot> = []
+    var leaseIndex: [LeaseID: UInt32] = [:]
+    var freeLeases: [UInt32] = []
+    var reservations = ReservationTable()
+    /// Accounts with demand that no acquire carries.
+    var demandQueue: [UInt32] = []
+    var pendingIndex: [Int64: UInt32] = [:]
+    var nextLeaseNumber: Int64 = 1
+    /// Up to here the journal has set numbers aside.
+    var leaseNumbersBelow: Int64 = 1
+    /// Unknown leases that one answer named; a second one makes sure (`LeaseBook+Report`).
+    var suspects: [LeaseID: UInt64] = [:]
+    var reportSerial: UInt64 = 0
+    var finalsToAcknowledge: [ChildKey] = []
+    /// Accounts with waiters for which something changed since `takeWakes`.
+    var wakes: [UInt32] = []
+
+    package init() {}
+
+    // MARK: Reserving
+
+    /// Sets a worst case aside on every account of the payer, or on none. In memory only: a crash
+    /// before `open` finds nothing spent.
+    package mutating func reserve(
+        _ payer: Payer, amount: NanoUSD, least: NanoUSD, now: UInt64
+    ) -> ReserveOutcome {
+        let amount = max(0, amount.rawValue)
+        guard !reservations.isFull else { return Self.tableFull }
+        var legs = SIMD4<UInt32>(repeating: noSlot)
+        // What costs nothing needs no lease.
+        let count = amount == 0 ? 0 : payer.count
+        for index in 0..<count {
+            guard let account = slot(of: payer, index) else { return Self.tableFull }
+            let lease = usableLease(of: account, free: amount, now: now)
+            guard lease != noSlot else {
+                return refusal(payer, amount: amount, now: now)
+            }
+            legs[index] = lease
+        }
+        let slot = reservations.insert()
+        reservations[slot].amount = amount
+        reservations[slot].least = min(max(0, least.rawValue), amount)
+        reservations[slot].legs = legs
+        reservations[slot].legCount = Int32(count)
+        reservations[slot].phase = .reserved
+        for index in 0..<count { setAside(amount, from: legs[index], now: now) }
+        return .reserved(Reservation(number: reservations[slot].number))
+    }
+
+    private static let tableFull = ReserveOutcome.contended(
+        nil, retryAfterNanoseconds: LedgerLimits.denialNanosecondsMax)
+
+    private mutating func setAside(_ amount: Int64, from lease: UInt32, now: UInt64) {
+        leases[Int(lease)].outstanding += amount
+        leases[Int(lease)].openCount += 1
+        let account = leases[Int(lease)].account
+        accounts[Int(account)].lastUsed = max(accounts[Int(account)].lastUsed, now)
+        noteDemand(account, amount: amount, now: now)
+    }
+
+    /// The first lease of the account that may be used now and has enough in one piece.
+    private func usableLease(of account: UInt32, free amount: Int64, now: UInt64) -> UInt32 {
+        var lease = accounts[Int(account)].firstLease
+        while lease != noSlot {
+            if leases[Int(lease)].free >= amount, admits(lease, now: now) { return lease }
+            lease = leases[Int(lease)].next
+        }
+        return noSlot
+    }
+
+    /// Only leases of this life admit: an adopted predecessor's are wound up.
+    func admits(_ lease: UInt32, now: UInt64) -> Bool {
+        let row = leases[Int(lease)]
+        return row.isLocal
+            || row.id.incarnation == incarnation
+                && now < row.expiresAt &- min(row.expiresAt, LedgerLimits.expiryMarginNanoseconds)
+    }
+
+    /// Why a reservation cannot be had now; what is missing is asked for by the way.
+    private mutating func refusal(
+        _ payer: Payer, amount: Int64, now: UInt64
+    ) -> ReserveOutcome {
+        var outcome = ReserveOutcome.needsLease
+        for index in 0..<payer.count {
+            guard let account = slot(of: payer, index),
+                usableLease(of: account, free: amount, now: now) == noSlot
+            else { continue }
+            demand(account, amount: amount, now: now)
+            let row = accounts[Int(account)]
+            if let position = position(of: account), position.isExhausted(for: NanoUSD(amount)) {
+                let resets = row.resetsAtMilliseconds.map { UnixTime(milliseconds: $0) }
+                return .exhausted(row.key, resetsAt: resets)
+            }
+            if row.deniedUntil > now {
+                outcome = .contended(row.key, retryAfterNanoseconds: row.deniedUntil - now)
+            }
+        }
+        return outcome
+    }
+
+    // MARK: Opening and ending
+
+    /// The reservation becomes an own attempt or a child; the entry must be committed before the
+    /// first byte goes upstream. `nil`: there is no such reservation.
+    package mutating func open(
+        _ reservation: Reservation, as kind: OpenedReservation.Kind
+    ) -> OpenedReservation? {
+        guard let slot = reservations.find(reservation.number),
+            reservations[slot].phase == .reserved
+        else { return nil }
+        reservations[slot].phase = kind == .attempt ? .attempt : .child
+        let row = reservations[slot]
+        for index in 0..<Int(row.legCount) {
+            let account = leases[Int(row.legs[index])].account
+            accounts[Int(account)].leastOutstanding += row.least
+        }
+        return OpenedReservation(
+            number: row.number, kind: kind, amount: row.amount, least: row.least,
+            legCount: Int(row.legCount), legs: row.legs)
+    }
+
+    /// The name that an opened reservation has at others: its first lease and its number.
+    package func key(of reservation: Reservation) -> ChildKey? {
+        guard let slot = reservations.find(reservation.number) else { return nil }
+        let row = reservations[slot]
+        let lease =
+            row.legCount > 0
+            ? leases[Int(row.legs[0])].id
+            : LeaseID(incarnation: incarnation ?? Incarnation(0), number: 0)
+        return ChildKey(lease: lease, child: row.number)
+    }
+
+    package func amount(of reservation: Reservation) -> NanoUSD? {
+        reservations.find(reservation.number).map { NanoUSD(reservations[$0].amount) }
+    }
+
+    /// Nothing went upstream and nothing was journaled: the money is free again.
+    @discardableResult
+    package mutating func cancel(_ reservation: Reservation) -> Bool {
+        guard let slot = reservations.find(reservation.number),
+            reservations[slot].phase == .reserved
+        else { return false }
+        finish(slot, consumed: 0)
+        return true
+    }
+
+    /// An own attempt is over; the caller commits its record first.
+    @discardableResult
+    package mutating func settle(_ reservation: Reservation, cost: NanoUSD) -> Bool {
+        guard let slot = reservations.find(reservation.number),
+            reservations[slot].phase == .attempt
+        else { return false }
+        finish(slot, consumed: max(0, cost.rawValue))
+        return true
+    }
+
+    /// Whether this final is news: the child is open here. A final that comes twice, by the
+    /// response and by the control plane, is none the second time.
+    package func isOpenChild(_ key: ChildKey) -> Bool {
+        guard let slot = reservations.find(key.child), reservations[slot].phase == .child else {
+            return false
+        }
+        let row = reservations[slot]
+        return row.legCount == 0
+            ? key.lease.number == 0 : leases[Int(row.legs[0])].id == key.lease
+    }
+
+    package func isOpenAttempt(_ reservation: Reservation) -> Bool {
+        reservations.find(reservation.number).map { reservations[$0].phase == .attempt } ?? false
+    }
+
+    /// Open reservations, attempts and children.
+    package var openCount: Int { reservations.count }
+
+    /// A child is final; the caller commits the entry first.
+    @discardableResult
+    package mutating func childFinal(_ key: ChildKey, consumed: NanoUSD) -> Bool {
+        guard isOpenChild(key), let slot = reservations.find(key.child) else { return false }
+        finish(slot, consumed: max(0, consumed.rawValue))
+        return true
+    }
+
+    /// Consumes a reservation at once and without a record: counted requests (rule 14). The entry
+    /// must be committed.
+    package mutating func spend(_ reservation: Reservation) -> OpenedReservation? {
+        guard let opened = open(reservation, as: .attempt),
+            let slot = reservations.find(reservation.number)
+        else { return nil }
+        finish(slot, consumed: opened.amount)
+        return opened
+    }
+
+    mutating func finish(_ slot: Int, consumed: Int64) {
+        let row = reservations[slot]
+        for index in 0..<Int(row.legCount) {
+            let lease = Int(row.legs[index])
+            leases[lease].outstanding -= row.amount
+            leases[lease].openCount -= 1
+            leases[lease].consumed = (NanoUSD(leases[lease].consumed) + NanoUSD(consumed)).rawValue
+            let account = Int(leases[lease].account)
+            accounts[account].ownConsumed =
+                (NanoUSD(accounts[account].ownConsumed) + NanoUSD(consumed)).rawValue
+            if row.phase != .reserved { accounts[account].leastOutstanding -= row.least }
+            if accounts[account].waiters > 0 { wakes.append(UInt32(account)) }
+        }
+        reservations.remove(slot)
+    }
+
+    // MARK: What is left
+
+    func position(of account: UInt32) -> BudgetPosition? {
+        let row = accounts[Int(account)]
+        guard row.isStateKnown else { return nil }
+        return BudgetPosition(
+            limit: NanoUSD(row.stateLimit), consumedByOthers: NanoUSD(row.othersConsumed),
+            ownConsumed: NanoUSD(row.ownConsumed),
+            leastOutstanding: NanoUSD(row.leastOutstanding))
+    }
+
+    /// `nil` until the store has said what others spent.
+    package func position(of account: AccountKey) -> BudgetPosition? {
+        accountIndex[account].flatMap { position(of: $0) }
+    }
+}
+
+/// A worst case that is set aside. The number is never used again.
+package struct Reservation: Hashable, Sendable {
+    package let number: Int64
+    package init(number: Int64) { self.number = number }
+}
+
+package enum ReserveOutcome: Hashable, Sendable {
+    case reserved(Reservation)
+    /// 402: no room could be made anywhere (429 `quota_exhausted` for an account in requests).
+    case exhausted(AccountKey, resetsAt: UnixTime?)
+    /// The store was asked lately and everything is set aside: wait a little, then 503. Without an
+    /// account: a table of this process is full.
+    case contended(AccountKey?, retryAfterNanoseconds: UInt64)
+    /// A lease is being asked for: wait.
+    case needsLease
+    /// The log cannot take it: the disk is full, or slower than the requests.
+    case journalFull
+}

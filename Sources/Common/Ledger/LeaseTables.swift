@@ -1,0 +1,168 @@
+import WeirCore
+
+// The rows of the holder's tables. Slots are reused; rows are changed in place.
+
+let noSlot = UInt32.max
+
+struct AccountSlot: Sendable {
+    var key: AccountKey
+    /// Told apart from earlier accounts in this slot; odd while in use.
+    var generation: UInt32
+    var limit: Int64
+    var maxLease: Int64
+    var policyNumber: Int64
+
+    // What the store said last.
+    var isStateKnown = false
+    var stateLimit: Int64 = 0
+    var stateConsumed: Int64 = 0
+    var othersConsumed: Int64 = 0
+    var resetsAtMilliseconds: Int64?
+
+    /// Of this incarnation (and what it adopted), forgotten leases included.
+    var ownConsumed: Int64 = 0
+    var leastOutstanding: Int64 = 0
+    var firstLease = noSlot
+    var lastUsed: UInt64 = 0
+
+    // Demand that no acquire carries yet.
+    var needMin: Int64 = 0
+    var needSum: Int64 = 0
+    var isQueued = false
+
+    /// The acquire under way; number 0: none. At most one for each account.
+    var pending = PendingAcquire()
+
+    // What the store refused last, so that a refused user does not ask it again with each request.
+    var deniedUntil: UInt64 = 0
+    var denialDelay: UInt64 = 0
+
+    // Spending, to tell how much to ask for ahead.
+    var windowStart: UInt64 = 0
+    var windowReserved: Int64 = 0
+    var reservedPerWindow: Int64 = 0
+
+    var waiters: UInt32 = 0
+}
+
+struct PendingAcquire: Sendable {
+    var number: Int64 = 0
+    var need: Int64 = 0
+    var want: Int64 = 0
+    var isUnderWay = false
+}
+
+struct LeaseSlot: Sendable {
+    var id: LeaseID
+    /// `noSlot` for a free slot.
+    var account: UInt32
+    /// The account's next lease.
+    var next: UInt32
+    var granted: Int64
+    var consumed: Int64
+    var released: Int64
+    /// Open reservations and open children, at their worst case.
+    var outstanding: Int64 = 0
+    var openCount: Int32 = 0
+    /// On CLOCK_BOOTTIME; expiry stops admission and nothing else.
+    var expiresAt: UInt64
+    var isLocal: Bool
+    /// Counters that the store is known to have.
+    var acknowledgedConsumed: Int64 = 0
+    var acknowledgedReleased: Int64 = 0
+
+    static let free = LeaseSlot(
+        id: LeaseID(incarnation: Incarnation(0), number: 0), account: noSlot, next: noSlot,
+        granted: 0, consumed: 0, released: 0, expiresAt: 0, isLocal: false)
+
+    var free: Int64 { max(0, granted - consumed - outstanding - released) }
+    var isClosed: Bool { openCount == 0 && consumed + released >= granted }
+    var isAcknowledged: Bool {
+        acknowledgedConsumed == consumed && acknowledgedReleased == released
+    }
+}
+
+struct ReservationSlot: Sendable {
+    enum Phase: UInt8, Sendable {
+        case none
+        /// In memory only: nothing went upstream.
+        case reserved
+        case attempt, child
+    }
+
+    /// 0 for a free slot.
+    var number: Int64 = 0
+    var amount: Int64 = 0
+    var least: Int64 = 0
+    var legs = SIMD4<UInt32>(repeating: noSlot)
+    var legCount: Int32 = 0
+    var phase = Phase.none
+}
+
+/// Open things by number: the slot is the number modulo the capacity, and a number whose slot is
+/// taken by something older is skipped. So looking one up is one step, nothing is hashed, and the
+/// table grows only when more are open at once than ever before.
+struct ReservationTable: Sendable {
+    private(set) var rows: ContiguousArray<ReservationSlot>
+    private(set) var count = 0
+    private(set) var nextNumber: Int64 = 1
+
+    init() { rows = ContiguousArray(repeating: ReservationSlot(), count: 256) }
+
+    var isFull: Bool { count >= LedgerLimits.reservationsMax / 2 }
+
+    private func slot(of number: Int64) -> Int {
+        Int(truncatingIfNeeded: number) & (rows.count - 1)
+    }
+
+    func find(_ number: Int64) -> Int? {
+        let slot = slot(of: number)
+        return number > 0 && rows[slot].number == number ? slot : nil
+    }
+
+    subscript(_ slot: Int) -> ReservationSlot {
+        _read { yield rows[slot] }
+        _modify { yield &rows[slot] }
+    }
+
+    /// A new number and the free slot that it leads to.
+    mutating func insert() -> Int {
+        precondition(!isFull, "the caller checks for room")
+        if count >= rows.count / 2 { grow() }
+        while rows[slot(of: nextNumber)].number != 0 { nextNumber += 1 }
+        let slot = slot(of: nextNumber)
+        rows[slot].number = nextNumber
+        nextNumber += 1
+        count += 1
+        return slot
+    }
+
+    /// At replay, with the number that it had. `nil` when the log says what no holder wrote.
+    mutating func insert(number: Int64) -> Int? {
+        guard number > 0, number < .max, find(number) == nil, !isFull else { return nil }
+        while rows[slot(of: number)].number != 0 {
+            guard rows.count < LedgerLimits.reservationsMax else { return nil }
+            grow()
+        }
+        let slot = slot(of: number)
+        rows[slot].number = number
+        nextNumber = max(nextNumber, number + 1)
+        count += 1
+        return slot
+    }
+
+    mutating func remove(_ slot: Int) {
+        rows[slot] = ReservationSlot()
+        count -= 1
+    }
+
+    mutating func skipNumbers(below number: Int64) { nextNumber = max(nextNumber, number) }
+
+    private mutating func grow() {
+        var larger = ContiguousArray(repeating: ReservationSlot(), count: rows.count * 2)
+        for row in rows where row.number != 0 {
+            larger[Int(truncatingIfNeeded: row.number) & (larger.count - 1)] = row
+        }
+        rows = larger
+    }
+}

@@ -1,0 +1,149 @@
+import ControlPlaneStore
+import Foundation
+import Logging
+import WeirCore
+
+/// What a control plane needs to know to run. Flags go before the environment; every problem is
+/// reported, not the first one.
+package struct ControlPlaneConfiguration: Sendable {
+    /// What the command line says.
+    package struct Flags: Sendable {
+        package var api: String?
+        package var mesh: String?
+        package var redis: String?
+        package var data: String?
+        package var isTrial = false
+        package init() {}
+    }
+
+    package static let defaultAPI = "127.0.0.1:8400"
+    package static let defaultMesh = "127.0.0.1:8401"
+
+    package var api: ListenAddress
+    package var mesh: ListenAddress
+    package var redisURL: String
+    /// The folder of the archive.
+    package var dataFolder: String
+    /// Grant money also where Redis may lose it.
+    package var isTrial: Bool
+    package var administratorToken: AccessToken
+    package var joinToken: String
+    package var logLevel: Logger.Level
+
+    package init(
+        api: ListenAddress, mesh: ListenAddress, redisURL: String, dataFolder: String,
+        isTrial: Bool, administratorToken: AccessToken, joinToken: String,
+        logLevel: Logger.Level
+    ) {
+        self.api = api
+        self.mesh = mesh
+        self.redisURL = redisURL
+        self.dataFolder = dataFolder
+        self.isTrial = isTrial
+        self.administratorToken = administratorToken
+        self.joinToken = joinToken
+        self.logLevel = logLevel
+    }
+
+    /// Problems carry the flag's or variable's name as their path.
+    package init(
+        flags: Flags, environment: [String: String],
+        readFile: @escaping (String) -> String? = Self.readFile
+    ) throws(Problems) {
+        var reader = Reader(environment: environment, readFile: readFile)
+        let api = reader.address("--api", flags.api, Self.defaultAPI)
+        let mesh = reader.address("--mesh", flags.mesh, Self.defaultMesh)
+        if let mesh, !mesh.isLoopback {
+            reader.note("--mesh", "the mesh listener is plaintext and serves loopback only")
+        }
+        let redisURL = reader.redisURL(flags.redis)
+        let data = flags.data ?? environment["WEIR_DATA"]
+        if data?.isEmpty ?? true { reader.note("--data", "a folder for the archive is needed") }
+        let administrator = reader.secret("WEIR_ADMIN_TOKEN")
+        let join = reader.secret("WEIR_JOIN_TOKEN")
+        let level = reader.logLevel()
+        guard let api, let mesh, let redisURL, let data, let administrator, let join,
+            reader.problems.isEmpty
+        else { throw Problems(reader.problems) }
+        self.init(
+            api: api, mesh: mesh, redisURL: redisURL, dataFolder: data, isTrial: flags.isTrial,
+            administratorToken: AccessToken(administrator), joinToken: join,
+            logLevel: level)
+    }
+
+    package static func readFile(_ path: String) -> String? {
+        guard let data = FileManager.default.contents(atPath: path),
+            data.count <= ServerLimits.tokenBytesMax
+        else { return nil }
+        return String(data: data, encoding: .utf8)
+    }
+}
+
+private struct Reader {
+    let environment: [String: String]
+    let readFile: (String) -> String?
+    var problems: [Problem] = []
+
+    init(environment: [String: String], readFile: @escaping (String) -> String?) {
+        self.environment = environment
+        self.readFile = readFile
+    }
+
+    mutating func note(_ path: String, _ message: String) {
+        problems.append(Problem(path: path, message: message))
+    }
+
+    mutating func address(_ flag: String, _ text: String?, _ fallback: String) -> ListenAddress? {
+        let address = ListenAddress(text ?? fallback)
+        if address == nil { note(flag, "host:port is needed, not \(text ?? fallback)") }
+        return address
+    }
+
+    mutating func redisURL(_ flag: String?) -> String? {
+        let text = flag ?? environment["REDIS_URL"] ?? "redis://127.0.0.1:6379"
+        do {
+            _ = try RedisURL(parsing: text)
+            return text
+        } catch {
+            // The URL may hold a password, so it is not repeated.
+            note("REDIS_URL", "not a URL of Redis: redis://host:port or unix:///path is needed")
+            return nil
+        }
+    }
+
+    /// A secret out of NAME or the file that NAME_FILE names.
+    mutating func secret(_ name: String) -> String? {
+        let file = environment[name + "_FILE"]
+        guard let text = file.map(readFile) ?? environment[name] else {
+            note(
+                name,
+                file == nil
+                    ? "is not set, nor is \(name)_FILE" : "the file of \(name)_FILE cannot be read")
+            return nil
+        }
+        let token = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        guard token.utf8.count >= ServerLimits.tokenBytesMin,
+            token.utf8.count <= ServerLimits.tokenBytesMax,
+            token.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
+        else {
+            note(
+                name,
+                "needs at least \(ServerLimits.tokenBytesMin) printable characters without spaces")
+            return nil
+        }
+        return token
+    }
+
+    mutating func logLevel() -> Logger.Level {
+        let isDebug = ["1", "true", "yes", "on"].contains(environment["DEBUG"]?.lowercased() ?? "")
+        guard let name = environment["LOG_LEVEL"] else { return isDebug ? .debug : .info }
+        let aliases = ["warn": "warning", "fatal": "critical"]
+        let lowered = name.lowercased()
+        guard let level = Logger.Level(rawValue: aliases[lowered] ?? lowered) else {
+            let known = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+            note("LOG_LEVEL", "one of \(known) is needed, not \(name)")
+            return .info
+        }
+        return level
+    }
+}

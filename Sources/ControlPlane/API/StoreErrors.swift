@@ -1,0 +1,54 @@
+import ControlPlaneStore
+import HTTPTypes
+import WeirCore
+import WeirMeshProtocol
+
+// What errors of the store mean to a caller.
+
+extension RedisError: APIProblemConvertible {
+    /// Whatever Redis says or does not say: now is not the time, later may be. Its words go to the
+    /// log.
+    var apiProblem: APIProblem {
+        switch self {
+        case .queueFull: .unavailable("Too much waits for Redis already.")
+        case .timeout, .connectionLost, .closed: .unavailable("Redis does not answer.")
+        case .server, .unexpectedReply, .invalidURL: .unavailable("Redis cannot serve this now.")
+        }
+    }
+}
+
+extension PolicyConflict: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        let active = current.map { "version \($0)" } ?? "no policy"
+        return .conflict("Active is \(active) meanwhile; nothing was changed.")
+    }
+}
+
+extension MeshRefusal: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        let known = Reason(name: reason)
+        return APIProblem(
+            status: HTTPResponse.Status(code: known?.status ?? 400), reason: reason,
+            title: known?.title ?? "Refused", detail: detail)
+    }
+}
+
+extension Problem: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        APIProblem(
+            status: .unprocessableContent, reason: Reason.invalid.name,
+            title: Reason.invalid.title, detail: message, problems: [self])
+    }
+}
+
+extension ArchiveError: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        switch self {
+        case .conflict(let incarnation, let sequence):
+            APIProblem(
+                status: .conflict, reason: "record_conflict", title: "Another record is stored",
+                detail: "Record \(sequence) of incarnation \(incarnation) differs from the stored one.")
+        case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
+        }
+    }
+}

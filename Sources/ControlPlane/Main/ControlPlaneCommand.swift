@@ -1,0 +1,72 @@
+import ArgumentParser
+import ControlPlaneServer
+import Foundation
+import Logging
+import UnixSignals
+import WeirCore
+
+/// Arguments, logging and exit codes; everything else is `ControlPlane`.
+@main
+struct ControlPlaneCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "weir-control-plane",
+        abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
+        discussion: """
+            Environment: REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
+            WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; LOG_LEVEL; DEBUG. \
+            Flags go before the environment.
+            """)
+
+    @Option(help: "Where the API listens (default: \(ControlPlaneConfiguration.defaultAPI)).")
+    var api: String?
+
+    @Option(
+        help: "Where sidecars connect, loopback only (default: \(ControlPlaneConfiguration.defaultMesh)).")
+    var mesh: String?
+
+    @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
+    var redis: String?
+
+    @Option(help: "The folder of the archive.")
+    var data: String?
+
+    @Flag(help: "Grant money even where Redis is set up so that it may lose writes.")
+    var trial = false
+
+    func run() async throws {
+        let configuration = try configuration()
+        LoggingSystem.bootstrap { label in
+            var handler = StreamLogHandler.standardError(label: label)
+            handler.logLevel = configuration.logLevel
+            return handler
+        }
+        let logger = Logger(label: "weir-control-plane")
+        do {
+            try await ControlPlane(configuration: configuration, logger: logger)
+                .run(stoppingOn: [.sigterm, .sigint])
+        } catch {
+            logger.critical("stopped", metadata: ["reason": "\(error)"])
+            throw ExitCode.failure
+        }
+    }
+
+    /// All that is wrong at once, and the status of a wrong configuration (sysexits.h, EX_CONFIG).
+    private func configuration() throws -> ControlPlaneConfiguration {
+        var flags = ControlPlaneConfiguration.Flags()
+        flags.api = api
+        flags.mesh = mesh
+        flags.redis = redis
+        flags.data = data
+        flags.isTrial = trial
+        do {
+            return try ControlPlaneConfiguration(
+                flags: flags, environment: ProcessInfo.processInfo.environment)
+        } catch {
+            for problem in error.list {
+                FileHandle.standardError.write(
+                    Data("weir-control-plane: \(problem.path): \(problem.message)\n".utf8))
+            }
+            throw ExitCode(78)
+        }
+    }
+}

@@ -1,0 +1,128 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// The way back: metering, and the one end of every exchange.
+extension AdmissionInterceptor {
+    func answerBegan(_ exchange: Exchange, status: Int) {
+        guard let context = exchange.context as? AttemptContext, let head = exchange.responseHead
+        else { return }
+        context.status = status
+        context.retryAfterNanoseconds = head.value(of: .retryAfter).flatMap(Self.seconds)
+        context.isStream = head.value(of: .contentType).map(Self.isEventStream) ?? false
+        if let bound = context.bound {
+            context.meter.begin(context.snapshot.agent, bound, isEventStream: context.isStream)
+        }
+        describe(exchange, context, decision: context.permit?.observed)
+    }
+
+    /// The fields that explain the answer. `weir-decision` is the stage that would have refused,
+    /// where the policy only observes.
+    private func describe(_ exchange: Exchange, _ context: AttemptContext, decision: Reason?) {
+        exchange.addedResponseFields.add("weir-request-id", "req_\(requestID(exchange, context))")
+        exchange.addedResponseFields.add("weir-decision", (decision ?? .admitted).name)
+        exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
+        exchange.addedResponseFields.add("weir-model", context.model)
+        exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
+    }
+
+    private func requestID(_ exchange: Exchange, _ context: AttemptContext) -> Identifier {
+        context.delegation?.request ?? exchange.requestID
+    }
+
+    // MARK: The end
+
+    func attemptEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
+        guard let context = exchange.context as? AttemptContext else { return }
+        exchange.context = nil
+        if outcome.responseIsWhole { context.meter.finish() }
+        if context.isQueued {
+            forget(context.caller.ticket)
+            runtime.leave(context.caller.ticket)
+        }
+        if let permit = context.permit {
+            runtime.finish(
+                context.caller, permit, AttemptOutcome.breaker(outcome, context),
+                nowNanoseconds: worker.loop.nowNanoseconds, random: worker.random())
+        }
+        let cost = settle(exchange, outcome, context)
+        count(outcome, context, cost)
+        if outcome.kind == .refused || outcome.kind == .upstreamFailed, context.status == 0 {
+            exchange.addedResponseFields.add(
+                "weir-request-id", "req_\(requestID(exchange, context))")
+            exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
+            exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
+        }
+        putBack(context)
+    }
+
+    /// Exactly once for each open attempt, whatever became of it.
+    private func settle(
+        _ exchange: Exchange, _ outcome: ExchangeOutcome, _ context: AttemptContext
+    ) -> AttemptCost {
+        let cost = AttemptOutcome.cost(outcome, context)
+        guard let attempt = context.attempt else { return cost }
+        context.attempt = nil
+        var record = AttemptOutcome.record(outcome, context, cost)
+        record.request = requestID(exchange, context)
+        record.run = context.delegation?.run ?? record.request
+        record.paidBy = attempt.paidBy
+        record.reserved = attempt.reserved
+        let isFinal = ledger.settle(attempt, record, names(context))
+        if let delegation = context.delegation, let verifier = context.snapshot.verifier {
+            let settlement = Settlement(
+                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: isFinal,
+                source: cost.source, reason: record.reason, model: context.model)
+            if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
+        }
+        return cost
+    }
+
+    /// In a trailer behind an answer of the agent's, in a field where we answer ourselves.
+    private func answer(_ exchange: Exchange, _ context: AttemptContext, _ sealed: String) {
+        if context.status > 0 {
+            exchange.responseTrailers.add(Settlement.headerName, sealed)
+        } else {
+            exchange.addedResponseFields.add(Settlement.headerName, sealed)
+        }
+    }
+
+    private func names(_ context: AttemptContext) -> RecordNames {
+        RecordNames(
+            subject: context.caller.subject, tier: context.delegation?.tier ?? "",
+            tenant: context.delegation?.tenant ?? "", agent: context.snapshot.agent.name,
+            model: context.model, requestType: context.delegation?.requestType ?? "")
+    }
+
+    private func count(
+        _ outcome: ExchangeOutcome, _ context: AttemptContext, _ cost: AttemptCost
+    ) {
+        let wasAdmitted = outcome.upstreamTouched || outcome.kind == .completed
+        series.decided(wasAdmitted ? .admitted : outcome.reason)
+        guard wasAdmitted else { return }
+        series.attempted(
+            cost, model: context.model, tier: context.delegation?.tier ?? "",
+            outcome: AttemptOutcome.reason(outcome, context),
+            nanoseconds: outcome.endedNanoseconds &- outcome.startedNanoseconds,
+            firstByteNanoseconds: outcome.firstByteNanoseconds == 0
+                ? 0 : outcome.firstByteNanoseconds &- outcome.startedNanoseconds)
+    }
+
+    // MARK: Fields
+
+    private static func seconds(_ value: UnsafeRawBufferPointer) -> UInt64? {
+        // The form with a date is left aside: clocks differ, and the back-off does it then.
+        guard let seconds = UInt64(String(decoding: value, as: UTF8.self)), seconds <= 86_400 else {
+            return nil
+        }
+        return seconds * 1_000_000_000
+    }
+
+    private static func isEventStream(_ value: UnsafeRawBufferPointer) -> Bool {
+        let name: StaticString = "text/event-stream"
+        guard value.count >= name.utf8CodeUnitCount else { return false }
+        return ASCII.equalsIgnoringCase(
+            UnsafeRawBufferPointer(rebasing: value[..<name.utf8CodeUnitCount]), name)
+    }
+}

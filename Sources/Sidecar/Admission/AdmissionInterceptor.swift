@@ -1,0 +1,273 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// The way of a request to the agent behind this sidecar (DESIGN §6), one for each worker:
+///
+///     identity → accepted by the ledger → rate · concurrency · breaker → bounded → paid for
+///     → upstream, metered as it streams → settled, recorded, answered with its settlement
+///
+/// A delegation is accepted as soon as it is known to be genuine, before the stages: then it cannot be
+/// used twice, whatever becomes of the request, and every outcome has its record. All of it happens on
+/// the worker's loop; only the stages and the ledger are shared, behind short mutexes.
+package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
+    // SAFETY: everything but `wake` is called on the worker's loop, and `wake` only hands over to it.
+
+    let worker: Worker
+    let runtime: AgentRuntime
+    let ledger: AttemptLedger
+    let series: AgentSeries
+    private(set) var snapshot: AdmissionSnapshot
+    private var target: UpstreamTarget
+    private var queued: [UInt64: Exchange] = [:]
+    private var freeContexts: ContiguousArray<AttemptContext> = []
+    private static let freeContextsMax = 256
+
+    package init(
+        worker: Worker, target: UpstreamTarget, snapshot: AdmissionSnapshot,
+        runtime: AgentRuntime, ledger: AttemptLedger, metrics: SidecarMetrics
+    ) {
+        self.worker = worker
+        self.target = target
+        self.snapshot = snapshot
+        self.runtime = runtime
+        self.ledger = ledger
+        series = AgentSeries(
+            metrics, shard: metrics.registry.shard(), agent: snapshot.agent.name)
+        super.init()
+    }
+
+    /// A new policy, on the loop. Requests in flight keep theirs. The shared stages are changed once
+    /// for the process, by `AgentRuntime.change`.
+    package func apply(_ snapshot: AdmissionSnapshot, target: UpstreamTarget? = nil) {
+        worker.loop.preconditionInLoop()
+        self.snapshot = snapshot
+        if let target { self.target = target }
+    }
+
+    // MARK: The request
+
+    override package func requestBegan(_ exchange: Exchange) -> Verdict {
+        let context = freeContexts.popLast() ?? AttemptContext()
+        context.begin(snapshot, at: worker.wallClock())
+        exchange.context = context
+        // What the mesh says about a request is for this hop; the agent has no use for it.
+        exchange.removeRequestField(.weir)
+        if let refusal = identify(exchange, context) { return .refuse(refusal) }
+        let tier = context.tier
+        context.caller.subject = context.delegation?.subject ?? "local"
+        context.caller.priority = tier.priority
+        context.caller.subjectMax = tier.subjectMax
+        context.caller.subjectRate = tier.rate
+        context.caller.isObserved = tier.isObserved
+        guard tier.allowsAgent || tier.isObserved || snapshot.agent.observe else {
+            return .refuse(
+                RefusalShape.refusal(
+                    .agentNotAllowed, "The tier \(tier.name) does not have this agent.",
+                    for: snapshot.agent))
+        }
+        let now = worker.loop.nowNanoseconds
+        switch runtime.arrive(&context.caller, self, nowNanoseconds: now) {
+        case .admitted(let permit):
+            context.permit = permit
+            return proceed(exchange, context)
+        case .refused(let refusal):
+            return .refuse(RefusalShape.refusal(refusal, for: snapshot.agent))
+        case .queued(let deadline, _):
+            context.isQueued = true
+            queued[context.caller.ticket] = exchange
+            worker.loop.schedule(afterNanoseconds: deadline - min(deadline, now)) { [runtime] in
+                runtime.expire(nowNanoseconds: deadline)
+            }
+            return .wait
+        }
+    }
+
+    /// From any thread: the place in the queue is decided.
+    func wake(
+        _ ticket: UInt64, _ caller: AgentAdmission.Caller, _ decision: AgentAdmission.Decision
+    ) {
+        worker.loop.execute { [self] in decided(ticket, caller, decision) }
+    }
+
+    private func decided(
+        _ ticket: UInt64, _ caller: AgentAdmission.Caller, _ decision: AgentAdmission.Decision
+    ) {
+        let exchange = queued.removeValue(forKey: ticket)
+        let context = exchange?.context as? AttemptContext
+        context?.isQueued = false
+        switch decision {
+        case .admitted(let permit):
+            guard let exchange, let context else {
+                // The caller left while the word was on its way.
+                return runtime.finish(
+                    caller, permit, .unknown, nowNanoseconds: worker.loop.nowNanoseconds,
+                    random: worker.random())
+            }
+            context.permit = permit
+            exchange.resume(with: proceed(exchange, context))
+        case .refused(let refusal):
+            exchange?.resume(
+                with: .refuse(RefusalShape.refusal(refusal, for: snapshot.agent)))
+        case .queued: preconditionFailure("a queue sends nobody to the queue")
+        }
+    }
+
+    /// Checks the delegation and has it accepted; without delegations, everybody is the local caller.
+    private func identify(_ exchange: Exchange, _ context: AttemptContext) -> Refusal? {
+        let agent = snapshot.agent
+        exchange.setDeadline(
+            afterNanoseconds: UInt64(clamping: agent.timeouts.totalMilliseconds) &* 1_000_000)
+        guard let verifier = snapshot.verifier else { return nil }
+        let head = exchange.requestHead
+        guard let header = head.string(named: "weir-delegation") else {
+            return RefusalShape.refusal(
+                .unauthenticated, "Only gateways of the mesh may call this agent.", for: agent)
+        }
+        do {
+            let delegation = try verifier.verify(
+                header, method: head.text(head.methodRange), target: head.text(head.target))
+            switch ledger.accept(delegation) {
+            case .opened(let attempt):
+                context.attempt = attempt
+                context.delegation = delegation
+            case .repeated:
+                return RefusalShape.refusal(
+                    .forbidden, "The delegation was used before.", for: agent)
+            case .journalFull, .contended, .exhausted:
+                return RefusalShape.refusal(
+                    StageRefusal(
+                        .overloaded, "The log of this sidecar takes no more.", 1_000_000_000),
+                    for: agent)
+            }
+            exchange.trustsPeer = true
+            exchange.declaresTrailers = true
+            let remaining = min(
+                Int64(delegation.remainingMilliseconds), agent.timeouts.totalMilliseconds)
+            exchange.setDeadline(afterNanoseconds: UInt64(clamping: remaining) * 1_000_000)
+            return nil
+        } catch {
+            return RefusalShape.refusal(error.reason, error.detail, for: agent)
+        }
+    }
+
+    // MARK: The cost
+
+    private func proceed(_ exchange: Exchange, _ context: AttemptContext) -> Verdict {
+        guard context.snapshot.needsBody else { return pay(exchange, context, body: []) }
+        if let coding = exchange.requestHead.string(of: .contentEncoding), coding != "identity" {
+            return .refuse(
+                RefusalShape.refusal(
+                    .mediaType, "A body that is bounded must not be encoded (\(coding)).",
+                    for: context.snapshot.agent))
+        }
+        return .holdBody(bytesMax: context.snapshot.agent.requestBodyBytesMax)
+    }
+
+    override package func requestBodyHeld(
+        _ exchange: Exchange, _ body: UnsafeRawBufferPointer
+    ) -> Verdict {
+        guard let context = exchange.context as? AttemptContext else {
+            return .refuse(Refusal(.overloaded))
+        }
+        return pay(exchange, context, body: Array(body))
+    }
+
+    private func pay(_ exchange: Exchange, _ context: AttemptContext, body: [UInt8]) -> Verdict {
+        let snapshot = context.snapshot
+        let head = exchange.requestHead
+        let bounder = WorstCase(
+            agent: snapshot.agent, prices: snapshot.prices,
+            outputTokensMax: context.tier.outputTokensMax)
+        do {
+            let bound = try bounder.bound(
+                method: head.text(head.methodRange),
+                path: String(decoding: head.path, as: UTF8.self), body: body)
+            context.bound = bound
+            if let refusal = reserve(bound, context) { return .refuse(refusal) }
+            if let replacement = bound.body,
+                !replacement.withUnsafeBytes({ exchange.replaceHeldBody($0) })
+            {
+                return .refuse(
+                    RefusalShape.refusal(
+                        .overloaded, "No memory is left for the body.", for: snapshot.agent))
+            }
+        } catch {
+            return .refuse(RefusalShape.refusal(error, for: snapshot.agent))
+        }
+        prepareUpstream(exchange, context)
+        return .admit(target)
+    }
+
+    private func reserve(_ bound: AttemptBound, _ context: AttemptContext) -> Refusal? {
+        let agent = context.snapshot.agent
+        if let attempt = context.attempt {
+            guard bound.worstCase > attempt.reserved else { return nil }
+            let detail =
+                "The request may cost \(bound.worstCase.usd) USD, and the delegation covers "
+                + "\(attempt.reserved.usd) USD."
+            return RefusalShape.refusal(.budgetExhausted, detail, for: agent)
+        }
+        switch ledger.open(bound) {
+        case .opened(let attempt):
+            context.attempt = attempt
+            return nil
+        case .exhausted(let account, let resetsAt):
+            var refusal = Refusal(.budgetExhausted, detail: "The budget \(account) is spent.")
+            refusal.members.append(("account", .string(account.description)))
+            if let resetsAt { refusal.members.append(("resets_at", .string(resetsAt.rfc3339))) }
+            return RefusalShape.shaped(refusal, for: agent)
+        case .contended(let wait):
+            return RefusalShape.refusal(
+                StageRefusal(
+                    .budgetContended, "Requests in flight hold the rest of the budget.", wait),
+                for: agent)
+        case .repeated, .journalFull:
+            return RefusalShape.refusal(
+                StageRefusal(
+                    .overloaded, "The log of this sidecar takes no more.", 1_000_000_000),
+                for: agent)
+        }
+    }
+
+    private func prepareUpstream(_ exchange: Exchange, _ context: AttemptContext) {
+        let snapshot = context.snapshot
+        if let credential = snapshot.credential {
+            exchange.removeRequestField(.authorization)
+            exchange.addedRequestFields.add("authorization", credential)
+        }
+        if context.bound?.price.countsTokens ?? false {
+            // Usage must be readable.
+            exchange.removeRequestField(.acceptEncoding)
+            exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
+        }
+    }
+
+    // MARK: The way back (AdmissionInterceptor+Response)
+
+    override package func responseBegan(_ exchange: Exchange, status: Int) {
+        answerBegan(exchange, status: status)
+    }
+
+    override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
+        (exchange.context as? AttemptContext)?.meter.feed(bytes)
+    }
+
+    override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {
+        guard let context = exchange.context as? AttemptContext else { return .cancel }
+        return context.snapshot.agent.whenCallerLeaves == .drain ? .drain : .cancel
+    }
+
+    override package func exchangeEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
+        attemptEnded(exchange, outcome)
+    }
+
+    // MARK: Contexts
+
+    func putBack(_ context: AttemptContext) {
+        if freeContexts.count < Self.freeContextsMax { freeContexts.append(context) }
+    }
+
+    func forget(_ ticket: UInt64) { queued[ticket] = nil }
+}

@@ -1,0 +1,236 @@
+import WeirCore
+import WeirPolicy
+
+/// The stages between an identified caller and the budget, for one agent: rate limit, concurrency
+/// with its queue, breaker (DESIGN §6). One for each process, so that limits hold over its workers;
+/// the owner keeps it behind a short mutex. Pure: time and randomness come in, decisions go out.
+struct AgentAdmission {
+    typealias Ticket = ConcurrencyGate.Ticket
+
+    struct Caller: Hashable {
+        var ticket: Ticket
+        var subject = ""
+        var priority = 0
+        /// Of the tier: requests at once of one subject, and its rate.
+        var subjectMax: Int?
+        var subjectRate: GCRA?
+        /// The tier only observes.
+        var isObserved = false
+    }
+
+    /// What an admitted request holds until `finish`. Given back exactly once.
+    struct Permit: Hashable {
+        var breaker: CircuitBreaker.Permit?
+        var hasPlace = false
+        /// Which stages it holds them of: see `init(_:carrying:)`.
+        var era: UInt32 = 0
+        /// In observe mode: what would have refused it.
+        var observed: Reason?
+    }
+
+    enum Decision: Equatable {
+        case admitted(Permit)
+        case queued(deadlineNanoseconds: UInt64, shed: Ticket?)
+        case refused(StageRefusal)
+    }
+
+    private(set) var agent: AgentPolicy
+    private var rate: GCRA?
+    private var rateArrival: UInt64 = 0
+    private var gate: ConcurrencyGate?
+    private(set) var breaker: CircuitBreaker
+    private var subjects: SubjectRates
+    private var era: UInt32 = 0
+
+    init(_ agent: AgentPolicy, subjectsMax: Int = 65_536) {
+        self.agent = agent
+        rate = agent.rateLimit.map { GCRA($0) }
+        gate = agent.concurrency.map { ConcurrencyGate($0) }
+        breaker = CircuitBreaker(agent.breaker)
+        subjects = SubjectRates(capacity: subjectsMax)
+    }
+
+    /// For a policy that `change` cannot take: stages anew, but what the breaker knows goes on.
+    /// Places held in the old stages are not known to the new ones.
+    init(_ agent: AgentPolicy, carrying old: AgentAdmission) {
+        self.init(agent, subjectsMax: old.subjects.capacity)
+        breaker = old.breaker
+        breaker.change(agent.breaker)
+        era = old.era &+ 1
+    }
+
+    var inFlight: Int { gate?.inFlight ?? 0 }
+    var waiting: Int { gate?.waiting ?? 0 }
+
+    mutating func arrive(_ caller: Caller, nowNanoseconds now: UInt64) -> Decision {
+        let observes = agent.observe || caller.isObserved
+        var permit = Permit(era: era)
+        if let refusal = checkRates(caller, now) {
+            guard observes else { return .refused(refusal) }
+            permit.observed = refusal.reason
+        }
+        switch takePlace(caller, now) {
+        case nil: break
+        case .admitted: permit.hasPlace = true
+        case .queued(let deadline, let shed):
+            return .queued(deadlineNanoseconds: deadline, shed: shed)
+        case .refused(let reason):
+            guard observes else { return .refused(Self.concurrencyRefusal(reason, agent)) }
+            permit.observed = permit.observed ?? reason
+        }
+        return passBreaker(caller, permit, now)
+    }
+
+    /// A waiting request has got its place (`finish` or `giveBack` named its ticket).
+    mutating func leaveQueue(_ caller: Caller, nowNanoseconds now: UInt64) -> Decision {
+        passBreaker(caller, Permit(hasPlace: true, era: era), now)
+    }
+
+    /// The end of an admitted request, whatever it was: gives the place and the breaker's permit
+    /// back. A later stage's refusal is `.unknown` (LEDGER rule 15). Returns who may go next.
+    mutating func finish(
+        _ caller: Caller, _ permit: Permit, _ outcome: CircuitBreaker.Outcome,
+        nowNanoseconds now: UInt64, random: UInt64
+    ) -> Ticket? {
+        if let breakerPermit = permit.breaker {
+            breaker.ended(breakerPermit, outcome, nowNanoseconds: now, random: random)
+        }
+        return permit.hasPlace && permit.era == era ? givePlaceBack(caller) : nil
+    }
+
+    mutating func givePlaceBack(_ caller: Caller) -> Ticket? {
+        gate?.release(subject: caller.subject, subjectMax: caller.subjectMax)
+    }
+
+    mutating func leave(_ ticket: Ticket) -> Bool { gate?.leave(ticket) ?? false }
+    mutating func expire(nowNanoseconds now: UInt64) -> Ticket? {
+        gate?.expire(nowNanoseconds: now)
+    }
+    var nextQueueDeadlineNanoseconds: UInt64? { gate?.nextDeadlineNanoseconds }
+
+    /// What a waiting request hears whose time is over, or that was shed.
+    var queueRefusal: StageRefusal { Self.concurrencyRefusal(.overloaded, agent) }
+
+    /// A new policy. State goes on: buckets where the rate is the same, places in use always, the
+    /// breaker always. False when the gate appears or vanishes while requests hold places in it: then
+    /// nothing changed, and the owner begins anew with the next request.
+    mutating func change(_ next: AgentPolicy) -> Bool {
+        switch (gate, next.concurrency) {
+        case (nil, nil): break
+        case (_?, let limit?): gate?.change(limit)
+        case (nil, _?), (_?, nil): return false
+        }
+        if agent.rateLimit != next.rateLimit {
+            rate = next.rateLimit.map { GCRA($0) }
+            rateArrival = 0
+        }
+        breaker.change(next.breaker)
+        agent = next
+        return true
+    }
+
+    /// After `change`, a larger limit may admit those who wait.
+    mutating func admitNext() -> Ticket? { gate?.admitNext() }
+
+    // MARK: Stages
+
+    private mutating func checkRates(_ caller: Caller, _ now: UInt64) -> StageRefusal? {
+        if let limit = caller.subjectRate, !caller.subject.isEmpty {
+            switch subjects.take(caller.subject, limit, nowNanoseconds: now) {
+            case .decided(.refuse(let wait)):
+                return StageRefusal(
+                    .rateLimited, "You are above your tier's rate.", wait,
+                    RateLimitFields(name: "tier", limit: limit, remaining: 0, reset: wait))
+            case .tableFull:
+                return StageRefusal(.overloaded, "Too many callers at once.", 1_000_000_000)
+            case .decided(.admit): break
+            }
+        }
+        guard let rate else { return nil }
+        switch rate.decide(arrival: rateArrival, nowNanoseconds: now) {
+        case .admit(let arrival, _):
+            rateArrival = arrival
+            return nil
+        case .refuse(let wait):
+            return StageRefusal(
+                .rateLimited, "The agent \(agent.name) is at its rate limit.", wait,
+                RateLimitFields(name: "agent", limit: rate, remaining: 0, reset: wait))
+        }
+    }
+
+    private mutating func takePlace(_ caller: Caller, _ now: UInt64) -> ConcurrencyGate.Arrival? {
+        gate?.arrive(
+            caller.ticket, priority: caller.priority, subject: caller.subject,
+            subjectMax: caller.subjectMax, nowNanoseconds: now)
+    }
+
+    private mutating func passBreaker(
+        _ caller: Caller, _ permit: Permit, _ now: UInt64
+    ) -> Decision {
+        var permit = permit
+        switch breaker.decide(nowNanoseconds: now) {
+        case .admit(let breakerPermit):
+            permit.breaker = breakerPermit
+            return .admitted(permit)
+        case .refuse(let wait):
+            if agent.observe || caller.isObserved {
+                permit.observed = permit.observed ?? .circuitOpen
+                return .admitted(permit)
+            }
+            return .refused(
+                StageRefusal(
+                    .circuitOpen, "The circuit of \(agent.name) is open.", wait,
+                    holdsPlace: permit.hasPlace))
+        }
+    }
+
+    private static func concurrencyRefusal(_ reason: Reason, _ agent: AgentPolicy) -> StageRefusal {
+        StageRefusal(
+            reason,
+            reason == .concurrency
+                ? "You have as many requests in flight as your tier allows."
+                : "The agent \(agent.name) has no place free, and its queue is full or too slow.",
+            1_000_000_000)
+    }
+}
+
+/// A stage's refusal with what the caller can do about it.
+struct StageRefusal: Error, Equatable {
+    let reason: Reason
+    let detail: String
+    let retryAfterNanoseconds: UInt64?
+    let rateLimit: RateLimitFields?
+    /// The refused request has a place that must be given back.
+    let holdsPlace: Bool
+
+    init(
+        _ reason: Reason, _ detail: String, _ retryAfterNanoseconds: UInt64? = nil,
+        _ rateLimit: RateLimitFields? = nil, holdsPlace: Bool = false
+    ) {
+        self.reason = reason
+        self.detail = detail
+        self.retryAfterNanoseconds = retryAfterNanoseconds
+        self.rateLimit = rateLimit
+        self.holdsPlace = holdsPlace
+    }
+
+    /// `Retry-After` in whole seconds, rounded up: coming back earlier would be in vain.
+    var retryAfterSeconds: Int? {
+        retryAfterNanoseconds.map { Int(clamping: ($0 / 1_000_000_000) &+ ($0 % 1_000_000_000 > 0 ? 1 : 0)) }
+    }
+}
+
+/// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11): structured field
+/// lists, quota units are requests.
+struct RateLimitFields: Equatable {
+    let name: String
+    let limit: GCRA
+    let remaining: Int64
+    let reset: UInt64
+
+    var policy: String { "\"\(name)\";q=\(limit.burst);w=\(limit.windowSeconds)" }
+
+    var state: String {
+        "\"\(name)\";r=\(remaining);t=\(reset / 1_000_000_000 + (reset % 1_000_000_000 > 0 ? 1 : 0))"
+    }
+}

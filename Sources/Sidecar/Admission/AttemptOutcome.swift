@@ -1,0 +1,98 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// What the end of an exchange means: for the breaker, for the money, for the record. Pure.
+enum AttemptOutcome {
+    /// What the agent's breaker learns from it.
+    static func breaker(
+        _ outcome: ExchangeOutcome, _ context: AttemptContext
+    ) -> CircuitBreaker.Outcome {
+        switch outcome.kind {
+        case .completed: return answered(context)
+        case .clientGone:
+            return outcome.responseIsWhole ? answered(context) : .unknown
+        case .upstreamFailed: return failed(outcome)
+        case .refused:
+            // A refusal of ours says nothing of the agent, but for a deadline that passed there.
+            let isLate = outcome.reason == .deadline && outcome.upstreamTouched
+            return isLate ? .failure(.timeout, retryAfterNanoseconds: nil) : .unknown
+        case .answered, .cutShort: return .unknown
+        }
+    }
+
+    private static func answered(_ context: AttemptContext) -> CircuitBreaker.Outcome {
+        switch context.status {
+        case 429:
+            .failure(.rateLimited, retryAfterNanoseconds: context.retryAfterNanoseconds)
+        case 500...599:
+            .failure(.serverError, retryAfterNanoseconds: context.retryAfterNanoseconds)
+        default:
+            // An error in mid-stream, behind a head that said 200.
+            context.isStream && context.meter.reportsError
+                ? .failure(.midStreamDeath, retryAfterNanoseconds: nil) : .success
+        }
+    }
+
+    private static func failed(_ outcome: ExchangeOutcome) -> CircuitBreaker.Outcome {
+        let failure: CircuitBreaker.Failure
+        switch (outcome.reason, outcome.upstreamTouched, outcome.firstByteNanoseconds > 0) {
+        case (.upstreamProtocol, _, _): failure = .protocolError
+        case (.overloaded, _, _): return .unknown
+        case (_, false, _): failure = .connect
+        case (.deadline, true, false): failure = .firstByteStall
+        case (.deadline, true, true): failure = .timeout
+        case (_, true, false): failure = .serverError
+        case (_, true, true): failure = .midStreamDeath
+        }
+        return .failure(failure, retryAfterNanoseconds: nil)
+    }
+
+    /// Nothing is due where no byte can have reached the agent.
+    static func cost(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> AttemptCost {
+        guard outcome.upstreamTouched, let bound = context.bound else {
+            return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
+        }
+        return bound.cost(
+            of: context.meter, isWhole: outcome.responseIsWhole,
+            nanoseconds: outcome.endedNanoseconds &- outcome.startedNanoseconds,
+            whenMissing: context.snapshot.agent.whenUsageIsMissing)
+    }
+
+    /// The reason of the record: what refused it, what failed, or what would have refused it.
+    static func reason(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> Reason {
+        guard outcome.reason == .admitted else { return outcome.reason }
+        if let observed = context.permit?.observed { return observed }
+        return context.status == 429 || context.status >= 500 ? .upstreamError : .admitted
+    }
+
+    /// Everything but the identities and who pays.
+    static func record(
+        _ outcome: ExchangeOutcome, _ context: AttemptContext, _ cost: AttemptCost
+    ) -> AttemptRecord {
+        var record = AttemptRecord()
+        record.startedAt = context.startedAt
+        record.cost = cost.amount
+        record.source = cost.source
+        record.tokens = cost.tokens
+        record.latencyMicroseconds = microseconds(
+            outcome.startedNanoseconds, outcome.endedNanoseconds)
+        if outcome.firstByteNanoseconds > 0 {
+            record.firstByteMicroseconds = microseconds(
+                outcome.startedNanoseconds, outcome.firstByteNanoseconds)
+        }
+        record.status = UInt16(clamping: context.status)
+        record.reason = reason(outcome, context)
+        record.policyNumber = context.snapshot.version.number
+        record.priceVersion = context.bound?.price.version ?? 0
+        if cost.isOverrun { record.flags.insert(.overrun) }
+        if context.isStream { record.flags.insert(.streamed) }
+        if context.permit?.observed != nil { record.flags.insert(.observed) }
+        return record
+    }
+
+    private static func microseconds(_ start: UInt64, _ end: UInt64) -> UInt32 {
+        UInt32(clamping: (end - min(start, end)) / 1_000)
+    }
+}

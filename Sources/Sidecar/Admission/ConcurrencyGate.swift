@@ -1,0 +1,121 @@
+import WeirCore
+import WeirPolicy
+
+/// How many requests may be at an agent at once, and who waits for a place: highest priority first,
+/// and among equals in the order of their arrival. Where the queue is full, the lowest priority is
+/// shed, the last to come first. Pure: tickets and time in, decisions out.
+struct ConcurrencyGate {
+    typealias Ticket = UInt64
+
+    enum Arrival: Equatable {
+        case admitted
+        /// Decided later by `release` or `expire`. `shed` lost its place to this one: `overloaded`.
+        case queued(deadlineNanoseconds: UInt64, shed: Ticket?)
+        case refused(Reason)
+    }
+
+    private struct Waiter {
+        let ticket: Ticket
+        let priority: Int
+        let subject: String
+        let deadlineNanoseconds: UInt64
+    }
+
+    private(set) var limit: AgentPolicy.Concurrency
+    private(set) var inFlight = 0
+    /// The first one goes next.
+    private var queue: ContiguousArray<Waiter> = []
+    /// In flight and waiting, for subjects whose tier has a limit.
+    private var bySubject: [String: Int] = [:]
+
+    init(_ limit: AgentPolicy.Concurrency) { self.limit = limit }
+
+    var waiting: Int { queue.count }
+
+    /// `subjectMax` is the tier's limit; a subject with one is counted, an empty one never is.
+    mutating func arrive(
+        _ ticket: Ticket, priority: Int, subject: String, subjectMax: Int?,
+        nowNanoseconds now: UInt64
+    ) -> Arrival {
+        let counted = subjectMax == nil ? "" : subject
+        if let subjectMax, !counted.isEmpty, bySubject[counted, default: 0] >= subjectMax {
+            return .refused(.concurrency)
+        }
+        if inFlight < limit.requestsMax, queue.isEmpty {
+            inFlight += 1
+            count(counted, by: 1)
+            return .admitted
+        }
+        var shed: Ticket?
+        if queue.count >= limit.queueMax {
+            guard let last = queue.last, last.priority < priority else {
+                return .refused(.overloaded)
+            }
+            shed = last.ticket
+            count(last.subject, by: -1)
+            queue.removeLast()
+        }
+        let wait = UInt64(clamping: limit.queueMilliseconds) &* 1_000_000
+        let waiter = Waiter(
+            ticket: ticket, priority: priority, subject: counted, deadlineNanoseconds: now + wait)
+        queue.insert(waiter, at: place(of: priority))
+        count(counted, by: 1)
+        return .queued(deadlineNanoseconds: waiter.deadlineNanoseconds, shed: shed)
+    }
+
+    /// A request that was admitted is over, or a later stage refused it. Returns who takes its place.
+    mutating func release(subject: String, subjectMax: Int?) -> Ticket? {
+        precondition(inFlight > 0, "a place was given back twice")
+        inFlight -= 1
+        count(subjectMax == nil ? "" : subject, by: -1)
+        return admitNext()
+    }
+
+    /// The caller of a waiting request went away. False when it is not waiting any more.
+    mutating func leave(_ ticket: Ticket) -> Bool {
+        guard let index = queue.firstIndex(where: { $0.ticket == ticket }) else { return false }
+        count(queue[index].subject, by: -1)
+        queue.remove(at: index)
+        return true
+    }
+
+    /// Takes one whose time in the queue is over: `overloaded`.
+    mutating func expire(nowNanoseconds now: UInt64) -> Ticket? {
+        guard let index = queue.firstIndex(where: { $0.deadlineNanoseconds <= now }) else {
+            return nil
+        }
+        let ticket = queue[index].ticket
+        count(queue[index].subject, by: -1)
+        queue.remove(at: index)
+        return ticket
+    }
+
+    /// When `expire` has something to do next.
+    var nextDeadlineNanoseconds: UInt64? { queue.map(\.deadlineNanoseconds).min() }
+
+    /// A new policy: who is in flight stays; call `admitNext` until it has no more.
+    mutating func change(_ limit: AgentPolicy.Concurrency) { self.limit = limit }
+
+    mutating func admitNext() -> Ticket? {
+        guard inFlight < limit.requestsMax, let next = queue.first else { return nil }
+        queue.removeFirst()
+        inFlight += 1
+        return next.ticket
+    }
+
+    private func place(of priority: Int) -> Int {
+        var low = 0
+        var high = queue.count
+        while low < high {
+            let middle = (low + high) / 2
+            if queue[middle].priority >= priority { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    private mutating func count(_ subject: String, by change: Int) {
+        guard !subject.isEmpty else { return }
+        let count = bySubject[subject, default: 0] + change
+        bySubject[subject] = count > 0 ? count : nil
+    }
+}

@@ -1,0 +1,63 @@
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirMeshProtocol
+
+/// Checks that a delegation is genuine and meant for this very request (LEDGER, "Proof"). That it was
+/// not used before is the ledger's to say: the journaled reservation is the memory for that.
+struct DelegationVerifier: Sendable {
+    /// The hop key and the one before it, for the time in which keys change.
+    private let keys: [(id: UInt32, secret: [UInt8])]
+    private let incarnation: Incarnation
+    private let agent: String
+
+    init(keys: [HopKey], incarnation: Incarnation, agent: String) {
+        self.keys = keys.compactMap { key in
+            Base64URL.decode(key.secret).map { (key.id, $0) }
+        }
+        self.incarnation = incarnation
+        self.agent = agent
+    }
+
+    enum Failure: Error, Equatable {
+        case unreadable, unknownKey, badProof, otherAudience, otherAgent, otherMethod, otherPath
+        case deadlinePassed
+
+        var reason: Reason { self == .deadlinePassed ? .deadline : .forbidden }
+
+        /// Says nothing that a forger could use.
+        var detail: String {
+            switch self {
+            case .unreadable, .unknownKey, .badProof: "The delegation is not genuine."
+            case .otherAudience: "The delegation is for another sidecar, or for an earlier life of it."
+            case .otherAgent: "The delegation is for another agent."
+            case .otherMethod, .otherPath: "The delegation is for another request."
+            case .deadlinePassed: "No time was left when the request came."
+            }
+        }
+    }
+
+    /// `target` is the request target with its query, as it stands in the request line.
+    func verify(
+        _ header: String, method: String, target: String
+    ) throws(Failure) -> Delegation {
+        guard let claimed = Sealed.unverifiedPayload(header),
+            let hint = Delegation(payload: claimed)
+        else { throw .unreadable }
+        guard let key = keys.first(where: { $0.id == hint.keyID }) else { throw .unknownKey }
+        guard let payload = Sealed.open(header, key: key.secret),
+            let delegation = Delegation(payload: payload)
+        else { throw .badProof }
+        guard delegation.audience == incarnation else { throw .otherAudience }
+        guard delegation.agent == agent else { throw .otherAgent }
+        guard delegation.method == method else { throw .otherMethod }
+        guard delegation.path == target else { throw .otherPath }
+        guard delegation.remainingMilliseconds > 0 else { throw .deadlinePassed }
+        return delegation
+    }
+
+    /// The way back, under the key that the delegation came with; `nil` when that key is gone.
+    func seal(_ settlement: Settlement) -> String? {
+        keys.first { $0.id == settlement.keyID }.map { Sealed.seal(settlement.payload, key: $0.secret) }
+    }
+}

@@ -1,0 +1,86 @@
+import WeirCore
+
+/// A field of a request or an answer; the name is in lower case.
+package struct GatewayField: Hashable, Sendable {
+    package var name: String
+    package var value: String
+
+    package init(_ name: String, _ value: String) {
+        self.name = name
+        self.value = value
+    }
+}
+
+/// A request to one of the gateway's own endpoints, its body whole.
+package struct GatewayRequest: Sendable {
+    /// `req_` and an identifier.
+    package var id: String
+    package var method: String
+    /// Without the query.
+    package var path: String
+    package var fields: [GatewayField]
+    package var body: [UInt8]
+
+    package init(
+        id: String, method: String, path: String, fields: [GatewayField], body: [UInt8]
+    ) {
+        self.id = id
+        self.method = method
+        self.path = path
+        self.fields = fields
+        self.body = body
+    }
+
+    /// The value of a field that may come once; `nil` when it is absent or repeats, because two
+    /// readers could take two different ones.
+    func field(_ name: String) -> String? {
+        let values = fields.filter { $0.name == name }
+        return values.count == 1 ? values[0].value : nil
+    }
+}
+
+package struct GatewayAnswer: Sendable {
+    package var status: Int
+    package var fields: [GatewayField]
+    package var body: [UInt8]
+
+    package init(status: Int, fields: [GatewayField], body: [UInt8]) {
+        self.status = status
+        self.fields = fields
+        self.body = body
+    }
+
+    static func json(_ status: Int, _ value: JSONValue, _ fields: [GatewayField]) -> GatewayAnswer {
+        GatewayAnswer(
+            status: status,
+            fields: [GatewayField("content-type", "application/json")] + fields, body: value.bytes)
+    }
+
+    /// RFC 9457, in the shape of the sidecar's own refusals.
+    static func problem(
+        _ refusal: GatewayRefusal, requestID: String, _ fields: [GatewayField]
+    ) -> GatewayAnswer {
+        let reason = refusal.reason
+        var document: JSONObject = [
+            "type": "about:blank", "title": .string(reason.title),
+            "status": .number(JSONNumber(reason.status)), "reason": .string(reason.name),
+            "request_id": .string(requestID), "detail": .string(refusal.detail),
+        ]
+        if !refusal.problems.isEmpty {
+            document["errors"] = .array(
+                refusal.problems.map {
+                    ["pointer": .string($0.path), "detail": .string($0.message)]
+                })
+        }
+        for (name, value) in refusal.members.members { document[name] = value }
+        var all = [
+            GatewayField("content-type", "application/problem+json"),
+            GatewayField("weir-decision", reason.name),
+        ]
+        if let seconds = refusal.retryAfterSeconds {
+            all.append(GatewayField("retry-after", String(seconds)))
+        }
+        return GatewayAnswer(
+            status: reason.status, fields: all + fields, body: JSONValue.object(document).bytes)
+    }
+}

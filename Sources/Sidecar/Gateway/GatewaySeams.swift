@@ -1,0 +1,113 @@
+import WeirCore
+import WeirLedger
+
+// Where the gateway meets what does: the ledger, the wire and the clock. The rules on this side are
+// tested against plain stand-ins of these three.
+
+/// What is left of a caller's money and requests, as far as this gateway knows.
+package struct Balance: Hashable, Sendable {
+    /// Of the account that is nearest to its end.
+    package var limit: NanoUSD
+    package var remaining: NanoUSD
+    package var resetsAt: UnixTime?
+    /// `nil` where requests are unlimited.
+    package var requestsLimit: Int64?
+    package var requestsRemaining: Int64?
+    package var requestsResetAt: UnixTime?
+
+    package init(limit: NanoUSD, remaining: NanoUSD, resetsAt: UnixTime?) {
+        self.limit = limit
+        self.remaining = remaining
+        self.resetsAt = resetsAt
+    }
+
+    /// Spent share of the limit; everything of a limit of nothing is spent.
+    package var spentPercent: Int {
+        guard limit.rawValue > 0 else { return 100 }
+        let spent = Int128(max(0, (limit - remaining).rawValue))
+        return Int(min(100, spent * 100 / Int128(limit.rawValue)))
+    }
+}
+
+/// Why the ledger gives nothing: `budget_exhausted`, `budget_contended`, `quota_exhausted`,
+/// `control_plane_lost` or `overloaded` (the journal is full).
+package struct LedgerRefusal: Error, Hashable, Sendable {
+    package var reason: Reason
+    package var account: AccountKey?
+    package var resetsAt: UnixTime?
+
+    package init(reason: Reason, account: AccountKey?, resetsAt: UnixTime? = nil) {
+        self.reason = reason
+        self.account = account
+        self.resetsAt = resetsAt
+    }
+}
+
+/// The accounts that one caller's request is charged to.
+package protocol CallerLedger: Sendable {
+    /// Counts one daily request. Called once for each request of a user, at the first hop.
+    func takeRequest() async throws(LedgerRefusal)
+    /// Sets an amount aside on every account and journals it as an open child, all before it
+    /// returns. Waits a bounded time where money is about to come back.
+    /// - Parameter least: what is due once bytes went upstream, whatever comes back.
+    func delegate(_ amount: NanoUSD, least: NanoUSD) async throws(LedgerRefusal) -> ChildKey
+    /// What a child cost, for good. A second final of the same child changes nothing.
+    func childFinal(_ key: ChildKey, consumed: NanoUSD)
+    var balance: Balance? { get }
+}
+
+/// One request to an agent's sidecar.
+package struct AgentCall: Hashable, Sendable {
+    package var agent: String
+    package var method: String
+    package var path: String
+    /// Names in lower case.
+    package var headers: [Header]
+    package var body: [UInt8]
+    /// On the clock of `GatewayClock.nowNanoseconds`.
+    package var deadlineNanoseconds: UInt64
+
+    package struct Header: Hashable, Sendable {
+        package var name: String
+        package var value: String
+    }
+}
+
+package struct AgentAnswer: Hashable, Sendable {
+    package var status: Int
+    /// Of the trailer, or of the header where there is none.
+    package var settlement: String?
+    package var body: [UInt8]
+
+    package init(status: Int, settlement: String?, body: [UInt8]) {
+        self.status = status
+        self.settlement = settlement
+        self.body = body
+    }
+}
+
+/// Why there is no answer. What matters for money is whether a byte of the request was written: only
+/// if none was can the sidecar not have accepted the delegation.
+package struct AgentCallError: Error, Hashable, Sendable {
+    package var reason: Reason
+    package var wasSent: Bool
+
+    package init(reason: Reason, wasSent: Bool) {
+        self.reason = reason
+        self.wasSent = wasSent
+    }
+}
+
+/// Carries a call over the loop's connections. Ends early when its task is cancelled.
+package protocol AgentTransport: Sendable {
+    func send(_ call: AgentCall, to endpoint: AgentEndpoint) async throws(AgentCallError)
+        -> AgentAnswer
+}
+
+package protocol GatewayClock: Sendable {
+    /// Monotonic.
+    var nowNanoseconds: UInt64 { get }
+    var now: UnixTime { get }
+    /// Throws when the task is cancelled.
+    func sleep(untilNanoseconds: UInt64) async throws
+}

@@ -1,0 +1,194 @@
+/// Writes request heads for HTTP/1.1 upstreams: the client's fields without those of its hop and
+/// those that only we may say, then ours.
+enum RequestHeadWriter {
+    /// Fields that need a decision; everything else is copied in runs.
+    private static let decided: UInt64 = {
+        var set: UInt64 = 0
+        for name: FieldName in [
+            .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
+            .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer, .host,
+            .contentLength, .expect, .xForwardedFor, .xForwardedProto, .xForwardedHost, .forwarded,
+            .traceparent,
+        ] { set |= 1 << UInt64(name.rawValue) }
+        return set
+    }()
+
+    /// False when there is no memory for it.
+    static func write(_ exchange: Exchange, to connection: Connection) -> Bool {
+        let head = exchange.requestHead
+        let bytes =
+            2 * head.byteCount + exchange.addedRequestFields.count
+            + (exchange.targetOverride?.utf8.count ?? 0)
+            + (exchange.target?.hostOverride?.utf8.count ?? 0) + 512
+        guard let room = connection.reserve(bytes) else { return false }
+        var writer = HeadWriter(room)
+        let hasTrace = head.value(of: .traceparent).map(isTraceparent) ?? false
+        writeRequestLine(exchange, head, &writer)
+        copyFields(exchange, head, hasTrace, &writer)
+        writeHost(exchange, head, &writer)
+        writeLength(exchange, head, &writer)
+        if !exchange.isOwn {
+            writeForwarded(exchange, head, &writer)
+            writer.write("via: 1.")
+            writer.write(decimal: UInt64(head.minorVersion))
+            writer.write(" weir\r\n")
+        }
+        if !hasTrace { writeTrace(exchange.worker, &writer) }
+        writer.write(exchange.addedRequestFields.lines)
+        writer.write("\r\n")
+        guard !writer.overflowed else { return false }
+        connection.commit(writer.count)
+        return true
+    }
+
+    private static func writeRequestLine(
+        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
+    ) {
+        writer.write(head.bytes(head.methodRange))
+        writer.write(" ")
+        if var target = exchange.targetOverride {
+            target.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
+        } else if head.target.isEmpty {
+            // An absolute target without a path (RFC 9112 §3.2.1 and §3.2.4).
+            writer.write(head.method == .options ? "*" : "/")
+        } else {
+            writer.write(head.bytes(head.target))
+        }
+        writer.write(" HTTP/1.1\r\n")
+    }
+
+    private static func copyFields(
+        _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool, _ writer: inout HeadWriter
+    ) {
+        let namesFields = head.flags.contains(.namesFields)
+        writer.copyFields(of: head) { field in
+            if field.id == .other && !namesFields { return true }
+            if exchange.removesRequestField(field.id) { return false }
+            if decided >> UInt64(field.id.rawValue) & 1 != 0 {
+                return keeps(field, exchange, head, hasTrace)
+            }
+            return !namesFields || !head.connectionNames(head.bytes(field.name))
+        }
+    }
+
+    private static func keeps(
+        _ field: HTTPField, _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool
+    ) -> Bool {
+        switch field.id {
+        case .weir: return exchange.trustsPeer
+        case .host: return exchange.target?.hostOverride == nil
+        case .contentLength: return !exchange.bodyIsHeld
+        // A held body has been asked for by us already.
+        case .expect: return head.flags.contains(.expectsContinue) && !exchange.bodyIsHeld
+        case .traceparent: return hasTrace
+        case .xForwardedProto, .xForwardedHost: return exchange.isOwn || exchange.trustsPeer
+        case .xForwardedFor, .forwarded: return exchange.isOwn
+        default: return false
+        }
+    }
+
+    private static func writeHost(
+        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
+    ) {
+        if var host = exchange.target?.hostOverride {
+            writer.write("host: ")
+            host.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
+            writer.write("\r\n")
+        } else if !head.has(.host) {
+            // HTTP/1.0 may leave it out, HTTP/1.1 may not.
+            writer.write("host: ")
+            if head.host.isEmpty { writer.write("localhost") }
+            writer.write(head.bytes(head.host))
+            writer.write("\r\n")
+        }
+    }
+
+    private static func writeLength(
+        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
+    ) {
+        if exchange.bodyIsHeld {
+            // RFC 9110 §8.6: no length for a method that expects no body and has none.
+            guard !exchange.held.isEmpty || head.contentLength >= 0 || head.flags.contains(.chunked)
+            else { return }
+            writer.write("content-length: ")
+            writer.write(decimal: UInt64(exchange.held.count))
+            writer.write("\r\n")
+        } else if head.flags.contains(.chunked) {
+            writer.write("transfer-encoding: chunked\r\n")
+        }
+    }
+
+    /// As Envoy's users know them: the client's address is appended to `X-Forwarded-For`; scheme and
+    /// host are what we saw, unless a proven peer says what it saw; `Forwarded` (RFC 7239) is
+    /// continued where somebody began it, and not begun.
+    private static func writeForwarded(
+        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
+    ) {
+        let trusts = exchange.trustsPeer
+        writer.write("x-forwarded-for: ")
+        writeJoined(.xForwardedFor, head, &writer)
+        if let peer = exchange.peer { writer.write(host: peer) }
+        writer.write("\r\n")
+        if !(trusts && head.has(.xForwardedProto)) {
+            writer.write("x-forwarded-proto: ")
+            writer.write(exchange.isSecure ? "https\r\n" : "http\r\n")
+        }
+        if !(trusts && head.has(.xForwardedHost)), !head.host.isEmpty {
+            writer.write("x-forwarded-host: ")
+            writer.write(head.bytes(head.host))
+            writer.write("\r\n")
+        }
+        guard head.has(.forwarded) else { return }
+        writer.write("forwarded: ")
+        writeJoined(.forwarded, head, &writer)
+        writer.write("for=\"")
+        if let peer = exchange.peer {
+            if case .ipv6 = peer { writer.write("[") }
+            writer.write(host: peer)
+            if case .ipv6 = peer { writer.write("]") }
+        }
+        writer.write(exchange.isSecure ? "\";proto=https\r\n" : "\";proto=http\r\n")
+    }
+
+    /// All values of a field as one list that something is appended to.
+    private static func writeJoined(
+        _ name: FieldName, _ head: HTTPHead, _ writer: inout HeadWriter
+    ) {
+        guard head.has(name) else { return }
+        for index in 0..<head.fieldCount where head.fields[index].id == name {
+            let value = head.bytes(head.fields[index].value)
+            guard !value.isEmpty else { continue }
+            writer.write(value)
+            writer.write(", ")
+        }
+    }
+
+    /// W3C Trace Context: passed on as it is (we are no span of our own), or begun, not sampled.
+    private static func writeTrace(_ worker: Worker, _ writer: inout HeadWriter) {
+        writer.write("traceparent: 00-")
+        writer.write(hex: worker.random() | 1, digits: 16)
+        writer.write(hex: worker.random(), digits: 16)
+        writer.write("-")
+        writer.write(hex: worker.random() | 1, digits: 16)
+        writer.write("-00\r\n")
+    }
+
+    /// `00-` 32 hex `-` 16 hex `-` 2 hex, in lower case, identifiers not all zero.
+    static func isTraceparent(_ value: UnsafeRawBufferPointer) -> Bool {
+        guard value.count == 55, value[0] == 0x30, value[1] == 0x30 else { return false }
+        var traceBits: UInt8 = 0
+        var parentBits: UInt8 = 0
+        for index in 2..<55 {
+            let byte = value[index]
+            if index == 2 || index == 35 || index == 52 {
+                if byte != UInt8(ascii: "-") { return false }
+                continue
+            }
+            let isDigit = byte &- 48 < 10 || byte &- 97 < 6
+            if !isDigit { return false }
+            // A zero is 0x30; any other digit has a bit outside of that.
+            if index < 35 { traceBits |= byte ^ 48 } else if index < 52 { parentBits |= byte ^ 48 }
+        }
+        return traceBits != 0 && parentBits != 0
+    }
+}

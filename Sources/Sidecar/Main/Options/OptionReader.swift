@@ -1,0 +1,171 @@
+import SidecarCore
+import WeirCore
+
+/// Reads texts as what they shall be and gathers every problem, so that a user mends all of them at
+/// once.
+struct OptionReader {
+    let values: OptionValues
+    /// A host name to its addresses; the system's resolver, which blocks.
+    let resolve: (String) -> [SocketAddress]
+    private(set) var problems: [OptionProblem] = []
+
+    init(_ values: OptionValues, resolve: @escaping (String) -> [SocketAddress]) {
+        self.values = values
+        self.resolve = resolve
+    }
+
+    mutating func report(_ name: String, _ message: String) {
+        let option = values.table.first { $0.name == name }
+        let shown =
+            values[name].map(\.origin)
+            ?? (option?.hasArgument == false ? option?.environment : nil) ?? "--" + name
+        problems.append(OptionProblem(option: shown, message: message))
+    }
+
+    func isSet(_ name: String) -> Bool { values[name] != nil }
+
+    func flag(_ name: String) -> Bool {
+        ["true", "1", "yes", "on"].contains(values[name]?.text.lowercased() ?? "")
+    }
+
+    mutating func text(_ name: String, required: Bool = false) -> String? {
+        guard let text = values[name]?.text, !text.isEmpty else {
+            if required { report(name, "is needed") }
+            return nil
+        }
+        return text
+    }
+
+    mutating func integer(_ name: String, in range: ClosedRange<Int>) -> Int? {
+        guard let text = text(name) else { return nil }
+        guard let value = Int(text), range.contains(value) else {
+            report(
+                name, "\"\(text)\" is no number from \(range.lowerBound) to \(range.upperBound)")
+            return nil
+        }
+        return value
+    }
+
+    /// "1048576", "64KiB", "10MiB", "1GiB".
+    mutating func byteCount(_ name: String, in range: ClosedRange<Int>) -> Int? {
+        guard let text = text(name) else { return nil }
+        let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)]
+        let unit = units.first { text.hasSuffix($0.0) }
+        let digits = unit.map { String(text.dropLast($0.0.count)) } ?? text
+        guard let number = Int(digits), number >= 0,
+            case let (bytes, overflow) = number.multipliedReportingOverflow(
+                by: 1 << (unit?.1 ?? 0)), !overflow, range.contains(bytes)
+        else {
+            report(name, "\"\(text)\" is no size that can be used; 64MiB and 1GiB are examples")
+            return nil
+        }
+        return bytes
+    }
+
+    /// "12.50", more than nothing and at most the largest limit of an account.
+    mutating func money(_ name: String) -> NanoUSD? {
+        guard let text = text(name) else { return nil }
+        guard let amount = NanoUSD(usd: text), amount > .zero, amount <= .limitMax else {
+            report(name, "\"\(text)\" is no amount in USD that can be used")
+            return nil
+        }
+        return amount
+    }
+
+    mutating func oneOf(_ name: String, _ choices: [String]) -> String? {
+        guard let text = text(name) else { return nil }
+        guard choices.contains(text) else {
+            report(name, "\"\(text)\" is none of \(choices.joined(separator: ", "))")
+            return nil
+        }
+        return text
+    }
+
+    /// Where to listen, or where others connect to.
+    mutating func address(_ name: String, required: Bool = false) -> SocketAddress? {
+        guard let text = text(name, required: required) else { return nil }
+        if let address = SocketAddress(text) { return address }
+        if let address = resolved(text) { return address }
+        report(name, "\"\(text)\" is no address; 127.0.0.1:8000 and unix:/path are examples")
+        return nil
+    }
+
+    private func resolved(_ text: some StringProtocol) -> SocketAddress? {
+        guard let colon = text.lastIndex(of: ":"),
+            let port = UInt16(text[text.index(after: colon)...]), colon != text.startIndex
+        else { return nil }
+        return resolve(String(text[..<colon])).first?.with(port: port)
+    }
+
+    /// "http://host:port" or "unix:/path".
+    mutating func url(_ name: String, required: Bool = false) -> HTTPOrigin? {
+        guard let text = text(name, required: required) else { return nil }
+        return origin(name, text)
+    }
+
+    mutating func urls(_ name: String, required: Bool = false) -> [HTTPOrigin] {
+        guard let text = text(name, required: required) else { return [] }
+        return text.split(separator: ",").compactMap { origin(name, String($0)) }
+    }
+
+    private mutating func origin(_ name: String, _ text: String) -> HTTPOrigin? {
+        if text.hasPrefix("unix:") {
+            if let address = SocketAddress(text) {
+                return HTTPOrigin(authority: "localhost", address: address)
+            }
+            report(name, "\"\(text)\" is no path of a socket")
+            return nil
+        }
+        guard let colons = text.firstRange(of: "://"), text[..<colons.lowerBound] == "http" else {
+            let isTLS = text.hasPrefix("https:")
+            report(
+                name,
+                isTLS
+                    ? "https is not spoken yet; use http or unix:/path"
+                    : "\"\(text)\" is no URL; http://127.0.0.1:8080 is an example")
+            return nil
+        }
+        var authority = text[colons.upperBound...]
+        if authority.hasSuffix("/") { authority = authority.dropLast() }
+        let hasPort =
+            authority.last != "]"
+            && authority.split(separator: "]").last?.contains(":") == true
+        let full = hasPort ? String(authority) : authority + ":80"
+        guard !authority.contains("/"), !authority.contains("@"), !authority.isEmpty,
+            let address = SocketAddress(full) ?? resolved(full)
+        else {
+            report(name, "\"\(text)\" names no address; a path in it cannot be used")
+            return nil
+        }
+        return HTTPOrigin(authority: String(authority), address: address)
+    }
+
+    /// A JSON array of strings, as `CORS_ORIGINS` is written.
+    mutating func strings(_ name: String) -> [String] {
+        guard let text = text(name) else { return [] }
+        let array = (try? JSON.parse(text))?.array
+        let strings = array?.compactMap(\.string)
+        guard let strings, strings.count == array?.count else {
+            report(name, "a JSON array of strings is needed: [\"https://example.com\"]")
+            return []
+        }
+        return strings
+    }
+}
+
+/// Where an upstream or a control plane is.
+struct HTTPOrigin: Hashable, Sendable {
+    /// "host:port" as the user wrote it.
+    var authority: String
+    var address: SocketAddress
+}
+
+extension SocketAddress {
+    func with(port new: UInt16) -> SocketAddress {
+        switch self {
+        case .ipv4(let address, _): .ipv4(address, port: new)
+        case .ipv6(let high, let low, let scope, _): .ipv6(high, low, scope: scope, port: new)
+        case .unix: self
+        }
+    }
+}

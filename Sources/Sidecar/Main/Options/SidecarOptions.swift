@@ -1,0 +1,233 @@
+import SidecarCore
+import WeirCore
+
+/// Everything that the command line, the environment and a file say, understood and checked.
+struct SidecarOptions: Sendable {
+    enum Mode: Sendable {
+        case standalone(Standalone)
+        case agent(Agent)
+        case gateway(Gateway)
+    }
+
+    /// One service behind a policy from a file; no control plane.
+    struct Standalone: Sendable {
+        var agent: String
+        var policyPath: String
+        var upstream: HTTPOrigin
+        var journalKeepBytes: Int
+        /// What may be spent in all; the budget's stand-in.
+        var allowance: NanoUSD
+    }
+
+    /// The sidecar of one agent in a mesh.
+    struct Agent: Sendable {
+        var agent: String
+        var upstream: HTTPOrigin
+        var mesh: Mesh
+        /// Where gateways reach the inbound listener.
+        var advertise: String
+    }
+
+    struct Gateway: Sendable {
+        var mesh: Mesh
+        var jwtSecrets: [String]
+        var corsOrigins: [String]
+        var concurrentRequestsMax: Int?
+        /// Agents that are found without discovery.
+        var services: [String: HTTPOrigin]
+    }
+
+    struct Mesh: Sendable {
+        var controlPlane: [HTTPOrigin]
+        var joinToken: String
+        var dataFolder: String
+    }
+
+    var mode: Mode
+    var listen: SocketAddress
+    var admin: SocketAddress?
+    var workers: Int
+    var dataFolder: String?
+    var instance: String
+    var logLevel: LogLevel
+    /// Where the policy is silent.
+    var breakerThreshold: Int?
+    var agentTimeoutSeconds: Int?
+    var drainSeconds: Int
+    /// Values of `authorization` upstream, by the name that the policy gives the credential.
+    var credentials: [String: String]
+    /// What `/config` shows: everything that is set, without secrets.
+    var shown: [(name: String, value: String)]
+
+    init(
+        _ values: OptionValues, hostName: String, resolve: @escaping (String) -> [SocketAddress]
+    ) throws(OptionProblems) {
+        var reader = OptionReader(values, resolve: resolve)
+        let listen = reader.address("listen", required: true)
+        admin = reader.address("admin")
+        workers = reader.integer("workers", in: 1...256) ?? 1
+        dataFolder = reader.text("data")
+        instance = reader.text("instance") ?? hostName
+        breakerThreshold = reader.integer("breaker-threshold", in: 1...1_000_000)
+        agentTimeoutSeconds = reader.integer("agent-timeout", in: 1...86_400)
+        drainSeconds = reader.integer("drain", in: 0...3_600) ?? 30
+        logLevel = Self.logLevel(&reader)
+        credentials = [:]
+        for (setting, name) in SidecarOptionTable.credentials {
+            if let secret = reader.text(setting) { credentials[name] = "Bearer " + secret }
+        }
+        shown = values.table.compactMap { option in
+            guard let value = values[option.name] else { return nil }
+            return (option.name, option.kind == .secret ? "[redacted]" : value.text)
+        }
+        let mode = Self.mode(&reader, listen: listen)
+        guard reader.problems.isEmpty, let mode, let listen else {
+            throw OptionProblems(list: reader.problems)
+        }
+        self.mode = mode
+        self.listen = listen
+    }
+
+    private static func logLevel(_ reader: inout OptionReader) -> LogLevel {
+        let named = reader.text("log-level")
+        let debug = reader.text("debug")
+        guard let level = LogLevel(logLevel: named, debug: debug) else {
+            reader.report("log-level", "\"\(named ?? "")\" is no level")
+            return .info
+        }
+        return level
+    }
+
+    private static func mode(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
+        let role = reader.oneOf("role", ["agent", "gateway"])
+        if reader.flag("standalone") {
+            if role == "gateway" {
+                reader.report("standalone", "a gateway needs a control plane")
+            }
+            return standalone(&reader)
+        }
+        return role == "gateway" ? gateway(&reader) : agent(&reader, listen: listen)
+    }
+
+    private static func standalone(_ reader: inout OptionReader) -> Mode? {
+        let agent = reader.text("agent", required: true)
+        let policy = reader.text("policy", required: true)
+        let upstream = reader.url("upstream", required: true)
+        // A journal that keeps less than its mapped segments could not turn over.
+        let keep = reader.byteCount("journal-keep", in: 8 << 20...1 << 42)
+        let allowance = reader.money("allowance")
+        guard let agent, let policy, let upstream, let keep else { return nil }
+        return .standalone(
+            Standalone(
+                agent: agent, policyPath: policy, upstream: upstream, journalKeepBytes: keep,
+                allowance: allowance ?? .limitMax))
+    }
+
+    private static func agent(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
+        let agent = reader.text("agent", required: true)
+        let upstream = reader.url("upstream", required: true)
+        let mesh = mesh(&reader)
+        let advertise = reader.text("advertise") ?? listen?.description
+        guard let agent, let upstream, let mesh, let advertise else { return nil }
+        return .agent(
+            Agent(agent: agent, upstream: upstream, mesh: mesh, advertise: advertise))
+    }
+
+    private static func gateway(_ reader: inout OptionReader) -> Mode? {
+        let mesh = mesh(&reader)
+        let secrets = [
+            reader.text("jwt-secret", required: true), reader.text("jwt-secret-previous"),
+        ].compactMap { $0 }
+        for (name, secret) in zip(["jwt-secret", "jwt-secret-previous"], secrets)
+        where secret.utf8.count < 32 {
+            // RFC 7518 §3.2: a key of the hash's size or larger must be used with HS256.
+            reader.report(name, "is shorter than 32 bytes")
+        }
+        let origins = reader.strings("cors-origins")
+        let concurrent = reader.integer("concurrent-requests-max", in: 1...1_000_000)
+        var services: [String: HTTPOrigin] = [:]
+        for (agent, name) in SidecarOptionTable.services {
+            if let origin = reader.url(name) { services[agent] = origin }
+        }
+        guard let mesh else { return nil }
+        return .gateway(
+            Gateway(
+                mesh: mesh, jwtSecrets: secrets, corsOrigins: origins,
+                concurrentRequestsMax: concurrent, services: services))
+    }
+
+    private static func mesh(_ reader: inout OptionReader) -> Mesh? {
+        let controlPlane = reader.urls("control-plane", required: true)
+        for origin in controlPlane where !origin.address.isLoopback {
+            // Until both sides have certificates: the join token travels in the clear.
+            reader.report("control-plane", "\(origin.authority) is not on the loopback interface")
+        }
+        let token = reader.text("join-token", required: true)
+        let data = reader.text("data", required: true)
+        guard !controlPlane.isEmpty, let token, let data else { return nil }
+        return Mesh(controlPlane: controlPlane, joinToken: token, dataFolder: data)
+    }
+}
+
+/// The table of all settings.
+enum SidecarOptionTable {
+    /// Agent and setting of the addresses that are fixed by the environment.
+    static let services = [
+        ("finbert", "finbert-service"), ("llama2-7b", "llama-service"),
+        ("gpt4-turbo", "gpt4-service"), ("tft", "tft-service"), ("risk", "risk-service"),
+    ]
+
+    /// Setting and name of the credentials that a policy can ask for.
+    static let credentials = [
+        ("openai-api-key", "OPENAI_API_KEY"), ("huggingface-api-key", "HUGGINGFACE_API_KEY"),
+    ]
+
+    static let usage = [
+        "weir-sidecar: a proxy in front of one agent, or the gateway of a mesh.", "",
+        "  weir-sidecar --standalone --policy FILE.json --agent NAME --listen ADDR --upstream URL",
+        "  weir-sidecar --agent NAME --listen ADDR --upstream URL --control-plane URL --data DIR",
+        "  weir-sidecar --role gateway --listen ADDR --control-plane URL --data DIR", "",
+        "Exit codes: 0 ended as told, 2 wrong settings, 3 a file or policy cannot be used,",
+        "4 the system refused (address in use, out of descriptors), 5 told twice to end.",
+    ]
+
+    static let all: [Option] = [
+        .flag("help", "Print this and end"),
+        .value("config", "FILE", environment: "WEIR_CONFIG", "JSON object with these settings"),
+        .value("role", "ROLE", environment: "WEIR_ROLE", fallback: "agent", "agent or gateway"),
+        .flag("standalone", "Without control plane: the policy comes from --policy"),
+        .value("policy", "FILE", environment: "WEIR_POLICY", "What `weir policy compile` wrote"),
+        .value("agent", "NAME", environment: "WEIR_AGENT", "The agent behind this sidecar"),
+        .value("listen", "ADDR", environment: "WEIR_LISTEN", "Where requests come in"),
+        .value("upstream", "URL", environment: "WEIR_UPSTREAM", "The agent: http:// or unix:/path"),
+        .value("admin", "ADDR", environment: "WEIR_ADMIN", "/metrics, /healthz, /readyz, /config"),
+        .value("control-plane", "URL", environment: "WEIR_CONTROL_PLANE", "One or more, by comma"),
+        .value("advertise", "ADDR", environment: "WEIR_ADVERTISE", "--listen as gateways see it"),
+        .value("data", "DIR", environment: "WEIR_DATA", "Journal and last good policy"),
+        .value("workers", "N", environment: "WEIR_WORKERS", fallback: "1", "Threads that serve"),
+        .value(
+            "journal-keep", "BYTES", environment: "WEIR_JOURNAL_KEEP", fallback: "1GiB",
+            "Standalone: records beyond this are dropped, oldest first"),
+        .value("allowance", "USD", "Standalone: what may be spent in all; without it all that counts"),
+        .value("instance", "NAME", environment: "WEIR_INSTANCE", "For people; the host's name"),
+        .value(
+            "drain", "SECONDS", environment: "WEIR_DRAIN", fallback: "30",
+            "How long exchanges may go on after SIGTERM"),
+        .secret("join-token", "WEIR_JOIN_TOKEN", "Admits this process to the mesh"),
+        .secret("jwt-secret", "JWT_SECRET_KEY", "Gateway: key of users' HS256 tokens"),
+        .secret("jwt-secret-previous", "JWT_SECRET_KEY_PREVIOUS", "Gateway: the key before"),
+        .variable("cors-origins", "CORS_ORIGINS", "Gateway: JSON array of origins"),
+        .variable("concurrent-requests-max", "MAX_CONCURRENT_REQUESTS", "Gateway: at once"),
+        .variable("finbert-service", "FINBERT_SERVICE_URL", "Gateway: where not discovered"),
+        .variable("llama-service", "LLAMA_SERVICE_URL", "Gateway: where not discovered"),
+        .variable("gpt4-service", "GPT4_SERVICE_URL", "Gateway: where not discovered"),
+        .variable("tft-service", "TFT_SERVICE_URL", "Gateway: where not discovered"),
+        .variable("risk-service", "RISK_SERVICE_URL", "Gateway: where not discovered"),
+        .secret("openai-api-key", "OPENAI_API_KEY", "Only for the sidecar of that agent"),
+        .secret("huggingface-api-key", "HUGGINGFACE_API_KEY", "Only for the sidecar of that agent"),
+        .variable("breaker-threshold", "CIRCUIT_BREAKER_THRESHOLD", "Where the policy is silent"),
+        .variable("agent-timeout", "AGENT_TIMEOUT_DEFAULT", "Seconds, where the policy is silent"),
+        .variable("log-level", "LOG_LEVEL", fallback: "info", "debug, info, warning, error"),
+        .variable("debug", "DEBUG", "true: as LOG_LEVEL=debug"),
+    ]
+}

@@ -1,0 +1,151 @@
+import WeirCore
+
+/// How exchanges end: refused, answered, cut, abandoned by the client. Every way passes through
+/// `end`, once, and then through `leave`.
+extension Exchange {
+    /// Ends the exchange with a refusal. The request's body may still be on its way: the stream
+    /// throws it away within bounds, or closes.
+    func refuse(_ refusal: Refusal, kind: ExchangeOutcome.Kind = .refused) {
+        guard phase != .ended, phase != .idle else { return }
+        stopUpstream()
+        status = refusal.reason.status
+        // What was prepared for the upstream's response does not belong to this one.
+        removesForRefusal()
+        addedResponseFields.add("weir-decision", refusal.reason.name)
+        if let seconds = refusal.retryAfterSeconds {
+            addedResponseFields.add("retry-after", decimal: UInt64(max(seconds, 0)))
+        }
+        for field in refusal.fields { addedResponseFields.add(field.name, field.value) }
+        end(kind, refusal.reason, false)
+        let bytes = refusal.body?.bytes ?? refusal.document(requestID: "req_\(requestID)")
+        addedResponseFields.add(
+            "content-type", refusal.body?.contentType ?? "application/problem+json")
+        sendWhole(status, bytes)
+        leave()
+    }
+
+    private func removesForRefusal() {
+        declaresTrailers = false
+        headIsSent = true
+    }
+
+    func sendWhole(_ status: Int, _ bytes: [UInt8]) {
+        guard let server else { return }
+        let hasBody = requestHead.method != .head && status != 204 && status != 304
+        // RFC 9110 §8.6: no length with 204; with 304 it would be that of another response.
+        let length = status == 204 || status == 304 ? -1 : Int64(bytes.count)
+        server.sendHead(status: status, upstream: nil, contentLength: length, hasBody: hasBody)
+        if hasBody { bytes.withUnsafeBytes { server.sendBody($0) } }
+        server.sendEnd(upstreamTrailers: nil)
+    }
+
+    /// Ends whatever goes on: a refusal where that is still possible, else a cut response.
+    func stop(_ reason: Reason) {
+        guard phase != .ended, phase != .idle else { return }
+        if headIsSent || server == nil {
+            localTask?.cancel()
+            end(.upstreamFailed, reason, false)
+            server?.abort()
+            leave()
+        } else {
+            localTask?.cancel()
+            refuse(Refusal(reason))
+        }
+    }
+
+    /// Ends a response that has begun in good order: `lastBytes` (a last event, say) are its end.
+    /// The upstream is cancelled. For interceptors, in `responseBytes` or later, on the loop.
+    package func cutShort(lastBytes: UnsafeRawBufferPointer, reason: Reason) {
+        guard phase == .forwarding, headIsSent else { return }
+        stopUpstream()
+        server?.sendBody(lastBytes)
+        end(.cutShort, reason, false)
+        server?.sendEnd(upstreamTrailers: nil)
+        leave()
+        worker.flush()
+    }
+
+    // MARK: The client is gone
+
+    /// The client closed its side behind a whole request: it may still read (half-close), or be gone.
+    func downstreamEnded() {
+        switch phase {
+        case .forwarding, .connecting:
+            if interceptor?.clientDisconnected(self) == .cancel { abandon() }
+        case .answering: localTask?.cancel()
+        case .idle, .deciding, .holding, .waiting, .gathering, .ended: break
+        }
+    }
+
+    /// Nothing can be sent to the client any more.
+    func downstreamFailed() {
+        guard phase != .ended, phase != .idle else { return }
+        server = nil
+        // Without the rest of the request the upstream cannot answer.
+        if phase == .forwarding, requestIsWhole,
+            interceptor?.clientDisconnected(self) == .drain
+        {
+            client?.resumeResponse()
+            return
+        }
+        abandon()
+    }
+
+    private func abandon() {
+        stopUpstream()
+        localTask?.cancel()
+        end(.clientGone, .cancelled, false)
+        server?.abort()
+        leave()
+    }
+
+    /// The client did not send its request in time.
+    func requestTimedOut() {
+        guard phase != .ended, phase != .idle else { return }
+        if headIsSent { return stop(.requestTimeout) }
+        refuse(Refusal(.requestTimeout))
+    }
+
+    /// The framing of the request's body is broken.
+    func requestMalformed(_ reason: Reason) {
+        guard phase != .ended, phase != .idle else { return }
+        stopUpstream()
+        stop(reason)
+    }
+
+    // MARK: The one end
+
+    func end(_ kind: ExchangeOutcome.Kind, _ reason: Reason, _ isWhole: Bool) {
+        precondition(phase != .ended && phase != .idle, "an exchange ends once")
+        phase = .ended
+        guard let interceptor else { return }
+        self.interceptor = nil
+        interceptor.exchangeEnded(
+            self,
+            ExchangeOutcome(
+                kind: kind, reason: reason, status: status, requestBytes: requestBytesSeen,
+                responseBytes: responseBytesSeen, upstreamTouched: upstreamTouched,
+                responseIsWhole: isWhole, replays: replays,
+                startedNanoseconds: startedNanoseconds,
+                firstByteNanoseconds: firstByteNanoseconds,
+                endedNanoseconds: worker.loop.nowNanoseconds))
+    }
+
+    /// Lets go of everything; the stream has written its last byte.
+    func leave() {
+        let server = self.server
+        self.server = nil
+        client = nil
+        target = nil
+        context = nil
+        interceptor = nil
+        localTask = nil
+        localHandler = nil
+        // A writer that waits for the client finds out that there is none any more.
+        let writer = localWriter
+        localWriter = nil
+        writer?.resume()
+        server?.exchange = nil
+        recycle()
+    }
+}

@@ -1,0 +1,245 @@
+import WeirCore
+
+/// The upstream side: finding a connection, sending the request, retrying where that is safe, and
+/// passing the response on.
+extension Exchange {
+    func openUpstream() {
+        guard let target else { return }
+        attempts += 1
+        heldSent = 0
+        phase = .connecting
+        switch target.checkout(for: self) {
+        case .ready(let client): upstreamReady(client)
+        case .pending: if !requestIsWhole { server?.pauseBody() }
+        case .refused(let reason):
+            // A connect that fails at once (no route, a full backlog) is a failed attempt.
+            if reason == .upstreamError, attempts < 3, target.endpoints.count > 1 {
+                openUpstream()
+            } else {
+                refuse(Refusal(reason, retryAfterSeconds: reason == .overloaded ? 1 : nil))
+            }
+        }
+    }
+
+    /// A slot became free.
+    func retryCheckout() {
+        guard phase == .connecting else { return }
+        attempts -= 1
+        openUpstream()
+        worker.flush()
+    }
+
+    func upstreamReady(_ client: ClientStream) {
+        guard phase == .connecting else { return client.cancel() }
+        phase = .forwarding
+        opening = nil
+        self.client = client
+        client.endpoint.load.requestStarted()
+        if !upstreamTouched {
+            upstreamTouched = true
+            interceptor?.upstreamFirstByteSent(self)
+        }
+        guard client.begin(self) else { return upstreamFailed(.noMemory) }
+        if bodyIsHeld {
+            sendHeld()
+        } else if requestIsWhole {
+            client.sendEnd(trailers: nil)
+        } else {
+            server?.resumeBody()
+        }
+        worker.flush()
+    }
+
+    private func sendHeld() {
+        guard let client else { return }
+        while heldSent < held.count {
+            if client.isCongested { return }
+            let end = min(heldSent + Limits.readBytes, held.count)
+            client.sendBody(UnsafeRawBufferPointer(rebasing: held.bytes[heldSent..<end]))
+            heldSent = end
+            worker.flush()
+        }
+        client.sendEnd(trailers: nil)
+    }
+
+    // MARK: Back-pressure
+
+    /// The upstream takes no more for now.
+    func upstreamCongested() {
+        if phase == .forwarding, !bodyIsHeld { server?.pauseBody() }
+    }
+
+    func upstreamDrained() {
+        guard phase == .forwarding else { return }
+        if bodyIsHeld {
+            if heldSent < held.count { sendHeld() }
+        } else if !requestIsWhole {
+            server?.resumeBody()
+        }
+    }
+
+    func downstreamCongested() {
+        if phase == .forwarding { client?.pauseResponse() }
+    }
+
+    func downstreamDrained() {
+        if phase == .forwarding { client?.resumeResponse() }
+        if phase == .answering { resumeLocalWriter() }
+    }
+
+    // MARK: The response comes in
+
+    func responseInformational(_ head: HTTPHead) {
+        informationals += 1
+        guard informationals <= Limits.informationalMax else { return upstreamFailed(.protocolError) }
+        // RFC 9110 §15.2: a 1.0 client knows none; 100 only for who asked; 101 we never ask for.
+        switch head.status {
+        case 100 where requestHead.flags.contains(.expectsContinue) && !bodyIsHeld:
+            server?.sendInformational(head)
+        case 100: break
+        case 101: upstreamFailed(.protocolError)
+        default: if requestHead.minorVersion >= 1 { server?.sendInformational(head) }
+        }
+    }
+
+    /// `contentLength` below 0: not known. `hasBody` is false for HEAD, 204 and 304.
+    func responseBegan(_ head: HTTPHead, contentLength: Int64, hasBody: Bool) {
+        firstByteNanoseconds = worker.loop.nowNanoseconds
+        // It can be repeated no more, so nobody needs the body again.
+        if heldSent == held.count {
+            held.discard(pool: worker.loop.pool)
+            heldSent = 0
+        }
+        responseHead = head
+        interceptor?.responseBegan(self, status: head.status)
+        responseHead = nil
+        headIsSent = true
+        status = head.status
+        if declaresTrailers, !hasBody {
+            // No body, no trailers: what they would say stands in the head, so the end comes first.
+            endedAhead = true
+            let isGone = server == nil
+            end(isGone ? .clientGone : .completed, isGone ? .cancelled : .admitted, true)
+        }
+        server?.sendHead(
+            status: head.status, upstream: head, contentLength: contentLength, hasBody: hasBody)
+    }
+
+    func responseBytes(_ bytes: UnsafeRawBufferPointer) {
+        responseBytesSeen += UInt64(bytes.count)
+        interceptor?.responseBytes(self, bytes)
+        // The interceptor may have cut the response short.
+        if phase == .forwarding { server?.sendBody(bytes) }
+    }
+
+    /// The client stream has let go of this exchange already.
+    func responseEnded(trailers: HTTPHead?) {
+        guard phase == .forwarding || endedAhead else { return }
+        client?.endpoint.load.requestEnded(
+            latencyNanoseconds: firstByteNanoseconds &- startedNanoseconds,
+            now: worker.loop.nowNanoseconds)
+        client = nil
+        if !endedAhead {
+            let isGone = server == nil
+            end(isGone ? .clientGone : .completed, isGone ? .cancelled : .admitted, true)
+        }
+        server?.sendEnd(upstreamTrailers: trailers)
+        leave()
+    }
+
+    // MARK: Failures
+
+    /// The client stream is closed, or closes itself behind this call.
+    func upstreamFailed(_ failure: UpstreamFailure) {
+        guard phase == .forwarding || phase == .connecting else { return }
+        opening = nil
+        let failed = client
+        if let failed {
+            failed.endpoint.load.requestEnded(
+                latencyNanoseconds: nil, now: worker.loop.nowNanoseconds)
+            failed.exchange = nil
+            client = nil
+        }
+        if mayRepeat(failure, failed) {
+            replays += 1
+            failed?.cancel()
+            openUpstream()
+            return
+        }
+        failed?.cancel()
+        let reason = failure.reason
+        if headIsSent || server == nil {
+            end(server == nil ? .clientGone : .upstreamFailed, reason, false)
+            server?.abort()
+            leave()
+        } else {
+            refuse(Refusal(reason, detail: failure.detail), kind: .upstreamFailed)
+        }
+    }
+
+    /// Safe when no byte left this machine, or when a reused connection died unanswered and doing
+    /// it twice does no harm (RFC 9110 §9.2.2); and only while we still have the whole request.
+    private func mayRepeat(_ failure: UpstreamFailure, _ client: ClientStream?) -> Bool {
+        guard !headIsSent, informationals == 0, server != nil, replays < Limits.staleRetriesMax,
+            bodyIsHeld || requestBytesSeen == 0
+        else { return false }
+        switch failure {
+        case .connectFailed, .connectTimeout: return (target?.endpoints.count ?? 0) > 1
+        case .closedBeforeAnswer:
+            guard let client, client.isReused else { return false }
+            if !client.hasSent { return true }
+            return requestHead.method.isIdempotent || requestHead.has(.idempotencyKey)
+        case .protocolError, .firstByteTimeout, .stalled, .diedMidStream, .noMemory: return false
+        }
+    }
+
+    func totalDeadlinePassed() {
+        switch phase {
+        case .idle, .ended: return
+        case .deciding, .holding, .waiting, .connecting, .forwarding, .gathering, .answering:
+            stopUpstream()
+            stop(.deadline)
+        }
+        worker.flush()
+    }
+
+    /// Takes the exchange off its upstream, whose answer nobody needs.
+    func stopUpstream() {
+        if phase == .connecting {
+            // The connection is opened nevertheless, and waits for somebody else.
+            opening?.exchange = nil
+            opening = nil
+            target?.forget(self)
+        }
+        guard let client else { return }
+        self.client = nil
+        client.endpoint.load.requestEnded(latencyNanoseconds: nil, now: worker.loop.nowNanoseconds)
+        client.exchange = nil
+        client.cancel()
+    }
+}
+
+extension UpstreamFailure {
+    var reason: Reason {
+        switch self {
+        case .connectFailed, .closedBeforeAnswer, .diedMidStream: .upstreamError
+        case .connectTimeout, .firstByteTimeout, .stalled: .deadline
+        case .protocolError: .upstreamProtocol
+        case .noMemory: .overloaded
+        }
+    }
+
+    /// For the client: what happened, without addresses.
+    var detail: String {
+        switch self {
+        case .connectFailed: "the connection to the agent failed"
+        case .connectTimeout: "connecting to the agent took too long"
+        case .closedBeforeAnswer: "the agent closed the connection before it answered"
+        case .protocolError: "the agent's response is not valid HTTP"
+        case .firstByteTimeout: "the agent did not begin to answer in time"
+        case .stalled: "the agent stopped in the middle of its response"
+        case .diedMidStream: "the agent closed the connection in the middle of its response"
+        case .noMemory: "no buffers are left"
+        }
+    }
+}

@@ -1,0 +1,75 @@
+/// The downstream side of one exchange, whatever protocol carries it. Commands come from the
+/// `Exchange`; events go to it. An HTTP/1.1 connection is one stream after another; an HTTP/2
+/// connection makes one object for each.
+package class ServerStream: ConnectionOwner {
+    unowned(unsafe) let worker: Worker
+    /// Who sent the request.
+    let peer: SocketAddress
+    let isSecure: Bool
+    var exchange: Exchange?
+
+    init(worker: Worker, peer: SocketAddress, isSecure: Bool) {
+        self.worker = worker
+        self.peer = peer
+        self.isSecure = isSecure
+    }
+
+    /// Whether trailers can be sent to this client at all.
+    var carriesTrailers: Bool { true }
+
+    /// A 1xx head of the upstream's; `nil` for our own `100 Continue`.
+    func sendInformational(_ head: HTTPHead?) { preconditionFailure("abstract") }
+    /// The final head: the upstream's fields, if there are, and the exchange's added ones.
+    /// `contentLength` below 0 means that it is not known.
+    func sendHead(status: Int, upstream: HTTPHead?, contentLength: Int64, hasBody: Bool) {
+        preconditionFailure("abstract")
+    }
+    func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
+    /// The end of the response, with the exchange's trailers and those of the upstream.
+    func sendEnd(upstreamTrailers: HTTPHead?) { preconditionFailure("abstract") }
+    /// The response cannot be finished: make sure that the client sees that.
+    func abort() { preconditionFailure("abstract") }
+    func pauseBody() { preconditionFailure("abstract") }
+    func resumeBody() { preconditionFailure("abstract") }
+    /// Waiting output is more than the stream should hold.
+    var isCongested: Bool { preconditionFailure("abstract") }
+}
+
+/// Why an upstream could not give a whole response.
+package enum UpstreamFailure: Equatable, Sendable {
+    case connectFailed(Int32)
+    case connectTimeout
+    /// Closed before any byte of the response. On a reused connection, most likely because the
+    /// upstream closed it at the same time (RFC 9112 §9.3.1).
+    case closedBeforeAnswer
+    case protocolError
+    case firstByteTimeout
+    case stalled
+    case diedMidStream
+    case noMemory
+}
+
+/// The upstream side of one exchange.
+package class ClientStream: ConnectionOwner {
+    unowned(unsafe) let worker: Worker
+    let endpoint: Endpoint
+    var exchange: Exchange?
+
+    init(worker: Worker, endpoint: Endpoint) {
+        self.worker = worker
+        self.endpoint = endpoint
+    }
+
+    /// Has carried an exchange before, so that it may have been closed under us.
+    var isReused: Bool { preconditionFailure("abstract") }
+    /// Some byte of this exchange's request was taken by the kernel.
+    var hasSent: Bool { preconditionFailure("abstract") }
+    /// Writes the head. False when there is no memory for it.
+    func begin(_ exchange: Exchange) -> Bool { preconditionFailure("abstract") }
+    func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
+    func sendEnd(trailers: HTTPHead?) { preconditionFailure("abstract") }
+    func cancel() { preconditionFailure("abstract") }
+    func pauseResponse() { preconditionFailure("abstract") }
+    func resumeResponse() { preconditionFailure("abstract") }
+    var isCongested: Bool { preconditionFailure("abstract") }
+}

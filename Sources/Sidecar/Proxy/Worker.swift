@@ -1,0 +1,166 @@
+import CLinux
+import Glibc
+import WeirCore
+
+/// What all connections of one loop share. One worker is one thread; nothing here is locked.
+///
+/// Everything that belongs to a worker refers to it `unowned(unsafe)`: it outlives its loop's thread
+/// (`SidecarServer` joins that first), and a counted reference cost 48 atomic pairs a request.
+package final class Worker {
+    package let loop: EventLoop
+    package let timeouts: Timeouts
+    let scratch = WriteScratch()
+    /// Where heads are parsed to before anything is decided about them.
+    let headFields: UnsafeMutablePointer<HTTPField>
+    package internal(set) var isDraining = false
+    package internal(set) var exchangesBegun: UInt64 = 0
+
+    private var connections: ContiguousArray<HTTP1ServerConnection> = []
+    private var freeExchanges: ContiguousArray<Exchange> = []
+    private static let freeExchangesMax = 256
+    private var randomState: UInt64
+    private var dateSeconds: Int64 = -1
+    private let dateLine: UnsafeMutableRawBufferPointer
+    private var drained: (() -> Void)?
+
+    package init(loop: EventLoop, timeouts: Timeouts = Timeouts()) {
+        self.loop = loop
+        self.timeouts = timeouts
+        headFields = .allocate(capacity: Limits.fieldsMax)
+        dateLine = .allocate(byteCount: 37, alignment: 1)
+        // Not for secrets: identifiers of requests and traces, and the choice of endpoints.
+        var system = SystemRandomNumberGenerator()
+        randomState = system.next()
+    }
+
+    deinit {
+        headFields.deallocate()
+        dateLine.deallocate()
+    }
+
+    /// Ends the turn: what has gathered for a connection leaves.
+    func flush() { scratch.flush() }
+
+    // MARK: Exchanges
+
+    func takeExchange() -> Exchange {
+        exchangesBegun &+= 1
+        return freeExchanges.popLast() ?? Exchange(worker: self)
+    }
+
+    func putBack(_ exchange: Exchange) {
+        if freeExchanges.count < Self.freeExchangesMax { freeExchanges.append(exchange) }
+    }
+
+    // MARK: Connections
+
+    package var connectionCount: Int { connections.count }
+
+    /// Takes over an accepted socket. Above the limit it is closed at once.
+    package func serve(
+        descriptor: Int32, peer: SocketAddress, interceptor: Interceptor
+    ) {
+        guard connections.count < Limits.connectionsPerLoop, !isDraining else {
+            _ = close(descriptor)
+            return
+        }
+        if peer.family != AF_UNIX { Socket.disableNagle(descriptor) }
+        let connection = HTTP1ServerConnection(worker: self, peer: peer, interceptor: interceptor)
+        do {
+            try connection.start(descriptor)
+        } catch {
+            _ = close(descriptor)
+            return
+        }
+        connection.index = connections.count
+        connections.append(connection)
+    }
+
+    func connectionClosed(_ connection: HTTP1ServerConnection) {
+        let index = connection.index
+        guard index >= 0, index < connections.count else { return }
+        connection.index = -1
+        let last = connections.removeLast()
+        if index < connections.count {
+            connections[index] = last
+            last.index = index
+        }
+        if isDraining, connections.isEmpty { finishDrain() }
+    }
+
+    /// Takes no new connections and requests; exchanges in flight end, with `Connection: close`;
+    /// what is left after the drain time is cut. Then `completed` is called.
+    package func drain(completed: @escaping () -> Void) {
+        loop.preconditionInLoop()
+        isDraining = true
+        drained = completed
+        for connection in connections { connection.drain() }
+        if connections.isEmpty { return finishDrain() }
+        loop.schedule(afterNanoseconds: timeouts.drainNanoseconds) { [self] in
+            for connection in connections { connection.cut() }
+        }
+    }
+
+    private func finishDrain() {
+        let completed = drained
+        drained = nil
+        completed?()
+    }
+
+    // MARK: Randomness and time
+
+    /// SplitMix64.
+    func random() -> UInt64 {
+        randomState &+= 0x9E37_79B9_7F4A_7C15
+        var word = randomState
+        word = (word ^ word >> 30) &* 0xBF58_476D_1CE4_E5B9
+        word = (word ^ word >> 27) &* 0x94D0_49BB_1331_11EB
+        return word ^ word >> 31
+    }
+
+    func random(below count: Int) -> Int {
+        Int(random().multipliedFullWidth(by: UInt64(count)).high)
+    }
+
+    package func wallClock() -> UnixTime {
+        var now = timespec()
+        clock_gettime(CLOCK_REALTIME_COARSE, &now)
+        return UnixTime(milliseconds: Int64(now.tv_sec) * 1000 + Int64(now.tv_nsec) / 1_000_000)
+    }
+
+    /// `date: …` of RFC 9110 §5.6.7 with its line end, written once a second.
+    func writeDate(to writer: inout HeadWriter) {
+        let seconds = wallClock().seconds
+        if seconds != dateSeconds {
+            dateSeconds = seconds
+            var line = HeadWriter(dateLine)
+            writeDateLine(seconds, to: &line)
+        }
+        writer.write(UnsafeRawBufferPointer(dateLine))
+    }
+
+    private func writeDateLine(_ seconds: Int64, to line: inout HeadWriter) {
+        let days = seconds / 86_400
+        let date = CivilDate(daysSinceEpoch: days)
+        let names: StaticString = "ThuFriSatSunMonTueWed"
+        let months: StaticString = "JanFebMarAprMayJunJulAugSepOctNovDec"
+        line.write("date: ")
+        line.write(UnsafeRawBufferPointer(start: names.utf8Start + Int(days % 7) * 3, count: 3))
+        line.write(", ")
+        writeTwo(Int64(date.day), to: &line)
+        line.write(" ")
+        line.write(UnsafeRawBufferPointer(start: months.utf8Start + (date.month - 1) * 3, count: 3))
+        line.write(" ")
+        line.write(decimal: UInt64(date.year))
+        for (position, unit) in [seconds % 86_400 / 3600, seconds / 60 % 60, seconds % 60].enumerated() {
+            line.write(position == 0 ? " " : ":")
+            writeTwo(unit, to: &line)
+        }
+        line.write(" GMT\r\n")
+    }
+
+    private func writeTwo(_ value: Int64, to line: inout HeadWriter) {
+        if value < 10 { line.write("0") }
+        line.write(decimal: UInt64(value))
+    }
+}

@@ -1,0 +1,64 @@
+import WeirMeshProtocol
+
+/// Bindings that the control plane gave, for as long as it said. Bounded: at the limit the oldest
+/// goes. A binding that has run out still serves while the control plane is away, because promise 4
+/// is that the data path survives it. Pure: time comes in.
+struct SubjectCache {
+    private struct Entry {
+        var binding: SubjectBinding
+        var freshUntilNanoseconds: UInt64
+        var staleUntilNanoseconds: UInt64
+        var order: UInt64
+    }
+
+    private let entriesMax: Int
+    private var entries: [SubjectRequest: Entry] = [:]
+    /// In order of insertion; an entry that was replaced meanwhile is skipped by its number.
+    private var queue: [(key: SubjectRequest, order: UInt64)] = []
+    private var queueHead = 0
+    private var nextOrder: UInt64 = 0
+
+    init(entriesMax: Int = UplinkLimits.subjectsMax) { self.entriesMax = entriesMax }
+
+    var count: Int { entries.count }
+
+    func fresh(_ key: SubjectRequest, now: UInt64) -> SubjectBinding? {
+        guard let entry = entries[key], now < entry.freshUntilNanoseconds else { return nil }
+        return entry.binding
+    }
+
+    func stale(_ key: SubjectRequest, now: UInt64) -> SubjectBinding? {
+        guard let entry = entries[key], now < entry.staleUntilNanoseconds else { return nil }
+        return entry.binding
+    }
+
+    mutating func insert(_ key: SubjectRequest, _ binding: SubjectBinding, now: UInt64) {
+        let milliseconds = min(
+            max(binding.timeToLiveMilliseconds, 0), UplinkLimits.subjectTimeToLiveMillisecondsMax)
+        nextOrder += 1
+        entries[key] = Entry(
+            binding: binding, freshUntilNanoseconds: now + UInt64(milliseconds) * 1_000_000,
+            staleUntilNanoseconds: now + UplinkLimits.subjectStaleNanoseconds, order: nextOrder)
+        queue.append((key, nextOrder))
+        while entries.count > entriesMax { dropOldest() }
+        compact()
+    }
+
+    /// The control plane no longer knows this subject, or refused it.
+    mutating func remove(_ key: SubjectRequest) { entries[key] = nil }
+
+    private mutating func dropOldest() {
+        guard queueHead < queue.count else { return }
+        let oldest = queue[queueHead]
+        queueHead += 1
+        if entries[oldest.key]?.order == oldest.order { entries[oldest.key] = nil }
+    }
+
+    /// Refreshes of the same few subjects would make the queue grow: rebuild it when most of it is
+    /// history.
+    private mutating func compact() {
+        guard queue.count > 2 * max(entriesMax, 16) else { return }
+        queue = entries.map { ($0.key, $0.value.order) }.sorted { $0.order < $1.order }
+        queueHead = 0
+    }
+}

@@ -1,0 +1,107 @@
+import SidecarCore
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+// Leases, reports and records: three tasks, each with at most one message under way.
+
+extension Uplink {
+    /// Demands that arrive together travel together: one message at a time, and a millisecond to
+    /// gather what the other workers want.
+    func carryLeases() async {
+        var pauseNanoseconds = UplinkLimits.reportNanoseconds
+        while !isStopping {
+            await leaseSignal.wait(atMostNanoseconds: pauseNanoseconds)
+            pauseNanoseconds = UplinkLimits.reportNanoseconds
+            guard !isStopping, isReady, let ledger else { continue }
+            await pause(nanoseconds: UplinkLimits.leaseBatchNanoseconds)
+            let demand = ledger.takeDemands()
+            if let again = demand.againNanoseconds {
+                pauseNanoseconds = min(pauseNanoseconds, max(again, 1_000_000))
+            }
+            guard !demand.isEmpty else { continue }
+            if await acquire(demand) {
+                // What came up meanwhile is asked for at once.
+                leaseSignal.notify()
+            } else {
+                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
+                leaseSignal.notify()
+            }
+        }
+    }
+
+    private func acquire(_ demand: LedgerDemand) async -> Bool {
+        do {
+            let response = try await post(
+                MeshPath.leases, demand.request, answer: LeasesResponse.self)
+            guard response.grants.count == demand.request.acquire.count else {
+                throw MeshError.notUnderstood("as many grants as acquires are needed")
+            }
+            demand.answered(response)
+            return true
+        } catch {
+            demand.answered(nil)
+            hooks.log.warning("leases failed", ("error", describe(error)))
+            return false
+        }
+    }
+
+    /// Every second, and soon after a change that others wait for.
+    func carryReports() async {
+        while !isStopping {
+            await reportSignal.wait(atMostNanoseconds: UplinkLimits.reportNanoseconds)
+            guard !isStopping, isReady, let ledger else { continue }
+            if await report(ledger) == false {
+                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
+            }
+            // Bounds the rate: changes in a row make one report.
+            await pause(nanoseconds: UplinkLimits.reportSoonNanoseconds)
+        }
+    }
+
+    func report(_ ledger: any LedgerLink) async -> Bool {
+        guard let reporting = ledger.makeReport(health: hooks.health()) else { return false }
+        do {
+            let response = try await post(
+                MeshPath.report, reporting.report, answer: ReportResponse.self)
+            reporting.answered(response)
+            // Finals that came are acknowledged by the next report; releases travel with leases.
+            if !response.finals.isEmpty || !response.unknown.isEmpty { reportSignal.notify() }
+            return true
+        } catch {
+            hooks.log.warning("report failed", ("error", describe(error)))
+            return false
+        }
+    }
+
+    func shipRecords() async {
+        while !isStopping {
+            await recordSignal.wait(atMostNanoseconds: UplinkLimits.recordNanoseconds)
+            guard !isStopping, isReady, let ledger else { continue }
+            let blocks = ledger.recordsToShip()
+            guard !blocks.isEmpty else { continue }
+            if await ship(blocks, ledger) {
+                recordSignal.notify()
+            } else {
+                await pause(nanoseconds: UplinkLimits.retryNanoseconds)
+            }
+        }
+    }
+
+    func ship(_ blocks: [RecordBlock], _ ledger: any LedgerLink) async -> Bool {
+        var writer = ByteWriter(capacity: 64 * 1024)
+        for block in blocks.prefix(MeshLimits.blocksPerMessageMax) { block.append(to: &writer) }
+        do {
+            let body = try await send(
+                "POST", MeshPath.records, writer.bytes, contentType: "application/octet-stream")
+            let response = try JSON.decode(RecordsResponse.self, from: body)
+            if let incarnation = blocks.first?.incarnation {
+                ledger.recordsStored(of: incarnation, through: response.storedThrough)
+            }
+            return true
+        } catch {
+            hooks.log.warning("records failed", ("error", describe(error)))
+            return false
+        }
+    }
+}

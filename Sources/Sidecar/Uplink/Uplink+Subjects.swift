@@ -1,0 +1,83 @@
+import SidecarCore
+import WeirCore
+import WeirMeshProtocol
+
+/// What the control plane says about a caller.
+package enum SubjectOutcome: Hashable, Sendable {
+    case bound(SubjectBinding)
+    /// Not known, revoked, expired: the caller's fault.
+    case refused(MeshRefusal)
+    /// The control plane is away and nothing is remembered of this caller.
+    case unavailable
+}
+
+extension Uplink {
+    /// Who a caller is to the ledger. From the cache while it is fresh; otherwise one lookup for all
+    /// who ask for the same subject; while the control plane is away, what was known last.
+    package func subject(_ request: SubjectRequest) async -> SubjectOutcome {
+        if let binding = subjects.fresh(request, now: loop.nowNanoseconds) {
+            return .bound(binding)
+        }
+        guard isReady else { return remembered(request) }
+        guard lookups[request] != nil || lookups.count < UplinkLimits.subjectLookupsMax else {
+            return remembered(request)
+        }
+        return await withCheckedContinuation { continuation in
+            lookups[request, default: []].append(continuation)
+            guard lookups[request]?.count == 1 else { return }
+            loop.spawn { await self.lookUp(request) }
+        }
+    }
+
+    private func remembered(_ request: SubjectRequest) -> SubjectOutcome {
+        subjects.stale(request, now: loop.nowNanoseconds).map { .bound($0) } ?? .unavailable
+    }
+
+    private func lookUp(_ request: SubjectRequest) async {
+        let outcome: SubjectOutcome
+        do {
+            let binding = try await post(MeshPath.subject, request, answer: SubjectBinding.self)
+            subjects.insert(request, binding, now: loop.nowNanoseconds)
+            outcome = .bound(binding)
+        } catch let refusal as MeshRefusal where isReady && isAboutCaller(refusal) {
+            subjects.remove(request)
+            outcome = .refused(refusal)
+        } catch {
+            hooks.log.warning("subject failed", ("error", describe(error)))
+            outcome = remembered(request)
+        }
+        for waiting in lookups.removeValue(forKey: request) ?? [] {
+            waiting.resume(returning: outcome)
+        }
+    }
+
+    /// A refusal that names one of our reasons with a 4xx status is about the caller; a status
+    /// alone, or a control plane that cannot answer now, is not.
+    private func isAboutCaller(_ refusal: MeshRefusal) -> Bool {
+        guard let reason = Reason(name: refusal.reason) else { return false }
+        return (400..<500).contains(reason.status) && reason != .unauthenticated
+    }
+
+    package func idempotency(_ request: IdempotencyRequest) async -> IdempotencyResponse? {
+        guard isReady else { return nil }
+        do {
+            return try await post(
+                MeshPath.idempotency, request, answer: IdempotencyResponse.self)
+        } catch {
+            hooks.log.warning("idempotency failed", ("error", describe(error)))
+            return nil
+        }
+    }
+
+    /// Passes a user's own request on (`/mesh/v1/user/*`). `nil` while the control plane is away.
+    package func passOn(method: String, path: String, body: [UInt8]) async -> MeshAnswer? {
+        guard isReady, let client else { return nil }
+        do throws(MeshError) {
+            return try await client.request(
+                head(method, path, contentType: "application/json"), body: body)
+        } catch {
+            hooks.log.warning("a user's request failed", ("path", path), ("error", "\(error)"))
+            return nil
+        }
+    }
+}

@@ -1,0 +1,237 @@
+import Foundation
+import Synchronization
+import WeirCore
+
+/// A whole mesh of real processes on the loopback: redis-server, control plane, the sample agents
+/// each behind its own sidecar, and a gateway. Everything lives in one temporary folder and ends
+/// with the test, however the test ends.
+final class Mesh: Sendable {
+    struct Options: Sendable {
+        var agents = SampleAgentsProcess.names
+        /// As `weir-sample-agents --latency`.
+        var latency = "none"
+        /// Documents to apply; the project's own by default.
+        var policyFolder = Products.root.appendingPathComponent("manifests/policy").path
+        /// Settings of single parts by the part's name ("gateway", "finbert", "control-plane").
+        var environment: [String: [String: String]] = [:]
+        var arguments: [String: [String]] = [:]
+    }
+
+    static let adminToken = "test-administrator-token-0123456789"
+    static let joinToken = "test-join-token-0123456789abcdef"
+    static let userKey = "test-jwt-secret-key-0123456789abcdef"
+
+    let folder: TemporaryFolder
+    let options: Options
+    let agents: SampleAgentsProcess
+    let controlPlane: MeshPart
+    let apiPort: UInt16
+    let meshPort: UInt16
+    let gatewayPort: UInt16
+    let gatewayAdminPort: UInt16
+    private let redisNow: Mutex<PrivateRedis>
+    private let sidecarPorts: [String: (listen: UInt16, admin: UInt16)]
+    private let parts = Mutex<[String: MeshPart]>([:])
+
+    var redis: PrivateRedis { redisNow.withLock { $0 } }
+    var gateway: Endpoint { Endpoint(port: gatewayPort) }
+    var gatewayAdmin: Endpoint { Endpoint(port: gatewayAdminPort) }
+    var api: Endpoint { Endpoint(port: apiPort) }
+    var adminHeaders: [String: String] { ["authorization": "Bearer " + Self.adminToken] }
+
+    /// Starts a mesh, runs the test on it, and takes it down. What the programs wrote is printed
+    /// when the test throws; `logs` gives it to an expectation that does not.
+    static func run(_ options: Options = Options(), _ test: (Mesh) async throws -> Void)
+        async throws
+    {
+        let folder = try TemporaryFolder()
+        defer { folder.remove() }
+        let redis = try await PrivateRedis(folder: folder)
+        let agents: SampleAgentsProcess
+        let mesh: Mesh
+        do {
+            agents = try await SampleAgentsProcess(
+                options.agents, latency: options.latency, folder: folder)
+        } catch {
+            await redis.process.dispose()
+            throw error
+        }
+        do {
+            mesh = try Mesh(options, redis: redis, agents: agents, folder: folder)
+        } catch {
+            await agents.process.dispose()
+            await redis.process.dispose()
+            throw error
+        }
+        do {
+            try await mesh.start()
+            try await test(mesh)
+        } catch {
+            print(mesh.logs)
+            await mesh.dispose()
+            throw error
+        }
+        await mesh.dispose()
+    }
+
+    private init(
+        _ options: Options, redis: PrivateRedis, agents: SampleAgentsProcess,
+        folder: TemporaryFolder
+    ) throws {
+        self.folder = folder
+        self.options = options
+        self.agents = agents
+        redisNow = Mutex(redis)
+        apiPort = try Ports.free()
+        meshPort = try Ports.free()
+        gatewayPort = try Ports.free()
+        gatewayAdminPort = try Ports.free()
+        sidecarPorts = try options.agents.reduce(into: [:]) {
+            $0[$1] = (listen: try Ports.free(), admin: try Ports.free())
+        }
+        let name = "control-plane"
+        let apiPort = apiPort
+        controlPlane = try MeshPart(
+            name, product: "weir-control-plane",
+            arguments: [
+                "--api", "127.0.0.1:\(apiPort)", "--mesh", "127.0.0.1:\(meshPort)",
+                "--redis", redis.url, "--data", try folder.makeFolder(name),
+            ] + (options.arguments[name] ?? []),
+            environment: [
+                "WEIR_ADMIN_TOKEN": Self.adminToken, "WEIR_JOIN_TOKEN": Self.joinToken,
+            ].merging(options.environment[name] ?? [:]) { $1 },
+            folder: folder,
+            isReady: {
+                _ = try RawConnection(port: apiPort)
+                return true
+            })
+    }
+
+    private func start() async throws {
+        try await controlPlane.ready()
+        try await apply(options.policyFolder)
+        for agent in options.agents { try startSidecar(agent) }
+        try startGateway()
+        for part in parts.withLock({ Array($0.values) }) { try await part.ready() }
+    }
+
+    private func startSidecar(_ agent: String) throws {
+        guard let ports = sidecarPorts[agent] else { return }
+        try startPart(
+            agent, adminPort: ports.admin,
+            arguments: [
+                "--agent", agent, "--listen", "127.0.0.1:\(ports.listen)",
+                "--upstream", "http://127.0.0.1:\(try agents.port(agent))",
+            ], environment: [:])
+    }
+
+    private func startGateway() throws {
+        try startPart(
+            "gateway", adminPort: gatewayAdminPort,
+            arguments: ["--role", "gateway", "--listen", "127.0.0.1:\(gatewayPort)"],
+            environment: ["JWT_SECRET_KEY": Self.userKey])
+    }
+
+    private func startPart(
+        _ name: String, adminPort: UInt16, arguments: [String], environment: [String: String]
+    ) throws {
+        let environment =
+            environment
+            .merging(["WEIR_JOIN_TOKEN": Self.joinToken]) { $1 }
+            .merging(options.environment[name] ?? [:]) { $1 }
+        let part = try MeshPart(
+            name, product: "weir-sidecar",
+            arguments: arguments + [
+                "--admin", "127.0.0.1:\(adminPort)",
+                "--control-plane", "http://127.0.0.1:\(meshPort)",
+                "--data", try folder.makeFolder(name),
+            ] + (options.arguments[name] ?? []),
+            environment: environment, folder: folder,
+            isReady: { try await Endpoint(port: adminPort).get("/readyz").status == 200 })
+        parts.withLock { $0[name] = part }
+    }
+
+    /// Kills redis-server and starts it again on its data; `while` runs in between.
+    func restartRedis(while absent: () async throws -> Void = {}) async throws {
+        try await redis.process.killAtOnce()
+        try await absent()
+        let next = try await redis.restarted()
+        redisNow.withLock { $0 = next }
+    }
+
+    /// The gateway ("gateway") or the sidecar of an agent.
+    func part(_ name: String) throws -> MeshPart {
+        guard let part = parts.withLock({ $0[name] }) else {
+            throw TestProcess.Failed(description: "the mesh has no \(name)")
+        }
+        return part
+    }
+
+    func sidecar(_ agent: String) throws -> Endpoint { Endpoint(port: try ports(agent).listen) }
+
+    func sidecarAdmin(_ agent: String) throws -> Endpoint {
+        Endpoint(port: try ports(agent).admin)
+    }
+
+    private func ports(_ agent: String) throws -> (listen: UInt16, admin: UInt16) {
+        guard let ports = sidecarPorts[agent] else {
+            throw TestProcess.Failed(description: "the mesh has no sidecar for \(agent)")
+        }
+        return ports
+    }
+
+    /// The data folder of a part.
+    func data(_ name: String) -> String { folder.path(name) }
+
+    /// `weir apply --wait`, with the words of those who refused when it fails.
+    @discardableResult
+    func apply(_ path: String, wait: Bool = false) async throws -> String {
+        try await weir(["apply", "-f", path] + (wait ? ["--wait"] : []))
+    }
+
+    /// Runs the command-line tool as an administrator.
+    @discardableResult
+    func weir(_ arguments: [String]) async throws -> String {
+        let result = try await Tools.run(
+            Products.path("weir"), ["--server", "http://127.0.0.1:\(apiPort)"] + arguments,
+            environment: ["WEIR_ADMIN_TOKEN": Self.adminToken])
+        guard result.status == 0 else {
+            throw TestProcess.Failed(
+                description: "weir \(arguments.joined(separator: " ")): \(result.output)")
+        }
+        return result.output
+    }
+
+    func userHeaders(_ user: String, tier: String) -> [String: String] {
+        ["authorization": "Bearer " + TestToken.mint(user: user, tier: tier, key: Self.userKey)]
+    }
+
+    func analyze(
+        _ body: String, user: String = "alice", tier: String = "premium",
+        headers: [String: String] = [:]
+    ) async throws -> Endpoint.Answer {
+        let headers = userHeaders(user, tier: tier).merging(headers) { $1 }
+        return try await gateway.post("/analyze", body, headers: headers)
+    }
+
+    /// The end of what each program wrote.
+    var logs: String {
+        let all =
+            [controlPlane.process, agents.process, redis.process]
+            + parts.withLock { $0.values.map(\.process) }
+        return all.sorted { $0.name < $1.name }.map { process in
+            let lines = process.log.split(separator: "\n", omittingEmptySubsequences: false)
+            return "=== \(process.name) (\(process.pid))\n"
+                + lines.suffix(60).joined(separator: "\n")
+        }.joined(separator: "\n")
+    }
+
+    private func dispose() async {
+        // In the order of a tidy end: nobody loses a peer that it still needs for its last words.
+        await parts.withLock { $0["gateway"]?.process }?.dispose()
+        for part in parts.withLock({ Array($0.values) }) { await part.process.dispose() }
+        await controlPlane.process.dispose()
+        await agents.process.dispose()
+        await redis.process.dispose()
+    }
+}

@@ -1,0 +1,205 @@
+import Synchronization
+import Testing
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+@testable import SidecarGateway
+
+@Suite(.timeLimit(.minutes(1))) struct AnalysisRunTests {
+    private let news: JSONValue = ["text": "up"]
+
+    @Test func runsAPlanAndAddsUpItsCost() async throws {
+        let ledger = TestLedger()
+        let context = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, ledger: ledger)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .complete)
+        #expect(report.totalCost == NanoUSD(620_000))
+        #expect(report.steps.map(\.name) == ["mood", "prose"])
+        #expect(
+            report.steps[0].end
+                == .ok([
+                    "label": "positive", "score": 0.9.json,
+                    "scores": ["positive": 0.9.json, "neutral": 0.1.json],
+                ]))
+        #expect(report.steps[1].end == .ok(["text": "Up.", "finish_reason": "stop"]))
+        #expect(report.steps.map(\.source) == [.reported, .reported])
+        #expect(ledger.state.withLock { $0.open }.isEmpty)
+        #expect(ledger.state.withLock { $0.consumed } == NanoUSD(620_000))
+    }
+
+    @Test func delegationsSayWhoAndHowMuch() async throws {
+        let seen = Mutex<[Delegation]>([])
+        let transport = TestTransport { call, delegation in
+            seen.withLock { $0.append(delegation) }
+            return await TestTransport.healthy.react(call, delegation)
+        }
+        let context = try GatewayFixture.context("news", news, transport: transport)
+        _ = await AnalysisRun(context: context).run()
+        let delegations = seen.withLock { $0 }
+        let mood = try #require(delegations.first)
+        #expect(mood.issuer == Incarnation(5))
+        #expect(mood.audience == context.snapshot.endpoints["mood"]?.first?.incarnation)
+        #expect(mood.amount == NanoUSD(120_000))
+        #expect(mood.subject == "alice")
+        #expect(mood.tier == "gold")
+        #expect(mood.requestType == "news")
+        #expect(mood.agent == "mood")
+        #expect(mood.path == "/mood")
+        #expect(mood.remainingMilliseconds == 1_000)
+        #expect(Set(delegations.map(\.key)).count == 2)
+    }
+
+    @Test func aFallbackIsAnotherChild() async throws {
+        let ledger = TestLedger()
+        let transport = TestTransport { call, delegation in
+            call.agent == "writer"
+                ? .status(500, cost: 9_000) : await TestTransport.healthy.react(call, delegation)
+        }
+        let context = try GatewayFixture.context("news", news, transport: transport, ledger: ledger)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .complete)
+        let prose = report.steps[1]
+        #expect(prose.attempts.map(\.agent) == ["writer", "scribe"])
+        #expect(prose.attempts.map(\.outcome) == [.upstreamError, .admitted])
+        #expect(prose.fallback == StepReport.Fallback(from: "writer", reason: .upstreamError))
+        // The failed attempt is charged too.
+        #expect(prose.cost == NanoUSD(509_000))
+        #expect(ledger.state.withLock { $0.children } == 3)
+    }
+
+    @Test func aFallbackMeetsTheBudgetAgain() async throws {
+        // Enough for mood and one call of scribe; writer's worst case does not fit.
+        let ledger = TestLedger(limit: NanoUSD(1_000_000))
+        let context = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, ledger: ledger)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .complete)
+        #expect(report.steps[1].attempts.map(\.outcome) == [.budgetExhausted, .admitted])
+        #expect(report.steps[1].attempts.map(\.cost) == [.zero, NanoUSD(500_000)])
+    }
+
+    @Test func moneyIsTheReasonOnlyIfNothingWorseHappened() async throws {
+        let ledger = TestLedger(limit: NanoUSD(120_000))
+        let poor = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, ledger: ledger)
+        let report = await AnalysisRun(context: poor).run()
+        #expect(report.status == .failed(step: "prose", .budgetExhausted))
+        #expect(report.steps[1].ledgerRefusal?.account?.id == "alice")
+        #expect(report.totalCost == NanoUSD(120_000))
+
+        let failing = TestTransport { call, delegation in
+            call.agent == "scribe"
+                ? .refused(.circuitOpen) : await TestTransport.healthy.react(call, delegation)
+        }
+        let context = try GatewayFixture.context(
+            "news", news, transport: failing, ledger: TestLedger(limit: NanoUSD(1_000_000)))
+        let other = await AnalysisRun(context: context).run()
+        #expect(other.status == .failed(step: "prose", .circuitOpen))
+    }
+
+    @Test func maxCostHoldsForTheWholeRequest() async throws {
+        let context = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, maxCost: NanoUSD(130_000))
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .failed(step: "prose", .budgetExhausted))
+        #expect(report.steps[1].problemDetail?.contains("max_cost_usd") == true)
+        #expect(report.totalCost == NanoUSD(120_000))
+    }
+
+    /// Without a settlement that counts, the child stays open and shows its worst case.
+    @Test(arguments: [
+        TestTransport.Reaction.unsettled(TestTransport.mood), .forged(TestTransport.mood), .lost,
+    ])
+    func unsettledChildrenStayOpen(reaction: TestTransport.Reaction) async throws {
+        let ledger = TestLedger()
+        let transport = TestTransport { call, delegation in
+            call.agent == "mood" ? reaction : await TestTransport.healthy.react(call, delegation)
+        }
+        let context = try GatewayFixture.context("news", news, transport: transport, ledger: ledger)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.steps[0].cost == NanoUSD(120_000))
+        #expect(report.steps[0].source == .ceiling)
+        #expect(ledger.state.withLock { $0.open.values.map(\.rawValue) } == [120_000])
+    }
+
+    @Test func whatWasNotSentCostsNothing() async throws {
+        let ledger = TestLedger()
+        let transport = TestTransport { _, _ in .notSent }
+        let context = try GatewayFixture.context("news", news, transport: transport, ledger: ledger)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .failed(step: "mood", .upstreamError))
+        #expect(report.totalCost == .zero)
+        #expect(ledger.state.withLock { $0.open }.isEmpty)
+        #expect(ledger.state.withLock { $0.consumed } == .zero)
+    }
+
+    @Test func anAgentWithoutASidecarIsNoEndpoint() async throws {
+        let context = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy,
+            snapshot: try GatewayFixture.snapshot(without: ["writer", "scribe"]))
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .failed(step: "prose", .noEndpoint))
+        #expect(report.steps[1].attempts.map(\.agent) == ["writer", "scribe"])
+    }
+
+    @Test func anOptionalFailureIsPartial() async throws {
+        let transport = TestTransport { call, delegation in
+            call.agent == "mood"
+                ? .status(503, cost: 0) : await TestTransport.healthy.react(call, delegation)
+        }
+        let context = try GatewayFixture.context(
+            "wide", ["text": "up", "positions": [1]], transport: transport)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .partial)
+        #expect(report.steps.map(\.name) == ["risk", "mood", "summary"])
+        #expect(report.steps[1].end == .failed(.upstreamError))
+        // A line of the prompt that names an absent input is left out, and here that is all of it.
+        if case .ok = report.steps[2].end {} else { Issue.record("\(report.steps[2])") }
+    }
+
+    @Test func theDeadlineCancelsWhatRunsAndChargesIt() async throws {
+        let clock = TestClock()
+        let ledger = TestLedger()
+        let transport = TestTransport { call, delegation in
+            guard call.agent == "writer" else {
+                return await TestTransport.healthy.react(call, delegation)
+            }
+            clock.passDeadline()
+            return .hang
+        }
+        let context = try GatewayFixture.context(
+            "news", news, transport: transport, ledger: ledger, clock: clock)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .failed(step: nil, .deadline))
+        #expect(report.steps[1].end == .failed(.deadline))
+        #expect(report.steps[1].source == .ceiling)
+        #expect(report.steps[1].cost > .zero)
+        #expect(ledger.state.withLock { $0.open.count } == 1)
+    }
+
+    @Test func aFailedRequiredStepCancelsItsSiblings() async throws {
+        let transport = TestTransport { call, _ in
+            call.agent == "risk" ? .status(500, cost: 1) : .hang
+        }
+        let context = try GatewayFixture.context(
+            "wide", ["text": "up", "positions": [1]], transport: transport)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .failed(step: "risk", .upstreamError))
+        #expect(report.steps[1].end == .cancelled)
+        #expect(report.steps[1].cost == NanoUSD(120_000))
+    }
+
+    @Test func callersMayChooseAmongTheAgents() async throws {
+        let context = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, agents: ["prose": "writer"])
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.steps[1].attempts.map(\.agent) == ["writer"])
+    }
+}
+
+extension Double {
+    fileprivate var json: JSONValue { JSONNumber(self).map { .number($0) } ?? .null }
+}

@@ -1,0 +1,152 @@
+import Testing
+import WeirCore
+import WeirPolicy
+
+@testable import SidecarGateway
+
+@Suite struct PlanProgressTests {
+    private func progress(
+        _ type: String, _ data: JSONValue, tier: String = "gold"
+    ) throws -> PlanProgress {
+        let type = try #require(try GatewayFixture.policy().requestTypes[type])
+        return PlanProgress(type: type, tier: tier, data: data)
+    }
+
+    private func names(_ starts: [PlanProgress.Start]) -> [String] { starts.map(\.step.name) }
+
+    @Test func stepsFollowTheirDependencies() throws {
+        var progress = try progress("news", ["text": "up"])
+        let first = progress.takeReady()
+        #expect(names(first) == ["mood"])
+        #expect(first[0].inputs == ["text": "up"])
+        let early = progress.takeReady()
+        #expect(early.isEmpty)
+        progress.stepEnded("mood", .ok(["label": "good"]))
+        let second = progress.takeReady()
+        #expect(names(second) == ["prose"])
+        #expect(second[0].inputs == ["text": "up", "mood": "good"])
+        progress.stepEnded("prose", .ok(["text": "x"]))
+        #expect(progress.isOver)
+        #expect(progress.isComplete)
+    }
+
+    @Test func readyStepsRunAtOnceAndOptionalInputsMayBeAbsent() throws {
+        var progress = try progress("wide", ["text": "up", "positions": [1]])
+        #expect(names(progress.takeReady()) == ["risk", "mood"])
+        progress.stepEnded("risk", .ok(["level": "low"]))
+        let waiting = progress.takeReady()
+        #expect(waiting.isEmpty)
+        progress.stepEnded("mood", .failed(.upstreamError))
+        let summary = progress.takeReady()
+        #expect(names(summary) == ["summary"])
+        #expect(summary[0].inputs == ["text": ["level": "low"]])
+        progress.stepEnded("summary", .ok("s"))
+        #expect(progress.isOver)
+        #expect(!progress.isComplete)
+        #expect(progress.requiredStepsAreDone)
+        #expect(progress.failedRequiredStep == nil)
+    }
+
+    @Test func whatTheCallerLeftOutIsNoFailure() throws {
+        var progress = try progress("wide", ["positions": [1]])
+        #expect(names(progress.takeReady()) == ["risk"])
+        #expect(progress.ends["mood"] == .skipped(.inputAbsent("text")))
+        progress.stepEnded("risk", .ok(["level": "low"]))
+        #expect(names(progress.takeReady()) == ["summary"])
+        progress.stepEnded("summary", .ok("s"))
+        #expect(progress.isComplete)
+    }
+
+    @Test func nullIsAbsent() throws {
+        var progress = try progress("wide", ["positions": .null])
+        let starts = progress.takeReady()
+        #expect(starts.isEmpty)
+        #expect(progress.isOver)
+        #expect(progress.ends["summary"] == .skipped(.inputAbsent("risk")))
+    }
+
+    @Test func aFailedRequiredStepSkipsWhatFollows() throws {
+        var progress = try progress("news", ["text": "up"])
+        _ = progress.takeReady()
+        progress.stepEnded("mood", .failed(.circuitOpen))
+        let starts = progress.takeReady()
+        #expect(starts.isEmpty)
+        #expect(progress.ends["prose"] == .skipped(.dependency("mood")))
+        #expect(progress.failedRequiredStep?.name == "mood")
+        #expect(progress.failedRequiredStep?.reason == .circuitOpen)
+    }
+
+    @Test func aTierWithoutStepsSkipsThem() throws {
+        var progress = try progress("news", ["text": "up"], tier: "none")
+        let starts = progress.takeReady()
+        #expect(starts.isEmpty)
+        #expect(progress.ends["mood"] == .skipped(.notInTier))
+        #expect(progress.ends["prose"] == .skipped(.notInTier))
+    }
+
+    @Test func stoppingCancelsWhatRunsAndSkipsWhatWaits() throws {
+        var progress = try progress("news", ["text": "up"])
+        _ = progress.takeReady()
+        progress.stop()
+        #expect(progress.ends == ["mood": .cancelled, "prose": .skipped(.ended)])
+        #expect(progress.isOver)
+        #expect(!progress.requiredStepsAreDone)
+    }
+}
+
+@Suite struct CandidateOrderTests {
+    private let tier = TierPolicy(
+        name: "gold", monthlyBudget: NanoUSD(1), agents: ["dear", "cheap", "middle"])
+    private let priced: [(name: String, worstCase: NanoUSD)] = [
+        ("dear", NanoUSD(9)), ("cheap", NanoUSD(1)), ("middle", NanoUSD(5)),
+    ]
+
+    @Test(
+        arguments: [
+            (nil, ["dear", "cheap", "middle"], nil), (79, ["dear", "cheap", "middle"], nil),
+            (80, ["cheap", "middle", "dear"], "budget_above_80_percent"),
+            (94, ["cheap", "middle", "dear"], "budget_above_80_percent"),
+            (95, ["cheap"], "budget_above_95_percent"), (100, ["cheap"], "budget_above_95_percent"),
+        ] as [(Int?, [String], String?)])
+    func tapers(spent: Int?, names: [String], reason: String?) {
+        let order = CandidateOrder(priced, tier: tier, spentPercent: spent)
+        #expect(order.names == names)
+        #expect(order.downgrade?.reason == reason)
+        #expect(order.downgrade?.from == (reason == nil ? nil : "dear"))
+    }
+
+    @Test func theCheapestIsNoDowngradeOfItself() {
+        let order = CandidateOrder([("cheap", NanoUSD(1))], tier: tier, spentPercent: 99)
+        #expect(order.names == ["cheap"])
+        #expect(order.downgrade == nil)
+        #expect(CandidateOrder([], tier: tier, spentPercent: 99).names.isEmpty)
+    }
+
+    @Test func fallbacksComeBehindAndOnlyWhereTheTierAllows() throws {
+        let policy = try GatewayFixture.policy()
+        var tier = try GatewayFixture.tier()
+        var step = RequestTypePolicy.Step(name: "s", agentsByTier: ["gold": ["writer", "mood"]])
+        func names(chosen: String? = nil) -> [String] {
+            CandidateOrder.names(of: step, tier: tier, policy: policy, chosen: chosen)
+        }
+        #expect(names() == ["writer", "mood", "scribe"])
+        #expect(names(chosen: "mood") == ["mood", "writer", "scribe"])
+        tier.agents = ["writer", "mood"]
+        #expect(names() == ["writer", "mood"])
+        step.agentsByTier = [:]
+        #expect(names().isEmpty)
+    }
+
+    @Test func spentShares() {
+        func percent(_ limit: Int64, _ remaining: Int64) -> Int {
+            Balance(limit: NanoUSD(limit), remaining: NanoUSD(remaining), resetsAt: nil)
+                .spentPercent
+        }
+        #expect(percent(100, 100) == 0)
+        #expect(percent(100, 21) == 79)
+        #expect(percent(100, 0) == 100)
+        #expect(percent(100, -50) == 100)
+        #expect(percent(0, 0) == 100)
+        #expect(percent(.max, 0) == 100)
+    }
+}

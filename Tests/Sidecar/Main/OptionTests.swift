@@ -1,0 +1,172 @@
+import SidecarCore
+import Testing
+
+@testable import SidecarWiring
+
+@Suite struct OptionTests {
+    private func options(
+        _ line: String, environment: [String: String] = [:], files: [String: String] = [:]
+    ) throws(OptionProblems) -> SidecarOptions {
+        let values = try OptionValues(
+            table: SidecarOptionTable.all, arguments: line.split(separator: " ").map(String.init),
+            environment: environment
+        ) { (path) throws(OptionProblem) in
+            guard let text = files[path] else {
+                throw OptionProblem(option: path, message: "is not there")
+            }
+            return Array(text.utf8)
+        }
+        return try SidecarOptions(values, hostName: "host") { name in
+            name == "agent.local" ? [.loopback(port: 0)] : []
+        }
+    }
+
+    private func problems(
+        _ line: String, environment: [String: String] = [:], files: [String: String] = [:]
+    ) -> [String] {
+        do {
+            _ = try options(line, environment: environment, files: files)
+            return []
+        } catch {
+            return error.list.map(\.description)
+        }
+    }
+
+    private let standalone =
+        "--standalone --policy p.json --agent finbert --listen 127.0.0.1:8000 "
+        + "--upstream http://127.0.0.1:9000"
+    private let agent =
+        "--agent finbert --listen 127.0.0.1:8000 --upstream http://127.0.0.1:9000 "
+        + "--control-plane http://127.0.0.1:8081 --data /tmp/d"
+    private let gateway =
+        "--role gateway --listen 127.0.0.1:8000 --control-plane http://127.0.0.1:8081 "
+        + "--data /tmp/d"
+    private let secrets = [
+        "WEIR_JOIN_TOKEN": "token", "JWT_SECRET_KEY": String(repeating: "k", count: 32),
+    ]
+
+    @Test func aStandaloneSidecar() throws {
+        let found = try options(standalone + " --workers=3 --journal-keep 64MiB --admin [::1]:9090")
+        guard case .standalone(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.agent == "finbert" && mode.policyPath == "p.json")
+        #expect(mode.upstream.authority == "127.0.0.1:9000")
+        #expect(mode.upstream.address == .loopback(port: 9000))
+        #expect(mode.journalKeepBytes == 64 << 20)
+        #expect(found.workers == 3 && found.listen == .loopback(port: 8000))
+        #expect(found.admin?.description == "[::1]:9090")
+        #expect(found.instance == "host" && found.logLevel == .info)
+    }
+
+    @Test func anAgentOfAMesh() throws {
+        let found = try options(agent, environment: ["WEIR_JOIN_TOKEN": "token", "DEBUG": "true"])
+        guard case .agent(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.mesh.joinToken == "token" && mode.mesh.dataFolder == "/tmp/d")
+        #expect(mode.mesh.controlPlane.map(\.address) == [.loopback(port: 8081)])
+        #expect(mode.advertise == "127.0.0.1:8000", "what it listens on, unless told")
+        #expect(found.logLevel == .debug)
+    }
+
+    @Test func aGateway() throws {
+        var environment = secrets
+        environment["CORS_ORIGINS"] = "[\"https://a.example\"]"
+        environment["MAX_CONCURRENT_REQUESTS"] = "50"
+        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/"
+        let found = try options(gateway, environment: environment)
+        guard case .gateway(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.jwtSecrets == [String(repeating: "k", count: 32)])
+        #expect(mode.corsOrigins == ["https://a.example"])
+        #expect(mode.concurrentRequestsMax == 50)
+        #expect(mode.services["llama2-7b"]?.address == .loopback(port: 7000))
+        #expect(mode.services["llama2-7b"]?.authority == "agent.local:7000")
+    }
+
+    @Test func flagThenEnvironmentThenFileThenDefault() throws {
+        let files = ["c.json": "{\"workers\": 4, \"instance\": \"file\"}"]
+        let line = standalone + " --config c.json"
+        #expect(try options(standalone).workers == 1)
+        #expect(try options(line, files: files).workers == 4)
+        #expect(try options(line, environment: ["WEIR_WORKERS": "5"], files: files).workers == 5)
+        #expect(
+            try options(line + " --workers 6", environment: ["WEIR_WORKERS": "5"], files: files)
+                .workers == 6)
+        #expect(try options(line, files: files).instance == "file")
+    }
+
+    @Test func everythingThatIsWrongIsSaidAtOnce() {
+        let found = problems(
+            "--listen nowhere --upstream https://x --workers 0 --admin 1 --bogus --data "
+                + "--control-plane http://10.0.0.1:80",
+            environment: ["LOG_LEVEL": "loud", "AGENT_TIMEOUT_DEFAULT": "soon"])
+        // A line that cannot be read is said before what it means.
+        #expect(found == ["--bogus: there is no such option", "--data: a value is missing"])
+        let rest = problems(
+            "--listen nowhere --upstream https://x --workers 0 --admin 1 "
+                + "--control-plane http://10.0.0.1:80",
+            environment: ["LOG_LEVEL": "loud", "AGENT_TIMEOUT_DEFAULT": "soon"])
+        for option in [
+            "--listen", "--upstream", "--workers", "--admin", "--control-plane", "--agent",
+            "--data", "WEIR_JOIN_TOKEN", "LOG_LEVEL", "AGENT_TIMEOUT_DEFAULT",
+        ] {
+            #expect(rest.contains { $0.hasPrefix(option + ":") }, "\(option) in \(rest)")
+        }
+        #expect(rest.count == 10)
+    }
+
+    @Test(arguments: [
+        ("--workers", "--workers: a value is missing"),
+        ("--workers=", "--workers: a value is missing"),
+        ("--workers 1 --workers 2", "--workers: is given twice"),
+        ("--standalone=yes", "--standalone: takes no value"),
+        ("extra", "extra: there is no such option"),
+        ("--join-token x", "--join-token: there is no such option"),
+        ("--config gone.json", "gone.json: is not there"),
+        ("--config a.json", "a.json: workers2: there is no such setting here"),
+        ("--config b.json", "b.json: a JSON object is needed"),
+    ])
+    func whatCannotBeRead(line: String, problem: String) {
+        let files = ["a.json": "{\"workers2\": 1}", "b.json": "[]"]
+        #expect(problems(line, files: files).contains(problem))
+    }
+
+    @Test func secretsComeFromFilesWithoutTheirLineEnd() throws {
+        let environment = ["WEIR_JOIN_TOKEN_FILE": "/run/token"]
+        let found = try options(
+            agent, environment: environment, files: ["/run/token": "secret\r\n"])
+        guard case .agent(let mode) = found.mode else { return }
+        #expect(mode.mesh.joinToken == "secret")
+        #expect(
+            problems(agent, environment: environment).contains("WEIR_JOIN_TOKEN_FILE: is not there"))
+    }
+
+    @Test func weakKeysAreRefused() {
+        var environment = secrets
+        environment["JWT_SECRET_KEY"] = "short"
+        #expect(
+            problems(gateway, environment: environment)
+                == ["JWT_SECRET_KEY: is shorter than 32 bytes"])
+    }
+
+    @Test(arguments: ["1", "7MiB", "-1", "1GB", "999999999TiB", "KiB", ""])
+    func sizesThatCannotBeUsed(text: String) {
+        let values = problems(standalone, environment: ["WEIR_JOURNAL_KEEP": text])
+        #expect(values.count == (text.isEmpty ? 0 : 1), "an empty variable is an unset one")
+        #expect(!problems(standalone + " --journal-keep=" + text).isEmpty)
+    }
+
+    @Test func theHelpNamesEverything() {
+        let help = OptionValues.help(SidecarOptionTable.all, usage: SidecarOptionTable.usage)
+        for option in SidecarOptionTable.all {
+            #expect(help.contains(option.hasArgument ? "--" + option.name : option.environment ?? "?"))
+        }
+        #expect(Set(SidecarOptionTable.all.map(\.name)).count == SidecarOptionTable.all.count)
+    }
+}

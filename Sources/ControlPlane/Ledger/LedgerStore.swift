@@ -13,6 +13,7 @@ package final class LedgerStore: Sendable {
         /// Why nothing is granted now; empty when all is well.
         var problems: [String] = ["Redis has not been looked at yet"]
         var checkedNanoseconds: UInt64 = 0
+        var replicas = 0
     }
 
     let redis: Redis
@@ -69,7 +70,8 @@ package final class LedgerStore: Sendable {
                 && now &- grants.checkedNanoseconds < StoreLimits.persistenceCheckNanoseconds
         }
         if isKnownGood { return [] }
-        var problems = isTrial ? [] : try await RedisPersistence.problems(of: redis)
+        let status = try await RedisPersistence.status(of: redis)
+        var problems = isTrial ? [] : status.problems
         // An epoch that is gone while we run was lost: the mesh has a past.
         let epoch = try await epoch(beginningQuiet: StoreLimits.epochQuietMilliseconds)
         if epoch.quietMilliseconds > 0 {
@@ -83,7 +85,10 @@ package final class LedgerStore: Sendable {
             }
         }
         let found = problems
-        grants.withLock { $0 = Grants(problems: found, checkedNanoseconds: now) }
+        grants.withLock {
+            $0 = Grants(
+                problems: found, checkedNanoseconds: now, replicas: status.replicas)
+        }
         return found
     }
 
@@ -141,15 +146,29 @@ package final class LedgerStore: Sendable {
                 isIdempotent: true)
         }
         var replies = try await redis.runAll(LedgerScripts.acquire, calls)[...]
+        // Without a majority nobody is told of a grant; who asks again gets the same one.
+        let isKept = calls.isEmpty ? true : try await isKeptByMajority()
         var grants: [LeaseGrant] = []
         for request in requests {
-            if serves, request.lease.incarnation == holder, let reply = replies.popFirst() {
+            if serves, request.lease.incarnation == holder, let reply = replies.popFirst(), isKept {
                 grants.append(try LedgerCalls.grant(request, reply))
             } else {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }
         }
         return grants
+    }
+
+    /// Whether most data nodes have all writes until here (rule 12). WAIT is not consensus: what a
+    /// failover to the node that lacks them loses is found by reconciling.
+    private func isKeptByMajority() async throws -> Bool {
+        let replicas = grants.withLock { $0.replicas }
+        let needed = (replicas + 1) / 2
+        guard needed > 0 else { return true }
+        let reply = try await redis.command(
+            ["WAIT", String(needed), String(StoreLimits.replicaWaitMilliseconds)],
+            isIdempotent: true)
+        return (reply.integer ?? 0) >= Int64(needed)
     }
 
     /// States the limit of an account for all its periods, as a policy version has it.

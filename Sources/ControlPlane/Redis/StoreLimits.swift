@@ -39,6 +39,8 @@ package enum StoreLimits {
     package static let finalsKeepSeconds: Int64 = 40 * 86_400
     /// A new epoch over an old mesh grants nothing for this long, so that live holders report first.
     package static let epochQuietMilliseconds: Int64 = 15_000
+    /// How long a grant waits for replicas to have it.
+    package static let replicaWaitMilliseconds: Int64 = 250
     /// Accounts restored from the archive in one step.
     package static let restorePage = 1_024
     /// How long the result of looking at Redis's persistence settings holds.

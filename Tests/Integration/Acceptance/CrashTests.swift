@@ -3,6 +3,20 @@ import Synchronization
 import Testing
 import WeirCore
 
+/// What the callers of one load share.
+private final class Load: Sendable {
+    private let state = Mutex((served: 0, failed: 0, isOver: false))
+
+    var isOver: Bool { state.withLock { $0.isOver } }
+    var counts: (served: Int, failed: Int) { state.withLock { ($0.served, $0.failed) } }
+
+    func count(_ isServed: Bool) {
+        state.withLock { if isServed { $0.served += 1 } else { $0.failed += 1 } }
+    }
+
+    func end() { state.withLock { $0.isOver = true } }
+}
+
 /// kill -9 of each part under load: service returns by itself, nothing is under-counted, nothing is
 /// granted twice.
 @Suite(.timeLimit(.minutes(4)), .serialized)
@@ -23,18 +37,15 @@ struct CrashTests {
     private func underLoad(
         _ mesh: Mesh, servedAfter: Int, disturb: () async throws -> Void
     ) async throws -> (served: Int, failed: Int) {
-        let counts = Mutex((served: 0, failed: 0))
-        let stop = Mutex(false)
+        let load = Load()
         let callers = Task {
             await withTaskGroup(of: Void.self) { group in
                 for _ in 0..<8 {
-                    group.addTask {
-                        while !stop.withLock({ $0 }) {
+                    group.addTask { @Sendable in
+                        while !load.isOver {
                             let answer = try? await mesh.analyze(
                                 AcceptancePolicy.sentimentOnly, tier: "acceptance")
-                            counts.withLock {
-                                if answer?.status == 200 { $0.served += 1 } else { $0.failed += 1 }
-                            }
+                            load.count(answer?.status == 200)
                         }
                     }
                 }
@@ -42,22 +53,22 @@ struct CrashTests {
         }
         defer { callers.cancel() }
         func finish() async {
-            stop.withLock { $0 = true }
+            load.end()
             await callers.value
         }
         do {
-            try await eventually("the load is served") { counts.withLock { $0.served } >= 20 }
+            try await eventually("the load is served") { load.counts.served >= 20 }
             try await disturb()
-            let before = counts.withLock { $0.served }
+            let before = load.counts.served
             try await eventually("service returns by itself", within: .seconds(45)) {
-                counts.withLock { $0.served } >= before + servedAfter
+                load.counts.served >= before + servedAfter
             }
         } catch {
             await finish()
             throw error
         }
         await finish()
-        return counts.withLock { $0 }
+        return load.counts
     }
 
     /// Everything that the agent did is paid for, and not more than what it was asked to do.

@@ -3,20 +3,6 @@ import Synchronization
 import Testing
 import WeirCore
 
-/// What the callers of one load share.
-private final class Load: Sendable {
-    private let state = Mutex((served: 0, failed: 0, isOver: false))
-
-    var isOver: Bool { state.withLock { $0.isOver } }
-    var counts: (served: Int, failed: Int) { state.withLock { ($0.served, $0.failed) } }
-
-    func count(_ isServed: Bool) {
-        state.withLock { if isServed { $0.served += 1 } else { $0.failed += 1 } }
-    }
-
-    func end() { state.withLock { $0.isOver = true } }
-}
-
 /// kill -9 of each part under load: service returns by itself, nothing is under-counted, nothing is
 /// granted twice.
 @Suite(.timeLimit(.minutes(4)), .serialized)
@@ -33,42 +19,48 @@ struct CrashTests {
         try await Mesh.run(options, test)
     }
 
-    /// Keeps eight callers busy while `disturb` runs and until `served` more answers came after it.
-    private func underLoad(
-        _ mesh: Mesh, servedAfter: Int, disturb: () async throws -> Void
-    ) async throws -> (served: Int, failed: Int) {
-        let load = Load()
-        let callers = Task {
-            await withTaskGroup(of: Void.self) { group in
-                for _ in 0..<8 {
-                    group.addTask { @Sendable in
-                        while !load.isOver {
-                            let answer = try? await mesh.analyze(
-                                AcceptancePolicy.sentimentOnly, tier: "acceptance")
-                            load.count(answer?.status == 200)
-                        }
-                    }
+    private final class Load: Sendable {
+        private let counts = Mutex((served: 0, failed: 0, stopped: false))
+        var served: Int { counts.withLock { $0.served } }
+        var failed: Int { counts.withLock { $0.failed } }
+        func stop() { counts.withLock { $0.stopped = true } }
+
+        func call(_ mesh: Mesh) async {
+            while !counts.withLock({ $0.stopped }) {
+                let answer = try? await mesh.analyze(
+                    AcceptancePolicy.sentimentOnly, tier: "acceptance")
+                counts.withLock {
+                    if answer?.status == 200 { $0.served += 1 } else { $0.failed += 1 }
                 }
             }
         }
-        defer { callers.cancel() }
+    }
+
+    /// Keeps eight callers busy while `disturb` runs and until `servedAfter` more answers came.
+    /// Returns how many were served in all.
+    private func underLoad(
+        _ mesh: Mesh, servedAfter: Int, disturb: () async throws -> Void
+    ) async throws -> Int {
+        let load = Load()
+        let callers = (0..<8).map { _ in Task { await load.call(mesh) } }
         func finish() async {
-            load.end()
-            await callers.value
+            load.stop()
+            for caller in callers { await caller.value }
         }
         do {
-            try await eventually("the load is served") { load.counts.served >= 20 }
+            try await eventually("the load is served") { load.served >= 20 }
             try await disturb()
-            let before = load.counts.served
+            let before = load.served
             try await eventually("service returns by itself", within: .seconds(45)) {
-                load.counts.served >= before + servedAfter
+                load.served >= before + servedAfter
             }
         } catch {
             await finish()
-            throw error
+            throw TestProcess.Failed(
+                description: "\(error); served \(load.served), failed \(load.failed)")
         }
         await finish()
-        return load.counts
+        return load.served
     }
 
     /// Everything that the agent did is paid for, and not more than what it was asked to do.
@@ -87,7 +79,7 @@ struct CrashTests {
     @Test func `a sidecar`() async throws {
         try await withMesh { mesh in
             let finbert = try mesh.part("finbert")
-            let (served, _) = try await underLoad(mesh, servedAfter: 20) {
+            let served = try await underLoad(mesh, servedAfter: 20) {
                 try await finbert.process.killAtOnce()
                 try finbert.startAgain()
                 try await finbert.ready()
@@ -99,7 +91,7 @@ struct CrashTests {
     @Test func `the gateway`() async throws {
         try await withMesh { mesh in
             let gateway = try mesh.part("gateway")
-            let (served, _) = try await underLoad(mesh, servedAfter: 20) {
+            let served = try await underLoad(mesh, servedAfter: 20) {
                 try await gateway.process.killAtOnce()
                 try gateway.startAgain()
                 try await gateway.ready()
@@ -110,7 +102,7 @@ struct CrashTests {
 
     @Test func `the control plane`() async throws {
         try await withMesh { mesh in
-            let (served, _) = try await underLoad(mesh, servedAfter: 40) {
+            let served = try await underLoad(mesh, servedAfter: 40) {
                 try await mesh.controlPlane.process.killAtOnce()
                 try mesh.controlPlane.startAgain()
                 try await mesh.controlPlane.ready()
@@ -121,7 +113,7 @@ struct CrashTests {
 
     @Test func `Redis`() async throws {
         try await withMesh { mesh in
-            let (served, _) = try await underLoad(mesh, servedAfter: 40) {
+            let served = try await underLoad(mesh, servedAfter: 40) {
                 try await mesh.restartRedis()
             }
             try await checkBooks(mesh, served: served)

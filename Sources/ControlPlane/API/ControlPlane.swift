@@ -32,7 +32,8 @@ package struct ControlPlane: Sendable {
         guard configuration.mesh.isLoopback else {
             throw Problems([
                 Problem(
-                    path: "--mesh", message: "the mesh listener is plaintext and serves loopback only"
+                    path: "--mesh",
+                    message: "the mesh listener is plaintext and serves loopback only"
                 )
             ])
         }

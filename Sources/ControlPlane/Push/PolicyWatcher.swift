@@ -77,7 +77,9 @@ package actor PolicyWatcher: Service {
     }
 
     private func poll() async {
-        while await pause(milliseconds: ServerLimits.pollMilliseconds, first: { try? await self.refresh() }) {}
+        while await pause(
+            milliseconds: ServerLimits.pollMilliseconds, first: { try? await self.refresh() })
+        {}
     }
 
     /// A hint that cannot be followed is made up for by the next poll.
@@ -92,7 +94,9 @@ package actor PolicyWatcher: Service {
 
     private func tick() async {
         // Twice as often as promised, so that one late line is not taken for a dead connection.
-        while await pause(milliseconds: MeshLimits.bookmarkMilliseconds / 2, first: { self.hub.tick() }) {}
+        while await pause(
+            milliseconds: MeshLimits.bookmarkMilliseconds / 2, first: { self.hub.tick() })
+        {}
     }
 
     /// Does the work and waits; `false` when the group shuts down.

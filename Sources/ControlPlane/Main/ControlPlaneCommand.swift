@@ -22,7 +22,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "Where sidecars connect, loopback only (default: \(ControlPlaneConfiguration.defaultMesh))."
+            "Where sidecars connect, on loopback only (\(ControlPlaneConfiguration.defaultMesh))."
     )
     var mesh: String?
 

@@ -14,8 +14,8 @@ package protocol PolicySource: Sendable {
 }
 
 /// Keeps a hub at what the store has: at once when this replica changed it, on a hint when another
-/// one did, and every second in case a hint was lost. Runs until the group shuts down; being without
-/// a store is not an end, for the hub still serves what it has.
+/// one did, and every second in case a hint was lost. Runs until the group shuts down; being
+/// without a store is not an end, for the hub still serves what it has.
 package actor PolicyWatcher: Service {
     private let source: any PolicySource
     private let hub: PolicyHub

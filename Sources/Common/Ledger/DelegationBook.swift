@@ -202,10 +202,11 @@ extension DelegationBook {
             windows[windows.count - 1].usedAt = acceptedCount
         case .forgottenIssuers(let through): forgottenThrough = max(forgottenThrough, through)
         case .accepted(let accepted):
-            guard accepted.amount >= 0, let window = window(of: accepted.issuer),
-                let slot = open.insert(number: accepted.number)
-            else { return false }
-            take(accepted.key.child, window)
+            guard accepted.amount >= 0, let slot = open.insert(number: accepted.number) else {
+                return false
+            }
+            // A forgotten issuer's may still be open in a snapshot.
+            if let window = window(of: accepted.issuer) { take(accepted.key.child, window) }
             remember(accepted, slot)
         case .delegationSettled(let number, let cost):
             guard cost >= 0 else { return false }
@@ -213,7 +214,7 @@ extension DelegationBook {
         case .final(let final):
             guard finals.count < LedgerLimits.finalsToReportMax else { return false }
             finals.append(final)
-        case .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened, .childFinal,
+        case .life, .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened, .childFinal,
             .settled, .spent:
             return true
         }

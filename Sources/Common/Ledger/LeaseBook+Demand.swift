@@ -64,6 +64,8 @@ extension LeaseBook {
     }
 
     /// Whether `takeDemands` may have something to send.
+    package var hasQueuedDemand: Bool { !demandQueue.isEmpty && incarnation != nil }
+
     package var hasDemand: Bool {
         incarnation != nil && !mustReportFirst
             && (!demandQueue.isEmpty
@@ -187,7 +189,9 @@ extension LeaseBook {
     mutating func release(
         _ lease: UInt32, _ amount: Int64, _ entries: inout [LedgerEntry]
     ) {
-        guard mayRelease, !leases[Int(lease)].isLocal, amount > 0 else { return }
+        guard !leases[Int(lease)].isLocal, leases[Int(lease)].id.incarnation >= wholeSince,
+            amount > 0
+        else { return }
         precondition(amount <= leases[Int(lease)].free, "only what is free is released")
         leases[Int(lease)].released += amount
         entries.append(.released(slot: lease, total: leases[Int(lease)].released))

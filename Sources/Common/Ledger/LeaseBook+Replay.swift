@@ -6,6 +6,7 @@ extension LeaseBook {
     /// The whole state, in an order that `replay` takes.
     package func snapshot() -> [LedgerEntry] {
         var entries: [LedgerEntry] = [.leaseNumbers(below: leaseNumbersBelow)]
+        if let incarnation { entries.append(.life(incarnation, wholeSince: wholeSince)) }
         for slot in accountIndex.values.sorted() where accounts[Int(slot)].ownConsumed > 0 {
             let row = accounts[Int(slot)]
             entries.append(.account(row.key, ownConsumed: row.ownConsumed))
@@ -30,6 +31,13 @@ extension LeaseBook {
     /// log is not to be trusted from here on.
     package mutating func replay(_ entry: LedgerEntry) -> Bool {
         switch entry {
+        case .life(let life, let since):
+            guard life >= incarnation ?? life, since >= wholeSince else { return false }
+            if life == incarnation {
+                wholeSince = since
+            } else {
+                begin(life, wholeSince: since)
+            }
         case .leaseNumbers(let below):
             guard below > 0, below < .max / 2 else { return false }
             leaseNumbersBelow = max(leaseNumbersBelow, below)
@@ -131,9 +139,23 @@ extension LeaseBook {
 
     /// A new incarnation. Leases of the life before stay in the table until they are wound up:
     /// reported, and released if this journal may.
-    package mutating func begin(_ incarnation: Incarnation, mayRelease: Bool) {
+    package mutating func begin(_ incarnation: Incarnation, mayRelease: Bool) -> LedgerEntry {
+        begin(incarnation, wholeSince: mayRelease ? wholeSince : incarnation)
+        return .life(incarnation, wholeSince: wholeSince)
+    }
+
+    /// What was replayed is not the whole truth: nothing of it is ever released by this log.
+    package mutating func markBroken() {
+        guard let incarnation else { return }
+        wholeSince = max(wholeSince, Incarnation(incarnation.rawValue &+ 1))
+    }
+
+    /// Whether the present life may still release, and so go on.
+    package var isWhole: Bool { incarnation.map { $0 >= wholeSince } ?? true }
+
+    private mutating func begin(_ incarnation: Incarnation, wholeSince: Incarnation) {
         self.incarnation = incarnation
-        self.mayRelease = mayRelease
+        self.wholeSince = wholeSince
         nextLeaseNumber = leaseNumbersBelow
         mustReportFirst = leases.contains { $0.account != noSlot && !$0.isLocal }
         // The store counts what an earlier life spent and closed as spent by somebody else.
@@ -143,13 +165,6 @@ extension LeaseBook {
             accounts[account].ownConsumed =
                 (NanoUSD(accounts[account].ownConsumed) + NanoUSD(lease.consumed)).rawValue
         }
-    }
-
-    /// The same incarnation goes on (`Succession`).
-    package mutating func resume(_ incarnation: Incarnation) {
-        self.incarnation = incarnation
-        mayRelease = true
-        nextLeaseNumber = leaseNumbersBelow
     }
 
     /// Standalone: an allowance that stands in for a budget. Once for each account; after a restart

@@ -94,7 +94,7 @@ extension LeaseBook {
         var named: [LeaseID: UInt64] = [:]
         for lease in unknown.prefix(LedgerLimits.leasesPerMessageMax) {
             let number = lease.lease.number
-            guard mayRelease, leaseIndex[lease.lease] == nil, lease.consumed == .zero,
+            guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil, lease.consumed == .zero,
                 lease.granted > .zero, lease.granted <= .limitMax,
                 lease.lease.incarnation != incarnation || pendingIndex[number] == nil
             else { continue }
@@ -160,5 +160,22 @@ extension LeaseBook {
             // Not idle before it can be used.
             accounts[Int(next)].lastUsed = now &+ UInt64(remaining) &* 1_000_000
         }
+    }
+}
+
+extension LeaseBook {
+    /// A lease with more spent, set aside and given back than was granted, if there is one: what a
+    /// simulation asks after each step.
+    package func overdrawnLease() -> LeaseID? {
+        leases.first {
+            $0.account != noSlot && $0.consumed + $0.outstanding + $0.released > $0.granted
+        }?.id
+    }
+
+    /// Children that are open, by name: what a report or an operator lists.
+    package func openChildren() -> [ChildKey] {
+        reservations.rows.filter { $0.phase == .child }
+            .compactMap { key(of: Reservation(number: $0.number)) }
+            .sorted { $0.child < $1.child }
     }
 }

@@ -15,8 +15,8 @@ import WeirCore
 package struct LeaseBook: Sendable {
     /// Chooses the numbers of leases; `nil` until the process has joined: no demand goes out.
     package internal(set) var incarnation: Incarnation?
-    /// Whether this journal may release what it holds (rule 8).
-    package internal(set) var mayRelease = true
+    /// Leases of earlier incarnations are never released by this journal (rule 8).
+    package internal(set) var wholeSince = Incarnation(0)
     /// After an adoption the store counts what the predecessor spent as spent by others, until a
     /// report took its leases over; asking before that would count it twice.
     var mustReportFirst = false
@@ -189,6 +189,13 @@ package struct LeaseBook: Sendable {
         return row.legCount == 0
             ? key.lease.number == 0 : leases[Int(row.legs[0])].id == key.lease
     }
+
+    package func isOpenAttempt(_ reservation: Reservation) -> Bool {
+        reservations.find(reservation.number).map { reservations[$0].phase == .attempt } ?? false
+    }
+
+    /// Open reservations, attempts and children.
+    package var openCount: Int { reservations.count }
 
     /// A child is final; the caller commits the entry first.
     @discardableResult

@@ -7,6 +7,9 @@ import WeirCore
 /// Leases are named by the slot of the holder's table that they lie in, because four lease ids do
 /// not fit into an entry of 64 bytes; `lease` says what lies in a slot from there on.
 package enum LedgerEntry: Hashable, Sendable {
+    /// A life began, or goes on. Leases of incarnations before `wholeSince` may only be consumed
+    /// from here, never released: the log that told of them was not whole (rule 8).
+    case life(Incarnation, wholeSince: Incarnation)
     /// Numbers of leases below this one may have been asked for.
     case leaseNumbers(below: Int64)
     /// Numbers of reservations and of accepted delegations below these are used up.

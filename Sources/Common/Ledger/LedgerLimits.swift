@@ -17,10 +17,10 @@ package enum LedgerLimits {
     // MARK: The holder
     /// User, tenant, tier, and one to spare: the accounts that one reservation may be charged to.
     package static let accountsPerReservationMax = 4
-    package static let accountsMax = 16_384
-    package static let leasesMax = 32_768
+    package static let accountsMax = 8_192
+    package static let leasesMax = 8_192
     package static let reservationsMax = 16_384
-    package static let finalsToReportMax = 65_536
+    package static let finalsToReportMax = 16_384
     package static let waitersMax = 8_192
     /// A lease that nothing was reserved from for this long goes back; with a report each second
     /// it is there within the five seconds of promise 2.

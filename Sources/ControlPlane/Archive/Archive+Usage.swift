@@ -73,7 +73,8 @@ extension Archive {
     package func sumsByPayer(
         after: ChildKey?, limit: Int
     ) async throws(ArchiveError) -> [PayerSum] {
-        let start = after ?? ChildKey(lease: LeaseID(incarnation: Incarnation(-1), number: 0), child: 0)
+        let start =
+            after ?? ChildKey(lease: LeaseID(incarnation: Incarnation(-1), number: 0), child: 0)
         let count = Int64(min(max(1, limit), StoreLimits.reconcileRowsMax))
         let rows = try await read { database throws(ArchiveError) in
             try database.query(

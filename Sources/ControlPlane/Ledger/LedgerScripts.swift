@@ -56,9 +56,11 @@ enum LedgerScripts {
     ///
     /// Arguments: incarnation, n, need, want, closed below, policy number, the period's start and
     /// end (end 0: none), lease time, how early the next period is granted, rows at most, how long
-    /// the account is kept after its end, how long a recall lasts; times in ms.
-    /// Answer: status, granted, expires in, now, limit, consumed, own consumed, held, and for a
-    /// contended account the other holders that hold something.
+    /// the account is kept after its end, how long a recall lasts, of how many holders; times in ms.
+    /// Answer: status, granted, expires in, now, limit, consumed, own consumed, held.
+    ///
+    /// A contended account asks its other holders for what they do not need: a message on the recall
+    /// channel each, not more often than every 50 ms, and the answers to their reports say it again.
     static let acquire = RedisScript(
         name: "acquire",
         source: prelude + """
@@ -123,13 +125,26 @@ enum LedgerScripts {
                 end
               end
             end
-            local others = {}
-            if status == 'contended' then
+            -- The other holders' open leases, of a bounded number of holders.
+            local recalls = {}
+            local wantedUntil = number(account, 'wanted')
+            if status == 'contended' and wantedUntil < now + tonumber(ARGV[13]) - 50 then
               local fields = redis.call('HGETALL', holders)
               for i = 1, #fields, 2 do
                 local holder = string.match(fields[i], '^(%d+):held$')
-                if holder and holder ~= incarnation and tonumber(fields[i + 1]) > 0 then
-                  others[#others + 1] = holder
+                if holder and holder ~= incarnation and tonumber(fields[i + 1]) > 0
+                  and #recalls < tonumber(ARGV[14]) then
+                  local rows = redis.call('HGETALL', account .. ':leases:' .. holder)
+                  local open = {}
+                  for j = 1, #rows, 2 do
+                    if held(unpackLease(rows[j + 1])) > 0 then
+                      open[#open + 1] = '"' .. holder .. '.' .. rows[j] .. '"'
+                    end
+                  end
+                  if #open > 0 then
+                    recalls[#recalls + 1] = '{"holder":' .. holder .. ',"leases":['
+                      .. table.concat(open, ',') .. ']}'
+                  end
                 end
               end
             end
@@ -154,10 +169,11 @@ enum LedgerScripts {
             if status == 'contended' then
               redis.call('HSET', account, 'wanted', text(now + tonumber(ARGV[13])),
                 'wanted_by', incarnation)
+              for _, recall in ipairs(recalls) do redis.call('PUBLISH', 'weir:recall', recall) end
             end
             if status ~= 'granted' then expires = 0 end
             return {status, text(amount), text(expires or 0), text(now), text(limit),
-              text(consumed), text(own), text(heldByAll), others}
+              text(consumed), text(own), text(heldByAll)}
             """,
         isIdempotent: true)
 
@@ -290,4 +306,18 @@ enum LedgerScripts {
             """,
         // Again it finds nothing left, and would answer 0 for what it did.
         isIdempotent: false)
+
+    /// Raises what an account has consumed to what the archive knows, after the store lost its data.
+    /// Arguments: the amount, when the account may go (ms of Unix time).
+    static let restore = RedisScript(
+        name: "restore",
+        source: prelude + """
+            local missing = tonumber(ARGV[1]) - number(KEYS[1], 'consumed')
+            if missing <= 0 then return 0 end
+            add(KEYS[1], 'consumed', missing)
+            add(KEYS[1], 'restored', missing)
+            redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+            return 1
+            """,
+        isIdempotent: true)
 }

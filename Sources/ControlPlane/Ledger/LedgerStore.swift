@@ -18,13 +18,18 @@ package final class LedgerStore: Sendable {
     let redis: Redis
     let sessions: Sessions
     private let isTrial: Bool
+    private let archive: Archive?
     private let grants = Mutex(Grants())
 
-    /// `isTrial`: grant although Redis may forget what it acknowledged.
-    package init(redis: Redis, sessions: Sessions, isTrial: Bool = false) {
+    /// `isTrial`: grant although Redis may forget what it acknowledged. `archive`: what was spent,
+    /// should Redis lose it.
+    package init(
+        redis: Redis, sessions: Sessions, isTrial: Bool = false, archive: Archive? = nil
+    ) {
         self.redis = redis
         self.sessions = sessions
         self.isTrial = isTrial
+        self.archive = archive
     }
 
     // MARK: Whether to grant
@@ -34,14 +39,24 @@ package final class LedgerStore: Sendable {
     /// get time to report before anything is granted.
     @discardableResult
     package func begin(hasPast: Bool) async throws -> Int64 {
-        let quiet = hasPast ? StoreLimits.epochQuietMilliseconds : 0
+        try await epoch(beginningQuiet: hasPast ? StoreLimits.epochQuietMilliseconds : 0).number
+    }
+
+    private struct Epoch {
+        var number: Int64
+        var quietMilliseconds: Int64
+        var isRestored: Bool
+    }
+
+    private func epoch(beginningQuiet quiet: Int64) async throws -> Epoch {
         let reply = try await redis.run(
             MeshScripts.begin, keys: [StoreKeys.epoch, StoreKeys.lastIncarnation],
             arguments: [String(quiet)])
-        guard let parts = reply.array, parts.count == 2, let epoch = parts[0].integer else {
+        guard let numbers = reply.array?.compactMap(\.integer), numbers.count == 3 else {
             throw RedisError.unexpectedReply("begin")
         }
-        return epoch
+        return Epoch(
+            number: numbers[0], quietMilliseconds: numbers[1], isRestored: numbers[2] == 1)
     }
 
     /// What keeps the store from granting: settings of Redis under which acknowledged writes can be
@@ -49,26 +64,27 @@ package final class LedgerStore: Sendable {
     /// few seconds, whoever asks.
     package func check() async throws -> [String] {
         let now = MonotonicClock.nowNanoseconds
-        let known = grants.withLock { grants -> [String]? in
-            let age = now &- grants.checkedNanoseconds
-            let isFresh =
-                grants.checkedNanoseconds > 0 && grants.problems.isEmpty
-                && age < StoreLimits.persistenceCheckNanoseconds
-            return isFresh ? grants.problems : nil
+        let isKnownGood = grants.withLock { grants in
+            grants.checkedNanoseconds > 0 && grants.problems.isEmpty
+                && now &- grants.checkedNanoseconds < StoreLimits.persistenceCheckNanoseconds
         }
-        if let known { return known }
+        if isKnownGood { return [] }
         var problems = isTrial ? [] : try await RedisPersistence.problems(of: redis)
         // An epoch that is gone while we run was lost: the mesh has a past.
-        let reply = try await redis.run(
-            MeshScripts.begin, keys: [StoreKeys.epoch, StoreKeys.lastIncarnation],
-            arguments: [String(StoreLimits.epochQuietMilliseconds)])
-        if let wait = reply.array?.last?.integer, wait > 0 {
-            problems.append("a new epoch grants nothing for another \(wait) ms")
+        let epoch = try await epoch(beginningQuiet: StoreLimits.epochQuietMilliseconds)
+        if epoch.quietMilliseconds > 0 {
+            problems.append("a new epoch grants nothing for \(epoch.quietMilliseconds) ms more")
         }
-        grants.withLock {
-            $0 = Grants(problems: problems, checkedNanoseconds: now)
+        if !epoch.isRestored, let archive {
+            do {
+                try await restore(from: archive)
+            } catch {
+                problems.append("what was spent cannot be restored: \(error)")
+            }
         }
-        return problems
+        let found = problems
+        grants.withLock { $0 = Grants(problems: found, checkedNanoseconds: now) }
+        return found
     }
 
     // MARK: Who speaks
@@ -129,7 +145,6 @@ package final class LedgerStore: Sendable {
         for request in requests {
             if serves, request.lease.incarnation == holder, let reply = replies.popFirst() {
                 grants.append(try LedgerCalls.grant(request, reply))
-                await recallIfContended(request, reply)
             } else {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }

@@ -5,7 +5,7 @@ import WeirPolicy
 
 /// The way back: metering, and the one end of every exchange.
 extension AdmissionInterceptor {
-    override package func responseBegan(_ exchange: Exchange, status: Int) {
+    func answerBegan(_ exchange: Exchange, status: Int) {
         guard let context = exchange.context as? AttemptContext, let head = exchange.responseHead
         else { return }
         context.status = status
@@ -15,15 +15,6 @@ extension AdmissionInterceptor {
             context.meter.begin(context.snapshot.agent, bound, isEventStream: context.isStream)
         }
         describe(exchange, context, decision: context.permit?.observed)
-    }
-
-    override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        (exchange.context as? AttemptContext)?.meter.feed(bytes)
-    }
-
-    override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {
-        guard let context = exchange.context as? AttemptContext else { return .cancel }
-        return context.snapshot.agent.whenCallerLeaves == .drain ? .drain : .cancel
     }
 
     /// The fields that explain the answer. `weir-decision` is the stage that would have refused,
@@ -42,7 +33,7 @@ extension AdmissionInterceptor {
 
     // MARK: The end
 
-    override package func exchangeEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
+    func attemptEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
         guard let context = exchange.context as? AttemptContext else { return }
         exchange.context = nil
         if outcome.responseIsWhole { context.meter.finish() }
@@ -78,10 +69,10 @@ extension AdmissionInterceptor {
         record.run = context.delegation?.run ?? record.request
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
-        ledger.settle(attempt, record, names(context))
+        let isFinal = ledger.settle(attempt, record, names(context))
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {
             let settlement = Settlement(
-                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: true,
+                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: isFinal,
                 source: cost.source, reason: record.reason, model: context.model)
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }
@@ -97,15 +88,11 @@ extension AdmissionInterceptor {
         }
     }
 
-    private func names(_ context: AttemptContext) -> AttemptLedger.Names {
-        var names = AttemptLedger.Names()
-        names.subject = context.caller.subject
-        names.tier = context.delegation?.tier ?? ""
-        names.tenant = context.delegation?.tenant ?? ""
-        names.requestType = context.delegation?.requestType ?? ""
-        names.agent = context.snapshot.agent.name
-        names.model = context.model
-        return names
+    private func names(_ context: AttemptContext) -> RecordNames {
+        RecordNames(
+            subject: context.caller.subject, tier: context.delegation?.tier ?? "",
+            tenant: context.delegation?.tenant ?? "", agent: context.snapshot.agent.name,
+            model: context.model, requestType: context.delegation?.requestType ?? "")
     }
 
     private func count(

@@ -49,7 +49,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     // MARK: The request
 
     override package func requestBegan(_ exchange: Exchange) -> Verdict {
-        let context = freeContexts.popLast() ?? AttemptContext(snapshot)
+        let context = freeContexts.popLast() ?? AttemptContext()
         context.begin(snapshot, at: worker.wallClock())
         exchange.context = context
         // What the mesh says about a request is for this hop; the agent has no use for it.
@@ -209,7 +209,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
                 + "\(attempt.reserved.usd) USD."
             return RefusalShape.refusal(.budgetExhausted, detail, for: agent)
         }
-        switch ledger.open(worstCase: bound.worstCase) {
+        switch ledger.open(bound) {
         case .opened(let attempt):
             context.attempt = attempt
             return nil
@@ -242,6 +242,25 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             exchange.removeRequestField(.acceptEncoding)
             exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
         }
+    }
+
+    // MARK: The way back (AdmissionInterceptor+Response)
+
+    override package func responseBegan(_ exchange: Exchange, status: Int) {
+        answerBegan(exchange, status: status)
+    }
+
+    override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
+        (exchange.context as? AttemptContext)?.meter.feed(bytes)
+    }
+
+    override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {
+        guard let context = exchange.context as? AttemptContext else { return .cancel }
+        return context.snapshot.agent.whenCallerLeaves == .drain ? .drain : .cancel
+    }
+
+    override package func exchangeEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
+        attemptEnded(exchange, outcome)
     }
 
     // MARK: Contexts

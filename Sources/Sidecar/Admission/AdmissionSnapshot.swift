@@ -1,4 +1,5 @@
 import WeirCore
+import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
 
@@ -62,6 +63,12 @@ package final class AdmissionSnapshot: Sendable {
             name: "", priority: 0, outputTokensMax: nil, subjectMax: nil, rate: nil,
             isObserved: false, allowsAgent: true)
     }
+
+    /// Before there is one: no agent, no prices.
+    static let none = AdmissionSnapshot(
+        AgentPolicy(name: "", wireProtocol: .passthrough, path: "/", models: []),
+        policy: Policy(), version: PolicyVersion(epoch: 0, number: 0, hash: ""),
+        funding: .ownAllowance, credential: nil)
 
     /// A tier that the projection does not have gets no privileges and no limits of its own: the
     /// delegation bounds what it may spend.

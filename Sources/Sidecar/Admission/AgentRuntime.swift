@@ -35,6 +35,8 @@ package final class AgentRuntime: Sendable {
         var breaker: CircuitBreaker.Position
     }
 
+    package var requestsInFlight: Int { levels.inFlight }
+
     var levels: Levels {
         state.withLock {
             Levels(

@@ -4,8 +4,8 @@ import WeirPolicy
 
 /// What admission keeps for one exchange; used again, so that a request costs no allocation here.
 final class AttemptContext: InterceptorContext {
-    /// Set from `begin` to the end of the exchange.
-    private(set) var snapshot: AdmissionSnapshot
+    /// The request's own from `begin` to the end of the exchange.
+    private(set) var snapshot = AdmissionSnapshot.none
     var delegation: Delegation?
     var caller = AgentAdmission.Caller(ticket: 0)
     var permit: AgentAdmission.Permit?
@@ -18,8 +18,6 @@ final class AttemptContext: InterceptorContext {
     var status = 0
     var retryAfterNanoseconds: UInt64?
     var startedAt = UnixTime(milliseconds: 0)
-
-    init(_ snapshot: AdmissionSnapshot) { self.snapshot = snapshot }
 
     func begin(_ snapshot: AdmissionSnapshot, at time: UnixTime) {
         self.snapshot = snapshot

@@ -2,25 +2,22 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// What admission needs of the ledger: an attempt is opened before its first byte goes upstream and
-/// ends exactly once, with its record. The process's one ledger stands behind it (LEDGER rule 15).
-package class AttemptLedger: @unchecked Sendable {
-    // SAFETY: subclasses are called from every loop and keep what they change behind a lock.
-
+/// The process's ledger as admission uses it: an attempt is opened before its first byte goes upstream
+/// and ends exactly once, with its record. A delegation pays, or standalone the process's own
+/// allowance.
+package final class AttemptLedger: Sendable {
     /// An open attempt.
-    package struct Attempt: Hashable, Sendable {
-        package let number: Int64
-        /// Who pays: the delegation, or the own lease.
-        package let paidBy: ChildKey
-        package let reserved: NanoUSD
-        package init(number: Int64, paidBy: ChildKey, reserved: NanoUSD) {
-            self.number = number
-            self.paidBy = paidBy
-            self.reserved = reserved
+    struct Attempt {
+        enum Kind {
+            case delegation(Int64)
+            case own(Reservation)
         }
+        let kind: Kind
+        let paidBy: ChildKey
+        let reserved: NanoUSD
     }
 
-    package enum Opening: Hashable, Sendable {
+    enum Opening {
         case opened(Attempt)
         /// The delegation was accepted before, or is too old to tell.
         case repeated
@@ -31,29 +28,60 @@ package class AttemptLedger: @unchecked Sendable {
         case journalFull
     }
 
-    /// What a record says by name.
-    package struct Names: Hashable, Sendable {
-        package var subject = ""
-        package var tier = ""
-        package var tenant = ""
-        package var agent = ""
-        package var model = ""
-        package var requestType = ""
-        package init() {}
-    }
+    private let ledger: SidecarLedger
+    private let payer: Payer?
 
-    package init() {}
+    /// `allowance`: what stands in for budgets where there are no delegations. The ledger has been
+    /// granted it (`SidecarLedger.grantLocally`).
+    package init(_ ledger: SidecarLedger, allowance: AccountTerms? = nil) {
+        self.ledger = ledger
+        payer = allowance.flatMap { ledger.payer(for: [$0]) }
+    }
 
     /// Once for each delegation; journaled when it returns.
-    package func accept(_ delegation: Delegation) -> Opening {
-        preconditionFailure("a subclass accepts")
+    func accept(_ delegation: Delegation) -> Opening {
+        let outcome = ledger.accept(
+            delegation.key, issuer: delegation.issuer, amount: delegation.amount)
+        switch outcome {
+        case .accepted(let number):
+            return .opened(
+                Attempt(
+                    kind: .delegation(number), paidBy: delegation.key,
+                    reserved: delegation.amount))
+        case .repeated: return .repeated
+        case .journalFull: return .journalFull
+        }
     }
 
-    /// From the process's own allowance, where no delegation comes along; journaled when it returns.
-    package func open(worstCase: NanoUSD) -> Opening { preconditionFailure("a subclass opens") }
+    /// From the own allowance; journaled when it returns.
+    func open(_ bound: AttemptBound) -> Opening {
+        guard let payer else { return .journalFull }
+        switch ledger.reserve(payer, worstCase: bound.worstCase, least: bound.least) {
+        case .reserved(let reservation):
+            guard let key = ledger.open(reservation) else {
+                ledger.cancel(reservation)
+                return .journalFull
+            }
+            return .opened(
+                Attempt(kind: .own(reservation), paidBy: key, reserved: bound.worstCase))
+        case .exhausted(let account, let resetsAt):
+            return .exhausted(account, resetsAt: resetsAt)
+        case .contended(_, let wait): return .contended(retryAfterNanoseconds: wait)
+        // Nobody grants a standalone process more than it has: what is missing is in flight.
+        case .needsLease: return .contended(retryAfterNanoseconds: 1_000_000_000)
+        case .journalFull: return .journalFull
+        }
+    }
 
-    /// The end, with the cost in `record`. Sequence and incarnation are the ledger's to fill in.
-    package func settle(_ attempt: Attempt, _ record: AttemptRecord, _ names: Names) {
-        preconditionFailure("a subclass settles")
+    /// The end, with the cost in `record`. True when it is in the log: until then a crash would
+    /// settle at the worst case, so it is not final yet.
+    func settle(_ attempt: Attempt, _ record: AttemptRecord, _ names: RecordNames) -> Bool {
+        switch attempt.kind {
+        case .delegation(let number):
+            return ledger.settle(delegation: number, record: record, names: names).isFinal
+        case .own(let reservation):
+            ledger.settle(reservation, record: record, names: names)
+            return true
+        }
     }
 }

@@ -20,6 +20,13 @@ package enum GatewayLimits {
     /// Endpoints of one agent that a step tries when nothing can be sent to one.
     package static let endpointsPerAgentMax = 2
 
+    /// Rule 9: how long a request waits for money that is about to come back.
+    package static let contendedNanoseconds: UInt64 = 50_000_000
+    /// For a lease that was asked for: a few round trips to the control plane.
+    package static let leaseNanoseconds: UInt64 = 1_000_000_000
+    /// Connecting to a sidecar, which is near.
+    package static let connectNanoseconds: UInt64 = 1_000_000_000
+
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
     package static let analysesDefaultMax = 100

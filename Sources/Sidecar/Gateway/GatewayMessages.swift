@@ -13,13 +13,18 @@ package struct GatewayField: Hashable, Sendable {
 
 /// A request to one of the gateway's own endpoints, its body whole.
 package struct GatewayRequest: Sendable {
+    /// `req_` and an identifier.
+    package var id: String
     package var method: String
     /// Without the query.
     package var path: String
     package var fields: [GatewayField]
     package var body: [UInt8]
 
-    package init(method: String, path: String, fields: [GatewayField], body: [UInt8]) {
+    package init(
+        id: String, method: String, path: String, fields: [GatewayField], body: [UInt8]
+    ) {
+        self.id = id
         self.method = method
         self.path = path
         self.fields = fields

@@ -30,26 +30,35 @@ package struct GatewayDependencies: Sendable {
     /// `nil` before the first policy.
     package var snapshot: @Sendable () -> GatewaySnapshot?
     package var bind: @Sendable (SubjectRequest) async -> CallerBinding
-    package var ledger: @Sendable (SubjectBinding, GatewaySnapshot) -> any CallerLedger
-    package var transport: any AgentTransport
-    package var clock: any GatewayClock
+    package var ledger:
+        @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
     package var controlPlane: @Sendable () -> ControlPlaneView
     package var metrics: any GatewayMetrics
 
     package init(
         snapshot: @escaping @Sendable () -> GatewaySnapshot?,
         bind: @escaping @Sendable (SubjectRequest) async -> CallerBinding,
-        ledger: @escaping @Sendable (SubjectBinding, GatewaySnapshot) -> any CallerLedger,
-        transport: any AgentTransport, clock: any GatewayClock,
+        ledger:
+            @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
+            -> any CallerLedger,
         controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics
     ) {
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger
-        self.transport = transport
-        self.clock = clock
         self.controlPlane = controlPlane
         self.metrics = metrics
+    }
+}
+
+/// What belongs to the loop that a request came in on.
+package struct GatewayWorker: Sendable {
+    package var transport: any AgentTransport
+    package var clock: any GatewayClock
+
+    package init(transport: any AgentTransport, clock: any GatewayClock) {
+        self.transport = transport
+        self.clock = clock
     }
 }
 
@@ -75,12 +84,15 @@ package final class GatewayService: Sendable {
         "/analyze": ["POST"], "/health": ["GET", "HEAD"],
     ]
 
+    package var analysesInHand: Int { analyses.withLock { $0 } }
+
     package static func isRoute(_ path: String) -> Bool { routes[path] != nil }
 
-    package func respond(to request: GatewayRequest) async -> GatewayAnswer {
-        let requestID = "req_" + Identifier.random(at: dependencies.clock.now).description
-        var answer = await route(request, requestID)
-        answer.fields.append(GatewayField("weir-request-id", requestID))
+    package func respond(
+        to request: GatewayRequest, on worker: GatewayWorker
+    ) async -> GatewayAnswer {
+        var answer = await route(request, worker)
+        answer.fields.append(GatewayField("weir-request-id", request.id))
         if let version = dependencies.snapshot()?.version {
             answer.fields.append(GatewayField("weir-policy-version", String(version.number)))
         }
@@ -89,11 +101,13 @@ package final class GatewayService: Sendable {
         return answer
     }
 
-    private func route(_ request: GatewayRequest, _ requestID: String) async -> GatewayAnswer {
+    private func route(
+        _ request: GatewayRequest, _ worker: GatewayWorker
+    ) async -> GatewayAnswer {
         guard let methods = Self.routes[request.path] else {
             return .problem(
                 GatewayRefusal(.unknownRoute, "There is nothing at this path."),
-                requestID: requestID, [])
+                requestID: request.id, [])
         }
         if request.method == "OPTIONS" {
             let allow = GatewayField("allow", (methods + ["OPTIONS"]).joined(separator: ", "))
@@ -104,34 +118,36 @@ package final class GatewayService: Sendable {
         guard methods.contains(request.method) else {
             let allowed = methods.joined(separator: ", ")
             return .problem(
-                GatewayRefusal(.method, "The methods here are \(allowed)."), requestID: requestID,
+                GatewayRefusal(.method, "The methods here are \(allowed)."), requestID: request.id,
                 [GatewayField("allow", allowed)])
         }
         switch request.path {
         case "/health": return health()
-        default: return await analyze(request, requestID)
+        default: return await analyze(request, worker)
         }
     }
 
     // MARK: POST /analyze
 
-    private func analyze(_ request: GatewayRequest, _ requestID: String) async -> GatewayAnswer {
-        let began = dependencies.clock.nowNanoseconds
+    private func analyze(
+        _ request: GatewayRequest, _ worker: GatewayWorker
+    ) async -> GatewayAnswer {
+        let began = worker.clock.nowNanoseconds
         var labels = AnalysisLabels()
         let answer: GatewayAnswer
         do throws(GatewayRefusal) {
             try enter()
             defer { analyses.withLock { $0 -= 1 } }
-            answer = try await admitted(request, requestID, &labels)
+            answer = try await admitted(request, worker, &labels)
         } catch {
             labels.status = error.reason.name
             let fields =
                 error.reason.status == 401 ? [GatewayField("www-authenticate", "Bearer")] : []
-            answer = .problem(error, requestID: requestID, fields)
+            answer = .problem(error, requestID: request.id, fields)
         }
         dependencies.metrics.analysisEnded(
             type: labels.type, tier: labels.tier, status: labels.status,
-            nanoseconds: dependencies.clock.nowNanoseconds - began)
+            nanoseconds: worker.clock.nowNanoseconds - began)
         return answer
     }
 
@@ -143,14 +159,14 @@ package final class GatewayService: Sendable {
     }
 
     private func admitted(
-        _ request: GatewayRequest, _ requestID: String, _ labels: inout AnalysisLabels
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ labels: inout AnalysisLabels
     ) async throws(GatewayRefusal) -> GatewayAnswer {
         guard let snapshot = dependencies.snapshot() else {
             throw GatewayRefusal(
                 .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
         }
         try checkMediaType(request)
-        let claims = try authenticate(request)
+        let claims = try authenticate(request, now: worker.clock.now)
         let binding = try await bind(claims)
         guard let tier = snapshot.policy.tiers[binding.tier] else {
             throw GatewayRefusal(.forbidden, "The policy has no tier \(binding.tier).")
@@ -163,31 +179,30 @@ package final class GatewayService: Sendable {
             user: binding.user, tenant: binding.tenant, tier: tier, roles: binding.roles)
         try enterUser(caller)
         defer { leaveUser(caller) }
-        let ledger = dependencies.ledger(binding, snapshot)
-        try await takeRequest(ledger)
+        let ledger = dependencies.ledger(binding, snapshot, worker.clock)
+        try await takeRequest(ledger, now: worker.clock.now)
         let report = await AnalysisRun(
-            context: makeContext(request, requestID, snapshot, caller, analysis, ledger)
+            context: makeContext(request, worker, snapshot, caller, analysis, ledger)
         ).run()
         let answer = AnalysisAnswer(
-            request: analysis, requestID: requestID, report: report, balance: ledger.balance,
-            policyNumber: snapshot.version.number, now: dependencies.clock.now)
+            request: analysis, requestID: request.id, report: report, balance: ledger.balance,
+            policyNumber: snapshot.version.number, now: worker.clock.now)
         labels.status = answer.outcome
         return answer.answer()
     }
 
     private func makeContext(
-        _ request: GatewayRequest, _ requestID: String, _ snapshot: GatewaySnapshot,
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ snapshot: GatewaySnapshot,
         _ caller: Caller, _ analysis: AnalyzeRequest, _ ledger: any CallerLedger
     ) -> RunContext {
-        let now = dependencies.clock.nowNanoseconds
-        let identifier =
-            Identifier(requestID.dropFirst(4)) ?? .random(at: dependencies.clock.now)
+        let now = worker.clock.nowNanoseconds
+        let identifier = Identifier(request.id.dropFirst(4)) ?? .random(at: worker.clock.now)
         return RunContext(
             snapshot: snapshot, caller: caller, request: analysis, requestID: identifier,
             // One request of a user is one run; what its agents spend elsewhere is charged to it.
             runID: identifier, trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
-            ledger: ledger, transport: dependencies.transport, clock: dependencies.clock,
+            ledger: ledger, transport: worker.transport, clock: worker.clock,
             budget: RunBudget(limit: analysis.maxCost))
     }
 
@@ -199,7 +214,9 @@ package final class GatewayService: Sendable {
         }
     }
 
-    private func authenticate(_ request: GatewayRequest) throws(GatewayRefusal) -> TokenClaims {
+    private func authenticate(
+        _ request: GatewayRequest, now: UnixTime
+    ) throws(GatewayRefusal) -> TokenClaims {
         guard let value = request.field("authorization") else {
             throw GatewayRefusal(.unauthenticated, "A bearer token is required.")
         }
@@ -208,8 +225,7 @@ package final class GatewayService: Sendable {
             throw GatewayRefusal(.unauthenticated, "A bearer token is required.")
         }
         do throws(TokenRefusal) {
-            return try configuration.verifier.verify(
-                String(parts[1]), now: dependencies.clock.now)
+            return try configuration.verifier.verify(String(parts[1]), now: now)
         } catch {
             throw GatewayRefusal(error.reason, error.detail)
         }
@@ -230,11 +246,13 @@ package final class GatewayService: Sendable {
         }
     }
 
-    private func takeRequest(_ ledger: any CallerLedger) async throws(GatewayRefusal) {
+    private func takeRequest(
+        _ ledger: any CallerLedger, now: UnixTime
+    ) async throws(GatewayRefusal) {
         do throws(LedgerRefusal) {
             try await ledger.takeRequest()
         } catch {
-            throw GatewayRefusal(error, now: dependencies.clock.now)
+            throw GatewayRefusal(error, now: now)
         }
     }
 

@@ -1,3 +1,4 @@
+import Synchronization
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
@@ -26,6 +27,8 @@ package struct GatewaySnapshot: Sendable {
     /// This gateway's own life: the issuer of its delegations.
     package let incarnation: Incarnation
     package let endpoints: [String: [AgentEndpoint]]
+    /// Counts the snapshots of this process.
+    package fileprivate(set) var generation: UInt64 = 0
 
     /// Endpoints whose hop key cannot be read are left out: no delegation could be sealed for them.
     package init(
@@ -59,5 +62,24 @@ package struct Caller: Hashable, Sendable {
         self.tenant = tenant
         self.tier = tier
         self.roles = roles
+    }
+}
+
+/// The snapshot in force. The uplink puts new ones in, every request takes the one of its moment.
+package final class GatewayState: Sendable {
+    private let current = Mutex<GatewaySnapshot?>(nil)
+
+    package init() {}
+
+    package var snapshot: GatewaySnapshot? { current.withLock { $0 } }
+
+    package func apply(_ projection: Projection, policy: Policy, incarnation: Incarnation) {
+        var next = GatewaySnapshot(
+            version: projection.version, policy: policy, incarnation: incarnation,
+            endpoints: projection.endpoints)
+        current.withLock { current in
+            next.generation = (current?.generation ?? 0) + 1
+            current = next
+        }
     }
 }

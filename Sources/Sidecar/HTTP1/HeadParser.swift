@@ -88,6 +88,14 @@ package enum HeadParser {
     static func parseFields(
         _ bytes: UnsafeRawBufferPointer, from start: Int, into head: inout HTTPHead
     ) -> HeadResult {
+        // Kept apart from `head`, which is memory that every write would have to go through.
+        var count = head.fieldCount
+        var present = head.present
+        defer {
+            head.fieldCount = count
+            head.present = present
+        }
+        let fields = head.fields
         var position = start
         while true {
             let end: Int
@@ -97,13 +105,13 @@ package enum HeadParser {
             case .ends(let offset): end = offset
             }
             if end == position { return .complete(end + 2) }
-            guard head.fieldCount < Limits.fieldsMax, end < Limits.headBytesMax else {
+            guard count < Limits.fieldsMax, end < Limits.headBytesMax else {
                 return .failed(.tooLarge)
             }
             guard let field = fieldLine(bytes, position, end) else { return .failed(.malformed) }
-            head.fields[head.fieldCount] = field
-            head.fieldCount += 1
-            head.present |= 1 << UInt64(field.id.rawValue)
+            fields[count] = field
+            count += 1
+            present |= 1 &<< UInt64(field.id.rawValue)
             position = end + 2
         }
     }
@@ -115,8 +123,13 @@ package enum HeadParser {
     ) -> HTTPField? {
         var colon = start
         var hasUnderscore = false
-        while colon < end, ASCII.isToken(bytes[colon]) {
-            if bytes[colon] == UInt8(ascii: "_") { hasUnderscore = true }
+        while colon < end {
+            let byte = bytes[colon]
+            // Most bytes of names are letters and hyphens.
+            if (byte | 0x20) &- 97 >= 26 && byte != UInt8(ascii: "-") {
+                guard ASCII.isToken(byte) else { break }
+                hasUnderscore = hasUnderscore || byte == UInt8(ascii: "_")
+            }
             colon += 1
         }
         guard colon > start, colon < end, bytes[colon] == UInt8(ascii: ":") else { return nil }

@@ -19,6 +19,12 @@ package struct AttemptBound: Hashable, Sendable {
     package var isStream = false
     /// Nothing in the request bounds it: the amount is the policy's ceiling.
     package var isPolicyCeiling = false
+
+    /// What is due as soon as bytes went upstream (LEDGER rule 9): a fixed price is its own least.
+    package var least: NanoUSD {
+        if isPolicyCeiling { return worstCase }
+        return min(price.perRequest, worstCase)
+    }
 }
 
 /// Why a request has no bound.

@@ -15,7 +15,7 @@ package final class Exchange: Timed {
         case idle, deciding, holding, waiting, connecting, forwarding, gathering, answering, ended
     }
 
-    package unowned let worker: Worker
+    package unowned(unsafe) let worker: Worker
     var interceptor: Interceptor?
     var phase = Phase.idle
     var server: ServerStream?

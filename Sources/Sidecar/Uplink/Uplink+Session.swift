@@ -107,10 +107,8 @@ extension Uplink {
             let ack = apply(hash: hash, projection)
             loop.spawn { await self.acknowledge(ack) }
         case .bookmark: break
-        case .recall(let leases):
-            ledger?.recalled(leases)
-            leaseSignal.notify()
-            reportSignal.notify()
+        // The report gives back what is idle; need elsewhere makes it come now.
+        case .recall: reportSignal.notify()
         }
         return true
     }

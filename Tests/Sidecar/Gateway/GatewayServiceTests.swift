@@ -15,7 +15,18 @@ private final class TestMetrics: GatewayMetrics {
     }
 }
 
+/// A service with the worker that its requests come in on.
+private struct TestGateway: Sendable {
+    let service: GatewayService
+    let worker: GatewayWorker
+
+    func respond(to request: GatewayRequest) async -> GatewayAnswer {
+        await service.respond(to: request, on: worker)
+    }
+}
+
 @Suite(.timeLimit(.minutes(1))) struct GatewayServiceTests {
+    static let id = "req_01ARZ3NDEKTSV4RRFFQ69G5FAV"
     private let metrics = TestMetrics()
     private let body = #"{"analysis_type": "news", "data": {"text": "up"}}"#
 
@@ -23,23 +34,25 @@ private final class TestMetrics: GatewayMetrics {
         ledger: TestLedger = TestLedger(), transport: any AgentTransport = TestTransport.healthy,
         binding: CallerBinding? = nil, snapshot: GatewaySnapshot?? = nil, analysesMax: Int = 10,
         reachable: Bool = true
-    ) throws -> GatewayService {
+    ) throws -> TestGateway {
         let snapshot = try snapshot ?? GatewayFixture.snapshot()
         let verifier = try #require(TokenVerifier(keys: [TokenVerifierTests.key]))
         let bound = CallerBinding.bound(
             SubjectBinding(
                 user: "alice", tenant: nil, tier: "gold", roles: [], accounts: [], preferences: nil,
                 timeToLiveMilliseconds: 1_000))
-        return GatewayService(
+        let service = GatewayService(
             configuration: GatewayConfiguration(
                 verifier: verifier, origins: AllowedOrigins(["https://app.example"]),
                 analysesMax: analysesMax),
             dependencies: GatewayDependencies(
-                snapshot: { snapshot }, bind: { _ in binding ?? bound }, ledger: { _, _ in ledger },
-                transport: transport, clock: TestClock(),
+                snapshot: { snapshot }, bind: { _ in binding ?? bound },
+                ledger: { _, _, _ in ledger },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
                 }, metrics: metrics))
+        let worker = GatewayWorker(transport: transport, clock: TestClock())
+        return TestGateway(service: service, worker: worker)
     }
 
     private func post(
@@ -49,7 +62,7 @@ private final class TestMetrics: GatewayMetrics {
         var fields = [GatewayField("content-type", type)] + extra
         if let token { fields.append(GatewayField("authorization", "Bearer " + token)) }
         return GatewayRequest(
-            method: "POST", path: "/analyze", fields: fields, body: Array(text.utf8))
+            id: Self.id, method: "POST", path: "/analyze", fields: fields, body: Array(text.utf8))
     }
 
     private func value(_ answer: GatewayAnswer, _ name: String) -> String? {
@@ -195,7 +208,8 @@ private final class TestMetrics: GatewayMetrics {
     @Test func withoutAPolicyNothingIsServed() async throws {
         let service = try service(snapshot: .some(nil))
         #expect(await service.respond(to: post(body)).status == 503)
-        let health = GatewayRequest(method: "GET", path: "/health", fields: [], body: [])
+        let health = GatewayRequest(
+            id: Self.id, method: "GET", path: "/health", fields: [], body: [])
         #expect(await service.respond(to: health).status == 503)
     }
 
@@ -229,7 +243,8 @@ private final class TestMetrics: GatewayMetrics {
             async -> GatewayAnswer
         {
             await service.respond(
-                to: GatewayRequest(method: method, path: path, fields: fields, body: []))
+                to: GatewayRequest(
+                    id: Self.id, method: method, path: path, fields: fields, body: []))
         }
         #expect(await ask("GET", "/nothing").status == 404)
         let wrong = await ask("GET", "/analyze")
@@ -250,7 +265,7 @@ private final class TestMetrics: GatewayMetrics {
         func ask(_ origin: String) async -> GatewayAnswer {
             await service.respond(
                 to: GatewayRequest(
-                    method: "OPTIONS", path: "/analyze",
+                    id: Self.id, method: "OPTIONS", path: "/analyze",
                     fields: [
                         GatewayField("origin", origin),
                         GatewayField("access-control-request-method", "POST"),

@@ -189,7 +189,6 @@ final class ScriptedLedger: LedgerLink {
         var granted = 0
         var records: [AttemptRecord] = []
         var stored: UInt64 = 0
-        var recalled: [LeaseID] = []
         var nextLease: Int64 = 1
     }
 
@@ -197,7 +196,6 @@ final class ScriptedLedger: LedgerLink {
 
     var granted: Int { state.withLock { $0.granted } }
     var stored: UInt64 { state.withLock { $0.stored } }
-    var recalled: [LeaseID] { state.withLock { $0.recalled } }
 
     func demand(_ count: Int) {
         state.withLock { state in
@@ -226,28 +224,27 @@ final class ScriptedLedger: LedgerLink {
         }
     }
 
-    func takeDemands() -> LeasesRequest {
-        state.withLock { state in
+    func takeDemands() -> LedgerDemand {
+        let request = state.withLock { state in
             defer { state.demanded = [] }
             return LeasesRequest(acquire: state.demanded, release: [])
         }
+        return LedgerDemand(request: request, againNanoseconds: nil) { response in
+            self.state.withLock { state in
+                if let response {
+                    state.granted += response.grants.count
+                } else {
+                    state.demanded = request.acquire + state.demanded
+                }
+            }
+        }
     }
 
-    func leasesAnswered(_ request: LeasesRequest, _ response: LeasesResponse) {
-        state.withLock { $0.granted += response.grants.count }
+    func makeReport(health: SidecarHealth) -> LedgerReporting? {
+        let report = Report(
+            highestLease: 0, leases: [], childFinals: [], acknowledgedFinals: [], health: health)
+        return LedgerReporting(report: report) { _ in }
     }
-
-    func leasesLost(_ request: LeasesRequest) {
-        state.withLock { $0.demanded = request.acquire + $0.demanded }
-    }
-
-    func makeReport(health: SidecarHealth) -> Report {
-        Report(highestLease: 0, leases: [], childFinals: [], acknowledgedFinals: [], health: health)
-    }
-
-    func reportAnswered(_ report: Report, _ response: ReportResponse) {}
-
-    func recalled(_ leases: [LeaseID]) { state.withLock { $0.recalled += leases } }
 
     func recordsToShip() -> [RecordBlock] {
         state.withLock { state in
@@ -258,7 +255,7 @@ final class ScriptedLedger: LedgerLink {
         }
     }
 
-    func recordsStored(through sequence: UInt64) {
+    func recordsStored(of incarnation: Incarnation, through sequence: UInt64) {
         state.withLock { state in
             state.records.removeAll { $0.sequence <= sequence }
             state.stored = max(state.stored, sequence)

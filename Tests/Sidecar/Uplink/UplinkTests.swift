@@ -140,13 +140,14 @@ import WeirPolicy
         #expect(mesh.ledger.stored == 8, "a drain says everything")
     }
 
-    @Test func recallsReachTheLedger() async throws {
+    @Test func aRecallMakesAReportAtOnce() async throws {
         let mesh = try Mesh()
         defer { mesh.stop() }
         _ = try await mesh.startUplink()
+        #expect(await becomesTrue { mesh.received(MeshPath.report).count == 1 })
         let lease = LeaseID(incarnation: Incarnation(1), number: 9)
         mesh.server.push(line: MeshFixtures.line(PolicyEvent.recall([lease])))
-        #expect(await becomesTrue { mesh.ledger.recalled == [lease] })
+        #expect(await becomesTrue(within: 0.5) { mesh.received(MeshPath.report).count == 2 })
     }
 
     @Test func aLineThatIsNotUnderstoodBeginsTheWatchAnew() async throws {

@@ -25,7 +25,8 @@ import WeirPolicy
         #expect(try await registry.heartbeat(health(.degraded), by: sidecar.incarnation))
         #expect(try await registry.endpoints() == [endpoint])
         // Silence: the last report is too old.
-        let old = try await mesh.redis.time().milliseconds
+        let old =
+            try await mesh.redis.time().milliseconds
             - StoreLimits.endpointFreshMilliseconds - 1
         try await mesh.redis.command([
             "ZADD", StoreKeys.live, String(old), sidecar.incarnation.description,

@@ -1,0 +1,29 @@
+import SidecarCore
+import WeirCore
+
+/// The gateway's listener: every request is for the gateway's own endpoints. One for each worker.
+package enum GatewayInterceptor {
+    package static func make(
+        service: GatewayService, state: GatewayState, worker: Worker
+    ) -> Interceptor {
+        let transport = LoopTransport(worker: worker)
+        let own = GatewayWorker(transport: transport, clock: LoopClock(loop: worker.loop))
+        let handler = LocalHandler(bodyBytesMax: GatewayLimits.requestBytesMax) { request in
+            if let snapshot = state.snapshot { transport.keep(snapshot) }
+            let answer = await service.respond(to: GatewayRequest(request), on: own)
+            return LocalResponse(
+                status: answer.status, fields: answer.fields.map { ($0.name, $0.value) },
+                body: .bytes(answer.body))
+        }
+        return LocalInterceptor { _, _ in handler }
+    }
+}
+
+extension GatewayRequest {
+    fileprivate init(_ request: LocalRequest) {
+        self.init(
+            id: request.requestID, method: request.method, path: request.path,
+            fields: request.fields.map { GatewayField($0.name.lowercased(), $0.value) },
+            body: request.body)
+    }
+}

@@ -1,0 +1,156 @@
+import SidecarCore
+import Synchronization
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// One caller's accounts in this process's ledger.
+package struct LedgerAccounts: CallerLedger {
+    private let ledger: SidecarLedger
+    private let money: [AccountTerms]
+    private let requests: [AccountTerms]
+    private let clock: any GatewayClock
+    private let isControlPlaneReachable: @Sendable () -> Bool
+
+    package init(
+        ledger: SidecarLedger, binding: SubjectBinding, snapshot: GatewaySnapshot,
+        clock: any GatewayClock, isControlPlaneReachable: @escaping @Sendable () -> Bool
+    ) {
+        self.ledger = ledger
+        self.clock = clock
+        self.isControlPlaneReachable = isControlPlaneReachable
+        let now = clock.now
+        let tier = snapshot.policy.tiers[binding.tier]
+        let terms = binding.accounts.map { account in
+            AccountTerms(
+                key: account.key(at: now), limit: account.limit,
+                maxLease: Self.maxLease(account, tier), policyNumber: snapshot.version.number)
+        }
+        money = terms.filter { $0.key.unit == .usd }
+        requests = terms.filter { $0.key.unit == .requests }
+    }
+
+    /// Of requests a twentieth too, and at least one.
+    private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD
+    {
+        switch account.unit {
+        case .requests: NanoUSD(max(1, account.limit.rawValue / 20))
+        case .usd:
+            tier?.maxLease(limit: account.limit) ?? NanoUSD(account.limit.rawValue / 20)
+        }
+    }
+
+    // MARK: CallerLedger
+
+    package func takeRequest() async throws(LedgerRefusal) {
+        guard !requests.isEmpty else { return }
+        let one = NanoUSD(1)
+        let reservation = try await reserve(requests, one, least: one)
+        guard ledger.spend(reservation) else {
+            ledger.cancel(reservation)
+            throw LedgerRefusal(reason: .overloaded, account: nil)
+        }
+    }
+
+    package func delegate(
+        _ amount: NanoUSD, least: NanoUSD
+    ) async throws(LedgerRefusal) -> ChildKey {
+        let reservation = try await reserve(money, amount, least: least)
+        guard let key = ledger.delegate(reservation) else {
+            ledger.cancel(reservation)
+            throw LedgerRefusal(reason: .overloaded, account: nil)
+        }
+        return key
+    }
+
+    package func childFinal(_ key: ChildKey, consumed: NanoUSD) {
+        ledger.childFinal(key, consumed: consumed)
+    }
+
+    /// Of the account with the least left; `nil` until the store has said what others spent.
+    package var balance: Balance? {
+        let known = money.compactMap { terms in
+            ledger.position(of: terms.key).map { (terms.key, $0) }
+        }
+        guard let (account, position) = known.min(by: { $0.1.remaining < $1.1.remaining }) else {
+            return nil
+        }
+        var balance = Balance(
+            limit: position.limit, remaining: position.remaining, resetsAt: account.period.end)
+        if let terms = requests.first, let position = ledger.position(of: terms.key) {
+            balance.requestsLimit = position.limit.rawValue
+            balance.requestsRemaining = position.remaining.rawValue
+            balance.requestsResetAt = terms.key.period.end
+        }
+        return balance
+    }
+
+    // MARK: Waiting
+
+    /// Reserves, or waits for a lease that is on its way and for money that is set aside (rule 9).
+    private func reserve(
+        _ accounts: [AccountTerms], _ amount: NanoUSD, least: NanoUSD
+    ) async throws(LedgerRefusal) -> Reservation {
+        guard let payer = ledger.payer(for: accounts) else {
+            throw LedgerRefusal(reason: .overloaded, account: accounts.first?.key)
+        }
+        let began = clock.nowNanoseconds
+        while true {
+            let wake = Wake()
+            var waiter: UInt64?
+            let outcome = ledger.reserve(
+                payer, worstCase: amount, least: least, waiter: &waiter, wake: wake.call)
+            let limit: UInt64
+            let refusal: LedgerRefusal
+            switch outcome {
+            case .reserved(let reservation): return reservation
+            case .exhausted(let account, let resetsAt):
+                throw LedgerRefusal(
+                    reason: account.unit == .usd ? .budgetExhausted : .quotaExhausted,
+                    account: account, resetsAt: resetsAt ?? account.period.end)
+            case .journalFull: throw LedgerRefusal(reason: .overloaded, account: nil)
+            case .contended(let account, _):
+                limit = GatewayLimits.contendedNanoseconds
+                refusal = LedgerRefusal(reason: .budgetContended, account: account)
+            case .needsLease:
+                limit = GatewayLimits.leaseNanoseconds
+                let reason: Reason =
+                    isControlPlaneReachable() ? .budgetContended : .controlPlaneLost
+                refusal = LedgerRefusal(reason: reason, account: accounts.first?.key)
+            }
+            // Without a place among the waiters, waiting would be for nothing.
+            guard let waiter else { throw refusal }
+            let woken = await wake.wait(until: began + limit, clock)
+            ledger.stopWaiting(waiter)
+            guard woken else { throw refusal }
+        }
+    }
+}
+
+/// Waits for a call from any thread, a time, or the end of the task.
+private struct Wake: Sendable {
+    private let stream: AsyncStream<Void>
+    private let continuation: AsyncStream<Void>.Continuation
+
+    init() { (stream, continuation) = AsyncStream.makeStream(bufferingPolicy: .bufferingNewest(1)) }
+
+    var call: @Sendable () -> Void { { [continuation] in _ = continuation.yield() } }
+
+    /// `true`: it was called.
+    func wait(until deadline: UInt64, _ clock: any GatewayClock) async -> Bool {
+        guard clock.nowNanoseconds < deadline else { return false }
+        return await withTaskGroup(of: Bool.self) { group in
+            group.addTask {
+                for await _ in stream { return true }
+                return false
+            }
+            group.addTask {
+                try? await clock.sleep(untilNanoseconds: deadline)
+                return false
+            }
+            defer { group.cancelAll() }
+            return await group.next() ?? false
+        }
+    }
+}

@@ -1,0 +1,178 @@
+import CLinux
+import WeirCore
+import WeirLedger
+
+// The bytes of the log: little-endian, entries of a multiple of eight.
+//
+//     0  u32  length of the entry, 0 where the log ends; stored last, with release order
+//     4  u32  CRC-32C of everything behind it, begun from the segment's index and the length, so
+//             that an entry of a recycled file is none
+//     8  u8   kind · u8 a · u16 b · u32 c: small fields, by kind
+//    16  …    payload
+
+enum EntryKind: UInt8 {
+    case snapshotBegin = 1
+    case snapshotEnd, leaseNumbers, numbers, lease, leaseForgotten, released, account, opened
+    case spent, childFinal, settled, delegationSettled, accepted, window, forgottenIssuers, final
+    case name, life, sequence
+}
+
+enum EntryLayout {
+    static let headerBytes = 16
+    static let recordNumberBytes = 8
+    static let entryBytesMax = 8_192 + 64
+
+    static func padded(_ count: Int) -> Int { (count + 7) & ~7 }
+
+    static func checksum(_ entry: UnsafeRawPointer, length: Int, segment: UInt64) -> UInt32 {
+        let seed = UInt32(truncatingIfNeeded: segment) ^ (UInt32(length) &* 0x9E37_79B1)
+        return weir_crc32c(seed, entry + 8, length - 8)
+    }
+}
+
+/// Writes fixed fields one after the other into memory whose size the caller has checked.
+struct RawWriter {
+    private(set) var next: UnsafeMutableRawPointer
+
+    init(_ start: UnsafeMutableRawPointer) { next = start }
+
+    @inline(__always)
+    mutating func integer<T: FixedWidthInteger>(_ value: T) {
+        next.storeBytes(of: value.littleEndian, as: T.self)
+        next += MemoryLayout<T>.size
+    }
+
+    mutating func raw(_ bytes: [UInt8]) {
+        bytes.withUnsafeBytes { source in
+            if let base = source.baseAddress {
+                next.copyMemory(from: base, byteCount: source.count)
+            }
+        }
+        next += bytes.count
+    }
+
+    mutating func zeros(_ count: Int) {
+        next.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+        next += count
+    }
+}
+
+/// An entry as it is before its payload: sizes first, so that room is made before anything is
+/// written.
+struct EntryHead {
+    var kind: EntryKind
+    var a: UInt8 = 0
+    var b: UInt16 = 0
+    var c: UInt32 = 0
+    var payload: Int
+
+    var length: Int { EntryLayout.headerBytes + EntryLayout.padded(payload) }
+}
+
+extension LedgerEntry {
+    /// `nil` for the entries that are records: the record's own bytes stand for them.
+    var head: EntryHead? {
+        switch self {
+        case .life: EntryHead(kind: .life, payload: 16)
+        case .leaseNumbers: EntryHead(kind: .leaseNumbers, payload: 8)
+        case .numbers: EntryHead(kind: .numbers, payload: 16)
+        case .lease(let image):
+            EntryHead(
+                kind: .lease, a: image.isLocal ? 1 : 0, b: image.account.journalLength,
+                c: image.slot, payload: 40 + Int(image.account.journalLength))
+        case .leaseForgotten(let slot): EntryHead(kind: .leaseForgotten, c: slot, payload: 0)
+        case .released(let slot, _): EntryHead(kind: .released, c: slot, payload: 8)
+        case .account(let key, _):
+            EntryHead(
+                kind: .account, b: key.journalLength, payload: 8 + Int(key.journalLength))
+        case .opened(let opened): opened.head(.opened)
+        case .spent(let opened): opened.head(.spent)
+        case .childFinal: EntryHead(kind: .childFinal, payload: 16)
+        case .accepted: EntryHead(kind: .accepted, payload: 48)
+        case .window(let window):
+            EntryHead(kind: .window, payload: 16 + window.bits.count * 8)
+        case .forgottenIssuers: EntryHead(kind: .forgottenIssuers, payload: 8)
+        case .final: EntryHead(kind: .final, payload: 32)
+        case .settled, .delegationSettled: nil
+        }
+    }
+
+    func writePayload(_ writer: inout RawWriter) {
+        switch self {
+        case .life(let life, let since):
+            writer.integer(life.rawValue)
+            writer.integer(since.rawValue)
+        case .leaseNumbers(let below): writer.integer(below)
+        case .numbers(let reservations, let delegations):
+            writer.integer(reservations)
+            writer.integer(delegations)
+        case .lease(let image):
+            writer.lease(image.id)
+            writer.integer(image.granted)
+            writer.integer(image.consumed)
+            writer.integer(image.released)
+            writer.raw(Array(image.account.description.utf8))
+        case .leaseForgotten: break
+        case .released(_, let total): writer.integer(total)
+        case .account(let key, let consumed):
+            writer.integer(consumed)
+            writer.raw(Array(key.description.utf8))
+        case .opened(let opened), .spent(let opened): opened.write(&writer)
+        case .childFinal(let number, let consumed):
+            writer.integer(number)
+            writer.integer(consumed)
+        case .accepted(let accepted): accepted.write(&writer)
+        case .window(let window):
+            writer.integer(window.issuer.rawValue)
+            writer.integer(window.highest)
+            for word in window.bits { writer.integer(word) }
+        case .forgottenIssuers(let through): writer.integer(through.rawValue)
+        case .final(let final):
+            writer.lease(final.key.lease)
+            writer.integer(final.key.child)
+            writer.integer(final.consumed.rawValue)
+        case .settled, .delegationSettled:
+            preconditionFailure("a record stands for it")
+        }
+    }
+}
+
+extension RawWriter {
+    mutating func lease(_ id: LeaseID) {
+        integer(id.incarnation.rawValue)
+        integer(id.number)
+    }
+}
+
+extension AccountKey {
+    /// Ids of accounts are bounded long before; a longer one would not be found again at replay, so
+    /// it is a mistake of the program.
+    var journalLength: UInt16 {
+        let count = description.utf8.count
+        precondition(count <= 1_024, "an account's name is bounded where it is made")
+        return UInt16(count)
+    }
+}
+
+extension OpenedReservation {
+    func head(_ entry: EntryKind) -> EntryHead {
+        EntryHead(kind: entry, a: kind.rawValue, b: UInt16(legCount), payload: 40)
+    }
+
+    func write(_ writer: inout RawWriter) {
+        writer.integer(number)
+        writer.integer(amount)
+        writer.integer(least)
+        for index in 0..<4 { writer.integer(legs[index]) }
+    }
+}
+
+extension AcceptedDelegation {
+    func write(_ writer: inout RawWriter) {
+        writer.integer(number)
+        writer.integer(issuer.rawValue)
+        writer.lease(key.lease)
+        writer.integer(key.child)
+        writer.integer(amount)
+    }
+}

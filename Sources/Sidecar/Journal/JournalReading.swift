@@ -1,0 +1,212 @@
+import CLinux
+import Glibc
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+/// One entry as it was read back.
+enum JournalEntry {
+    case ledger(LedgerEntry)
+    case record(AttemptRecord, number: Int64, endsDelegation: Bool)
+    case name(UInt32, String)
+    case sequence(UInt64)
+    case snapshotBegin, snapshotEnd
+}
+
+/// The bytes of one segment file, and the entries in them. Files come from a disk that may be
+/// anybody's: whatever is wrong ends the reading and is never a trap.
+struct SegmentReading {
+    let header: SegmentHeader
+    private let bytes: [UInt8]
+
+    /// `nil`: no header, so nothing was ever committed in it.
+    init?(path: String) {
+        guard let bytes = readFile(path, limit: JournalLimits.segmentBytes),
+            bytes.count >= SegmentHeader.byteCount,
+            let header = SegmentHeader(bytes: bytes[0..<SegmentHeader.byteCount])
+        else { return nil }
+        self.header = header
+        self.bytes = bytes
+    }
+
+    enum Next {
+        case entry(JournalEntry, end: Int)
+        case end
+        case bad
+    }
+
+    static let start = SegmentHeader.byteCount
+
+    func next(at offset: Int) -> Next {
+        guard offset + EntryLayout.headerBytes <= bytes.count else { return .end }
+        var reader = ByteReader(bytes[offset..<(offset + EntryLayout.headerBytes)])
+        guard let length32 = reader.integer(UInt32.self), let sum = reader.integer(UInt32.self),
+            let kind = reader.integer(UInt8.self), let a = reader.integer(UInt8.self),
+            let b = reader.integer(UInt16.self), let c = reader.integer(UInt32.self)
+        else { return .bad }
+        guard length32 != 0 else { return .end }
+        let length = Int(length32)
+        guard length >= EntryLayout.headerBytes, length <= EntryLayout.entryBytesMax,
+            length % 8 == 0, offset + length <= bytes.count
+        else { return .bad }
+        let isWhole = bytes.withUnsafeBytes { raw in
+            guard let base = raw.baseAddress else { return false }
+            return EntryLayout.checksum(base + offset, length: length, segment: header.index) == sum
+        }
+        guard isWhole, let kind = EntryKind(rawValue: kind) else { return .bad }
+        var payload = ByteReader(
+            bytes[(offset + EntryLayout.headerBytes)..<(offset + length)])
+        guard let entry = Self.decode(kind, a: a, b: b, c: c, &payload) else { return .bad }
+        return .entry(entry, end: offset + length)
+    }
+
+    private static func decode(
+        _ kind: EntryKind, a: UInt8, b: UInt16, c: UInt32, _ reader: inout ByteReader
+    ) -> JournalEntry? {
+        switch kind {
+        case .snapshotBegin: return .snapshotBegin
+        case .snapshotEnd: return .snapshotEnd
+        case .sequence: return reader.integer(UInt64.self).map { .sequence($0) }
+        case .name: return reader.text(b).map { .name(c, $0) }
+        case .settled, .delegationSettled:
+            return decodeRecord(&reader, endsDelegation: kind == .delegationSettled)
+        case .lease, .account, .leaseForgotten, .released, .leaseNumbers:
+            return decodeLease(kind, a: a, b: b, c: c, &reader).map { .ledger($0) }
+        case .opened, .spent:
+            return decodeOpened(kind, a: a, b: b, &reader).map { .ledger($0) }
+        case .numbers, .life, .childFinal:
+            return decodePair(kind, &reader).map { .ledger($0) }
+        case .accepted, .window, .forgottenIssuers, .final:
+            return decodeDelegation(kind, &reader).map { .ledger($0) }
+        }
+    }
+
+    private static func decodeRecord(
+        _ reader: inout ByteReader, endsDelegation: Bool
+    ) -> JournalEntry? {
+        guard let number = reader.integer(Int64.self) else { return nil }
+        let size =
+            reader.remaining >= AttemptRecord.fullByteCount
+            ? AttemptRecord.fullByteCount : AttemptRecord.shortByteCount
+        guard let raw = reader.raw(size), let record = AttemptRecord(bytes: raw) else { return nil }
+        return .record(record, number: number, endsDelegation: endsDelegation)
+    }
+
+    private static func decodeLease(
+        _ kind: EntryKind, a: UInt8, b: UInt16, c: UInt32, _ reader: inout ByteReader
+    ) -> LedgerEntry? {
+        switch kind {
+        case .leaseForgotten: return .leaseForgotten(slot: c)
+        case .released: return reader.integer(Int64.self).map { .released(slot: c, total: $0) }
+        case .leaseNumbers: return reader.integer(Int64.self).map { .leaseNumbers(below: $0) }
+        case .account:
+            guard let consumed = reader.integer(Int64.self), let text = reader.text(b),
+                let key = AccountKey(text)
+            else { return nil }
+            return .account(key, ownConsumed: consumed)
+        default:
+            guard let id = reader.lease(), let granted = reader.integer(Int64.self),
+                let consumed = reader.integer(Int64.self),
+                let released = reader.integer(Int64.self), let text = reader.text(b),
+                let key = AccountKey(text)
+            else { return nil }
+            return .lease(
+                LeaseImage(
+                    slot: c, id: id, account: key, granted: granted, consumed: consumed,
+                    released: released, isLocal: a == 1))
+        }
+    }
+
+    private static func decodeOpened(
+        _ kind: EntryKind, a: UInt8, b: UInt16, _ reader: inout ByteReader
+    ) -> LedgerEntry? {
+        guard let number = reader.integer(Int64.self), let amount = reader.integer(Int64.self),
+            let least = reader.integer(Int64.self),
+            let opened = OpenedReservation.Kind(rawValue: a),
+            Int(b) <= LedgerLimits.accountsPerReservationMax
+        else { return nil }
+        var legs = SIMD4<UInt32>(repeating: 0)
+        for index in 0..<4 {
+            guard let leg = reader.integer(UInt32.self) else { return nil }
+            legs[index] = leg
+        }
+        let reservation = OpenedReservation(
+            number: number, kind: opened, amount: amount, least: least, legCount: Int(b),
+            legs: legs)
+        return kind == .spent ? .spent(reservation) : .opened(reservation)
+    }
+
+    private static func decodePair(
+        _ kind: EntryKind, _ reader: inout ByteReader
+    ) -> LedgerEntry? {
+        guard let first = reader.integer(Int64.self), let second = reader.integer(Int64.self) else {
+            return nil
+        }
+        switch kind {
+        case .life: return .life(Incarnation(first), wholeSince: Incarnation(second))
+        case .numbers: return .numbers(reservations: first, delegations: second)
+        default: return .childFinal(number: first, consumed: second)
+        }
+    }
+
+    private static func decodeDelegation(
+        _ kind: EntryKind, _ reader: inout ByteReader
+    ) -> LedgerEntry? {
+        guard let first = reader.integer(Int64.self) else { return nil }
+        if kind == .forgottenIssuers { return .forgottenIssuers(through: Incarnation(first)) }
+        guard let second = reader.integer(Int64.self) else { return nil }
+        if kind == .window {
+            var bits = ContiguousArray<UInt64>()
+            while let word = reader.integer(UInt64.self) { bits.append(word) }
+            return IssuerWindow(issuer: Incarnation(first), highest: second, bits: bits)
+                .map { .window($0) }
+        }
+        if kind == .final {
+            guard let child = reader.integer(Int64.self), let consumed = reader.integer(Int64.self)
+            else { return nil }
+            let lease = LeaseID(incarnation: Incarnation(first), number: second)
+            return .final(
+                ChildFinal(
+                    key: ChildKey(lease: lease, child: child), consumed: NanoUSD(consumed)))
+        }
+        guard let lease = reader.lease(), let child = reader.integer(Int64.self),
+            let amount = reader.integer(Int64.self)
+        else { return nil }
+        return .accepted(
+            AcceptedDelegation(
+                number: first, issuer: Incarnation(second),
+                key: ChildKey(lease: lease, child: child), amount: amount))
+    }
+}
+
+extension ByteReader {
+    fileprivate mutating func lease() -> LeaseID? {
+        guard let incarnation = integer(Int64.self), let number = integer(Int64.self) else {
+            return nil
+        }
+        return LeaseID(incarnation: Incarnation(incarnation), number: number)
+    }
+
+    fileprivate mutating func text(_ count: UInt16) -> String? {
+        raw(Int(count)).flatMap { String(validating: $0, as: UTF8.self) }
+    }
+}
+
+/// The whole of a file, if it is not longer than `limit`.
+func readFile(_ path: String, limit: Int) -> [UInt8]? {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var bytes = [UInt8](repeating: 0, count: limit)
+    var count = 0
+    while count < limit {
+        let read = bytes.withUnsafeMutableBytes {
+            pread(descriptor, $0.baseAddress.map { $0 + count }, limit - count, off_t(count))
+        }
+        guard read >= 0 else { return nil }
+        if read == 0 { break }
+        count += read
+    }
+    bytes.removeLast(limit - count)
+    return bytes
+}

@@ -1,0 +1,73 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+/// The names of one record, as they are written into a segment once.
+package struct RecordNames: Sendable {
+    package var subject: String
+    package var tier: String
+    package var tenant: String
+    package var agent: String
+    package var model: String
+    package var requestType: String
+
+    package init(
+        subject: String = "", tier: String = "", tenant: String = "", agent: String = "",
+        model: String = "", requestType: String = ""
+    ) {
+        self.subject = subject
+        self.tier = tier
+        self.tenant = tenant
+        self.agent = agent
+        self.model = model
+        self.requestType = requestType
+    }
+}
+
+extension AttemptRecord {
+    /// The bytes of `bytes`, straight into the mapping: no array is made on the way.
+    func write(to start: UnsafeMutableRawPointer) {
+        var writer = RawWriter(start)
+        writer.integer(sequence)
+        writer.integer(incarnation.rawValue)
+        writer.integer(startedAt.milliseconds)
+        writer.integer(run.high)
+        writer.integer(run.low)
+        writer.integer(request.high)
+        writer.integer(request.low)
+        writer.lease(paidBy.lease)
+        writer.integer(paidBy.child)
+        writer.integer(reserved.rawValue)
+        writer.integer(cost.rawValue)
+        writer.integer(tokens.input)
+        writer.integer(tokens.cachedInput)
+        writer.integer(tokens.cacheWrite)
+        writer.integer(tokens.output)
+        writer.integer(tokens.reasoning)
+        writer.integer(latencyMicroseconds)
+        writer.integer(firstByteMicroseconds)
+        writer.integer(status)
+        writer.integer(reason.rawValue)
+        writer.integer(source.rawValue)
+        writer.integer(subject)
+        writer.integer(tier)
+        writer.integer(tenant)
+        writer.integer(agent)
+        writer.integer(model)
+        writer.integer(requestType)
+        writer.integer(policyNumber)
+        writer.integer(priceVersion)
+        writer.integer(flags.rawValue)
+        writer.zeros(7)
+        guard let digests else { return }
+        writer.raw(digests.input)
+        writer.raw(digests.output)
+        // Room for the salts of the commitments.
+        writer.zeros(64)
+    }
+
+    /// Digests of another size would move everything behind them.
+    var hasWritableDigests: Bool {
+        digests.map { $0.input.count == 32 && $0.output.count == 32 } ?? true
+    }
+}

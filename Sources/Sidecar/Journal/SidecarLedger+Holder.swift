@@ -1,0 +1,178 @@
+import Synchronization
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+// The holder's calls: a gateway for its users, a standalone sidecar for its local allowance.
+
+extension SidecarLedger {
+    /// Interns the accounts of a subject once; keep it for as long as its terms and periods hold.
+    /// `nil`: more accounts than one reservation carries, or accounts in different units.
+    package func payer(for accounts: [AccountTerms]) -> Payer? {
+        state.withLock { $0.book.payer(for: accounts, now: Self.bootTime()) }
+    }
+
+    /// Sets a worst case aside on all accounts of the payer, or on none. `least` is what the attempt
+    /// costs at least once bytes went upstream: the worst case for a fixed price, otherwise zero or
+    /// the input's part.
+    ///
+    /// With `wake`, an outcome that waiting can change (`needsLease`, `contended`) keeps it and
+    /// calls it once, from any thread, when one of the accounts changed: reserve again then. `waiter`
+    /// gives up waiting.
+    package func reserve(
+        _ payer: Payer, worstCase: NanoUSD, least: NanoUSD, waiter: inout UInt64?,
+        wake: (@Sendable () -> Void)?
+    ) -> ReserveOutcome {
+        let now = Self.bootTime()
+        let (outcome, demand) = state.withLock { state -> (ReserveOutcome, (@Sendable () -> Void)?) in
+            guard state.mayOpen() else { return (.journalFull, nil) }
+            let outcome = state.book.reserve(payer, amount: worstCase, least: least, now: now)
+            switch outcome {
+            case .needsLease, .contended:
+                if let wake { waiter = state.wait(for: payer, wake) }
+            case .reserved, .exhausted, .journalFull: break
+            }
+            return (outcome, state.demandToSay())
+        }
+        demand?()
+        return outcome
+    }
+
+    /// The same for whoever does not wait.
+    package func reserve(
+        _ payer: Payer, worstCase: NanoUSD, least: NanoUSD
+    ) -> ReserveOutcome {
+        var waiter: UInt64?
+        return reserve(payer, worstCase: worstCase, least: least, waiter: &waiter, wake: nil)
+    }
+
+    /// `true`: its `wake` was not called and will not be.
+    @discardableResult
+    package func stopWaiting(_ waiter: UInt64) -> Bool {
+        state.withLock { state in
+            guard let gone = state.waiters.removeValue(forKey: waiter) else { return false }
+            state.book.stopWaiting(gone.accounts)
+            return true
+        }
+    }
+
+    /// Turns a reservation into a child: journaled when this returns, so the delegation may go.
+    /// `nil`: the log is full, or there is no such reservation; it is still to be cancelled.
+    package func delegate(_ reservation: Reservation) -> ChildKey? {
+        state.withLock { state in
+            guard state.makeRoom(64), state.deferred.isEmpty,
+                let opened = state.book.open(reservation, as: .child)
+            else { return nil }
+            state.journal.append(.opened(opened))
+            return state.book.key(of: reservation)
+        }
+    }
+
+    /// Turns a reservation into an own attempt: journaled when this returns, so the first byte may
+    /// go upstream. The key is what the record says that it was paid by, with child 0.
+    package func open(_ reservation: Reservation) -> ChildKey? {
+        state.withLock { state in
+            guard state.makeRoom(64), state.deferred.isEmpty,
+                let opened = state.book.open(reservation, as: .attempt),
+                let key = state.book.key(of: reservation)
+            else { return nil }
+            state.journal.append(.opened(opened))
+            return ChildKey(lease: key.lease, child: 0)
+        }
+    }
+
+    /// Nothing went upstream: the money is free again.
+    package func cancel(_ reservation: Reservation) {
+        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+            if !state.book.cancel(reservation), let key = state.book.key(of: reservation) {
+                _ = state.end(.child(key, consumed: .zero))
+            }
+            return state.takeWakes()
+        }
+        for wake in wakes { wake() }
+    }
+
+    /// What a child cost, once and for all. Saying it twice changes nothing.
+    package func childFinal(_ key: ChildKey, consumed: NanoUSD) {
+        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+            _ = state.end(.child(key, consumed: consumed))
+            return state.takeWakes()
+        }
+        for wake in wakes { wake() }
+    }
+
+    /// Ends an own attempt with its record. Sequence, incarnation and names are filled in here.
+    @discardableResult
+    package func settle(
+        _ reservation: Reservation, record: AttemptRecord, names: RecordNames
+    ) -> NanoUSD {
+        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+            _ = state.end(.attempt(reservation, record, names))
+            return state.takeWakes()
+        }
+        for wake in wakes { wake() }
+        return record.cost
+    }
+
+    /// Consumes a reservation of accounts counted in requests, without a record (rule 14). `false`:
+    /// the log is full.
+    package func spend(_ reservation: Reservation) -> Bool {
+        state.withLock { state in
+            guard state.makeRoom(64), state.deferred.isEmpty,
+                let spent = state.book.spend(reservation)
+            else { return false }
+            state.journal.append(.spent(spent))
+            return true
+        }
+    }
+
+    /// Standalone: the allowance that stands in for an account's budget. Once for each account; what
+    /// a restart finds in the log is what is left of it.
+    package func grantLocally(_ account: AccountTerms, amount: NanoUSD) {
+        state.withLock { state in
+            guard
+                let entry = state.book.grantLocally(account, amount: amount, now: Self.bootTime())
+            else { return }
+            _ = state.commit([entry])
+        }
+    }
+
+    /// `nil` until the store has said what others spent.
+    package func position(of account: AccountKey) -> BudgetPosition? {
+        state.withLock { $0.book.position(of: account) }
+    }
+
+    package func budgetRemaining(of account: AccountKey) -> NanoUSD? {
+        position(of: account)?.remaining
+    }
+}
+
+extension SidecarLedger.State {
+    mutating func wait(for payer: Payer, _ wake: @escaping @Sendable () -> Void) -> UInt64? {
+        guard waiters.count < LedgerLimits.waitersMax else { return nil }
+        let number = nextWaiter
+        nextWaiter += 1
+        waiters[number] = SidecarLedger.Waiter(accounts: book.startWaiting(payer), wake: wake)
+        return number
+    }
+
+    /// Those whose accounts changed, each once.
+    mutating func takeWakes() -> [@Sendable () -> Void] {
+        guard book.hasWakes else { return [] }
+        let changed = book.takeWakes()
+        var wakes: [@Sendable () -> Void] = []
+        for (number, waiter) in waiters where waiter.accounts.contains(where: changed.contains) {
+            waiters.removeValue(forKey: number)
+            book.stopWaiting(waiter.accounts)
+            wakes.append(waiter.wake)
+        }
+        return wakes
+    }
+
+    /// The uplink is woken once for each time that it comes to take demands.
+    mutating func demandToSay() -> (@Sendable () -> Void)? {
+        guard !isDemandSaid, book.hasQueuedDemand, let onDemand else { return nil }
+        isDemandSaid = true
+        return onDemand
+    }
+}

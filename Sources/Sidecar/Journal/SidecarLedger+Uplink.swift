@@ -1,0 +1,148 @@
+import Synchronization
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+// The uplink's calls, from the control thread.
+
+extension SidecarLedger {
+    /// Called from any thread when there is something for `takeDemands`.
+    package func onDemand(_ wake: @escaping @Sendable () -> Void) {
+        state.withLock { $0.onDemand = wake }
+    }
+
+    package struct Demands: Sendable {
+        package let request: LeasesRequest
+        /// Give it back with the answer: leases count their time from before the asking.
+        package let sentAt: UInt64
+        /// Come again then, also without a call of `onDemand`; on CLOCK_BOOTTIME.
+        package let nextAt: UInt64?
+
+        package var isEmpty: Bool { request.acquire.isEmpty && request.release.isEmpty }
+    }
+
+    /// What to ask for now; everything in it is journaled. Each one that is not empty is either
+    /// answered (`apply`) or has failed (`requestFailed`).
+    package func takeDemands() -> Demands {
+        let now = Self.bootTime()
+        return state.withLock { state in
+            state.isDemandSaid = false
+            let empty = Demands(
+                request: LeasesRequest(acquire: [], release: []), sentAt: now,
+                nextAt: now &+ LedgerLimits.denialNanosecondsMax)
+            guard state.settleDebts() else { return empty }
+            let (request, entries, nextAt) = state.book.takeDemands(now: now)
+            guard state.commit(entries) else {
+                state.book.requestFailed(request)
+                return empty
+            }
+            return Demands(request: request, sentAt: now, nextAt: nextAt)
+        }
+    }
+
+    package func requestFailed(_ demands: Demands) {
+        state.withLock { $0.book.requestFailed(demands.request) }
+    }
+
+    package func apply(_ response: LeasesResponse, to demands: Demands) {
+        let now = Self.bootTime()
+        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+            let entries = state.book.apply(
+                response, to: demands.request, sentAt: demands.sentAt, now: now)
+            _ = state.commit(entries)
+            return state.takeWakes()
+        }
+        for wake in wakes { wake() }
+    }
+
+    package struct LedgerReports: Sendable {
+        package let ledger: LedgerReport
+        package let childFinals: [ChildFinal]
+
+        package func report(health: SidecarHealth) -> Report {
+            Report(
+                highestLease: ledger.highestLease, leases: ledger.leases, childFinals: childFinals,
+                acknowledgedFinals: ledger.acknowledgedFinals, health: health)
+        }
+    }
+
+    /// Gives back what is idle or expired, and says what was spent; at least once a second. `nil`:
+    /// the log cannot be written, so nothing may be said.
+    package func makeReport(wall: UnixTime = SidecarLedger.wallTime()) -> LedgerReports? {
+        let now = Self.bootTime()
+        let (reports, demand) = state.withLock { state -> (LedgerReports?, (@Sendable () -> Void)?) in
+            guard state.isAlive, state.settleDebts() else { return (nil, nil) }
+            state.book.prepareNextPeriods(wall: wall, now: now)
+            guard state.commit(state.book.maintain(now: now)) else { return (nil, nil) }
+            let reports = LedgerReports(
+                ledger: state.book.makeReport(), childFinals: state.delegations.finalsToReport())
+            return (reports, state.demandToSay())
+        }
+        demand?()
+        return reports
+    }
+
+    package func apply(_ response: ReportResponse, to reports: LedgerReports) {
+        let now = Self.bootTime()
+        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+            state.delegations.finalsReported(reports.childFinals)
+            let entries = state.book.apply(response, to: reports.ledger, now: now)
+            _ = state.commit(entries)
+            return state.takeWakes()
+        }
+        for wake in wakes { wake() }
+    }
+
+    // MARK: Records
+
+    /// Incarnations whose records are in the log, oldest first, with the last one known stored.
+    package func recordBlocks(
+        of incarnation: Incarnation, after sequence: UInt64,
+        max: Int = MeshLimits.blocksPerMessageMax
+    ) -> [RecordBlock] {
+        let (segments, end) = state.withLock { ($0.journal.segments, $0.journal.end) }
+        return RecordReader(directory: directory).blocks(
+            of: incarnation, after: sequence, max: max, segments: segments, end: end)
+    }
+
+    /// Lives that wrote records which are still in the log, oldest first.
+    package func recordIncarnations() -> [Incarnation] {
+        state.withLock { state in
+            var all = Set(state.journal.segments.flatMap { $0.lastSequences.keys })
+            if let incarnation = state.book.incarnation { all.insert(incarnation) }
+            return all.sorted()
+        }
+    }
+
+    /// Everything of this incarnation up to this sequence is kept elsewhere: segments that only
+    /// waited for it go.
+    package func recordsStored(of incarnation: Incarnation, through sequence: UInt64) {
+        state.withLock { state in
+            state.stored[incarnation] = max(state.stored[incarnation] ?? 0, sequence)
+            let stored = state.stored
+            guard !state.isStandalone else { return }
+            state.journal.prune { life, last in last <= stored[life] ?? 0 }
+        }
+    }
+
+    // MARK: What the metrics show
+
+    package struct Gauges: Sendable {
+        package let journalBytes: Int64
+        package let nextSequence: UInt64
+        package let openReservations: Int
+        package let openDelegations: Int
+        package let deferredEndings: Int
+        package let journalFailure: JournalError?
+    }
+
+    package func gauges() -> Gauges {
+        state.withLock { state in
+            Gauges(
+                journalBytes: state.journal.byteCount, nextSequence: state.nextSequence,
+                openReservations: state.book.openCount,
+                openDelegations: state.delegations.openCount,
+                deferredEndings: state.deferred.count, journalFailure: state.journal.failure)
+        }
+    }
+}

@@ -215,7 +215,8 @@ if buildsAll {
         tests(
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
             dependencies: [
-                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", "WeirCLI", httpClient,
+                "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", "WeirCLI", arguments,
+                httpClient,
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),

@@ -4,8 +4,8 @@ import Hummingbird
 import WeirCore
 import WeirPolicy
 
-/// What anybody on the listener may ask: whether the process lives, whether it can do its work, what
-/// it counts, and what the API is.
+/// What anybody on the listener may ask: whether the process lives, whether it can do its work,
+/// what it counts, and what the API is.
 struct HealthAPI: Sendable {
     enum State: String, Sendable { case ok, warning, failed }
 

@@ -8,7 +8,7 @@ final class RedisServer: Sendable {
 
     var url: String { "unix://\(folder)/redis.sock" }
 
-    init(appendFsync: String = "always") throws {
+    init(appendFsync: String = "always", starts: Bool = true) throws {
         let folder = "/tmp/weir-server-\(UUID().uuidString.prefix(12))"
         try FileManager.default.createDirectory(
             atPath: folder, withIntermediateDirectories: true)
@@ -20,8 +20,10 @@ final class RedisServer: Sendable {
             "--dir", folder, "--appendonly", "yes", "--appendfsync", appendFsync, "--save", "",
             "--maxmemory-policy", "noeviction", "--logfile", "\(folder)/log",
         ]
-        try process.run()
+        if starts { try start() }
     }
+
+    func start() throws { try process.run() }
 
     func stop() {
         guard process.isRunning else { return }

@@ -42,8 +42,8 @@ struct TestControlPlane: Sendable {
         }
     }
 
-    private static func run(
-        redis: RedisServer, folder: String, isTrial: Bool,
+    static func run(
+        redis: RedisServer, folder: String = "data", isTrial: Bool = false,
         _ body: @Sendable (TestControlPlane) async throws -> Void
     ) async throws {
         let configuration = Self.configuration(

@@ -45,8 +45,9 @@ struct WatchTests {
             let sidecar = try await server.joined()
             let session = sidecar.response.session
             let once = try await sidecar.connection.send("GET", MeshPath.policy, session: session)
-            guard case .projection(let hash, let projection) = try JSON.decode(
-                PolicyEvent.self, from: once.bytes)
+            guard
+                case .projection(let hash, let projection) = try JSON.decode(
+                    PolicyEvent.self, from: once.bytes)
             else {
                 Issue.record("the first line is no projection")
                 return

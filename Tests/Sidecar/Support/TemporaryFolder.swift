@@ -5,7 +5,7 @@ final class TemporaryFolder: Sendable {
     let path: String
 
     init() {
-        var template = Array("/tmp/weir-journal-XXXXXX".utf8CString)
+        var template = Array("/tmp/weir-test-XXXXXX".utf8CString)
         path = template.withUnsafeMutableBufferPointer { buffer in
             guard let base = buffer.baseAddress, let made = mkdtemp(base) else {
                 preconditionFailure("no folder in /tmp")

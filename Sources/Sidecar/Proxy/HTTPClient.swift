@@ -154,6 +154,7 @@ final class ClientCall: ServerStream {
     private var isWhole = false
     private var failure: ClientError?
     private var waiter: UnsafeContinuation<Void, Never>?
+    private var hasNews = false
     private var interceptor: ClientInterceptor?
 
     fileprivate init?(
@@ -229,13 +230,19 @@ final class ClientCall: ServerStream {
         let bound = LoopBound(self, loop: worker.loop)
         let loop = worker.loop
         await withTaskCancellationHandler {
-            await withUnsafeContinuation { waiter = $0 }
+            await withUnsafeContinuation { continuation in
+                // Getting here may have taken a turn of the loop, and the news another way.
+                guard !hasNews else { return continuation.resume() }
+                waiter = continuation
+            }
+            hasNews = false
         } onCancel: {
             loop.execute { bound.value.cancel() }
         }
     }
 
     private func wake() {
+        hasNews = true
         let waiter = self.waiter
         self.waiter = nil
         waiter?.resume()

@@ -175,11 +175,15 @@ enum RequestHeadWriter {
 
     /// `00-` 32 hex `-` 16 hex `-` 2 hex, in lower case, identifiers not all zero.
     static func isTraceparent(_ value: UnsafeRawBufferPointer) -> Bool {
-        guard value.count == 55, value[0] == 0x30, value[1] == 0x30 else { return false }
+        guard value.count == 55, let base = value.baseAddress else { return false }
+        let bytes = base.assumingMemoryBound(to: UInt8.self)
+        guard bytes[0] == 0x30, bytes[1] == 0x30 else { return false }
         var traceBits: UInt8 = 0
         var parentBits: UInt8 = 0
-        for index in 2..<55 {
-            let byte = value[index]
+        var index = 1
+        while index < 54 {
+            index += 1
+            let byte = bytes[index]
             if index == 2 || index == 35 || index == 52 {
                 if byte != UInt8(ascii: "-") { return false }
                 continue

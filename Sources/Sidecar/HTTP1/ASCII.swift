@@ -35,7 +35,9 @@ package enum ASCII {
             let flipped = word ^ (ones &* 0x7F)
             let delete = (flipped &- ones) & ~flipped & (ones &* 0x80)
             if low | delete != 0 {
-                for offset in index..<(index + 8) where !isFieldValue(bytes[offset]) { return false }
+                for offset in index..<(index + 8) where !isFieldValue(bytes[offset]) {
+                    return false
+                }
             }
             index += 8
         }

@@ -1,10 +1,10 @@
 import CLinux
 
-/// The one parser of heads, for both directions: strict, because whatever two parsers on a path read
-/// differently is a way to smuggle a request (RFC 9112 §11.2). Each line is found by its line feed
-/// and validated once; nothing is repaired. Parsing has no state: while a head is incomplete, only
-/// `HeadScan` looks at what arrives, and the whole is parsed when its end is there, so a head that
-/// comes byte by byte costs no more than one that comes at once.
+/// The one parser of heads, for both directions: strict, because whatever two parsers on a path
+/// read differently is a way to smuggle a request (RFC 9112 §11.2). Each line is found by its line
+/// feed and validated once; nothing is repaired. Parsing has no state: while a head is incomplete,
+/// only `HeadScan` looks at what arrives, and the whole is parsed when its end is there, so a head
+/// that comes byte by byte costs no more than one that comes at once.
 package enum HeadParser {
     /// `fields` has room for `Limits.fieldsMax` entries.
     package static func parseRequest(
@@ -53,7 +53,8 @@ package enum HeadParser {
         }
     }
 
-    private static func incomplete(_ bytes: UnsafeRawBufferPointer, _ isRequest: Bool) -> HeadResult {
+    private static func incomplete(_ bytes: UnsafeRawBufferPointer, _ isRequest: Bool) -> HeadResult
+    {
         if bytes.count >= Limits.headBytesMax { return .failed(.tooLarge) }
         // Something that is no HTTP at all is told so at once, not after the timeout.
         if isRequest, let first = bytes.first, !ASCII.isToken(first), first != 0x0D {
@@ -176,8 +177,8 @@ package enum HeadParser {
         return RequestTarget.parse(bytes, targetStart, position, &head)
     }
 
-    /// RFC 3986 characters, and `{`, `|`, `}` that clients send unescaped. No fragment, nothing that
-    /// servers read differently (`\`), nothing beyond ASCII.
+    /// RFC 3986 characters, and `{`, `|`, `}` that clients send unescaped. No fragment, nothing
+    /// that servers read differently (`\`), nothing beyond ASCII.
     @inline(__always)
     private static func isTarget(_ byte: UInt8) -> Bool {
         switch byte {
@@ -233,7 +234,9 @@ package struct HeadScan {
 
     /// True when the head's end is there, or when something is wrong that the parser will find.
     package mutating func hasEnd(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return false }
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return false
+        }
         if bytes.count >= Limits.headBytesMax { return true }
         while scanned < bytes.count,
             let feed = weir_find_line_feed(base + scanned, bytes.count - scanned)

@@ -1,9 +1,9 @@
 import Glibc
 import WeirCore
 
-/// Writes a head into memory that the caller has: one pass, one copy. When the room is not enough it
-/// writes nothing more and says so at the end; the caller has sized it so that this means a peer's
-/// head and our additions together are over every limit.
+/// Writes a head into memory that the caller has: one pass, one copy. When the room is not enough
+/// it writes nothing more and says so at the end; the caller has sized it so that this means a
+/// peer's head and our additions together are over every limit.
 package struct HeadWriter {
     private let base: UnsafeMutableRawPointer
     private let capacity: Int

@@ -14,7 +14,9 @@ package struct FieldBuffer {
     package var count: Int { bytes }
 
     /// The field lines, each with its line end. Valid until the next change.
-    package var lines: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: memory, count: bytes) }
+    package var lines: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: memory, count: bytes)
+    }
 
     /// False, and nothing is added, when the value has bytes that no field may have, or when the
     /// limits are reached. The name is ours and in lower case.
@@ -29,8 +31,10 @@ package struct FieldBuffer {
         add(name, UnsafeRawBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount))
     }
 
-    /// For cold paths: a String that is not native UTF-8 would be copied.
+    /// For cold paths: a String that is not native UTF-8 would be copied. Disfavoured, or literals
+    /// would become Strings.
     @discardableResult
+    @_disfavoredOverload
     package mutating func add(_ name: String, _ value: String) -> Bool {
         var name = name
         var value = value

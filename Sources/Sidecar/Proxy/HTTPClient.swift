@@ -188,7 +188,8 @@ final class ClientCall: ServerStream {
     }
 
     private static func head(of request: ClientRequest, host: String?) -> [UInt8] {
-        var text = "\(request.method) \(request.target) HTTP/1.1\r\nhost: \(host ?? request.host)\r\n"
+        var text =
+            "\(request.method) \(request.target) HTTP/1.1\r\nhost: \(host ?? request.host)\r\n"
         for field in request.fields { text += "\(field.name): \(field.value)\r\n" }
         if !request.body.isEmpty { text += "content-length: \(request.body.count)\r\n" }
         return Array((text + "\r\n").utf8)

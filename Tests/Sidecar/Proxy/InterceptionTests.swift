@@ -58,7 +58,8 @@ import WeirCore
             }
         }
         let client = proxy.client()
-        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        let chunked =
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
         for request in [get("/"), post("/", "body"), chunked, get("/")] {
             client.send(request)
             let response = try #require(client.readResponse())
@@ -122,7 +123,8 @@ import WeirCore
         #expect(upstream.lastRequest?["transfer-encoding"] == nil)
         client.send(post("/", "refuse"))
         #expect(client.readResponse()?.status == 422)
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        client.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
         #expect(client.readHead()?.status == 100)
         client.send("abc")
         #expect(client.readResponse()?.text == "<abc>")
@@ -169,7 +171,8 @@ import WeirCore
         let upstream = try TestUpstream { request in
             switch request.path {
             case "/none": "HTTP/1.1 204 No Content\r\n\r\n"
-            case "/chunked": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+            case "/chunked":
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
             case "/empty": okay("")
             default: okay("abc")
             }

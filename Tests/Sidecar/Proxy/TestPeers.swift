@@ -137,7 +137,8 @@ final class TestSocket: @unchecked Sendable {
     /// A response; `isWhole` is false when the body was cut.
     func readResponse(method: String = "GET") -> TestMessage? {
         guard var message = readHead() else { return nil }
-        let hasBody = method != "HEAD" && ![204, 304].contains(message.status) && message.status >= 200
+        let hasBody =
+            method != "HEAD" && ![204, 304].contains(message.status) && message.status >= 200
         message.isWhole = readBody(&message, hasBody: hasBody, untilClose: hasBody)
         return message
     }

@@ -84,6 +84,8 @@ package final class GatewayService: Sendable {
         "/analyze": ["POST"], "/health": ["GET", "HEAD"],
     ]
 
+    package var analysesInHand: Int { analyses.withLock { $0 } }
+
     package static func isRoute(_ path: String) -> Bool { routes[path] != nil }
 
     package func respond(

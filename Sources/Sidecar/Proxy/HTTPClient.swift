@@ -154,6 +154,9 @@ final class ClientCall: ServerStream {
     private var isWhole = false
     private var failure: ClientError?
     private var waiter: UnsafeContinuation<Void, Never>?
+    /// Counts what came. Between the look at the state and the wait for more lie hops of the
+    /// executor, and something may come just then.
+    private var changes: UInt64 = 0
     private var interceptor: ClientInterceptor?
 
     fileprivate init?(
@@ -196,7 +199,7 @@ final class ClientCall: ServerStream {
     // MARK: The caller's side
 
     func waitForHead() async throws(ClientError) -> ClientResponse {
-        while head == nil && failure == nil { await wait() }
+        while head == nil && failure == nil { await wait(since: changes) }
         if let failure { throw failure }
         guard let head else { preconditionFailure("neither a head nor a failure") }
         if let refused = refusal { throw refused }
@@ -212,7 +215,7 @@ final class ClientCall: ServerStream {
     }
 
     func next() async throws(ClientError) -> [UInt8]? {
-        while chunks.isEmpty && !isWhole && failure == nil { await wait() }
+        while chunks.isEmpty && !isWhole && failure == nil { await wait(since: changes) }
         if !chunks.isEmpty {
             let bytes = chunks.count == 1 ? chunks[0] : Array(chunks.joined())
             chunks.removeAll(keepingCapacity: true)
@@ -225,17 +228,20 @@ final class ClientCall: ServerStream {
         return nil
     }
 
-    private func wait() async {
+    private func wait(since seen: UInt64) async {
         let bound = LoopBound(self, loop: worker.loop)
         let loop = worker.loop
         await withTaskCancellationHandler {
-            await withUnsafeContinuation { waiter = $0 }
+            await withUnsafeContinuation { continuation in
+                if changes == seen { waiter = continuation } else { continuation.resume() }
+            }
         } onCancel: {
             loop.execute { bound.value.cancel() }
         }
     }
 
     private func wake() {
+        changes += 1
         let waiter = self.waiter
         self.waiter = nil
         waiter?.resume()

@@ -21,7 +21,9 @@ struct ChatAgent {
         guard (1...Self.choicesMax).contains(choices), (1...1_000_000).contains(limit) else {
             throw .invalid("n or max_tokens out of range")
         }
-        let prompt = query.messages.map(\.content.text).joined(separator: "\n")
+        // Instructions say how to write; what to write about is what the user says.
+        let prompt = query.messages.filter { $0.role == "user" }.map(\.content.text)
+            .joined(separator: "\n")
         var text = Prose(prompt: prompt, style: style).text
         if query.response_format?.type == "json_object" {
             text = String(decoding: SampleJSON.encode(["text": text]), as: UTF8.self)

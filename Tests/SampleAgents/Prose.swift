@@ -105,6 +105,8 @@ struct PromptFacts {
         signals = Array(
             words.map { $0.lowercased() }
                 .filter { Lexicon.weights[$0] != nil || Lexicon.directions[$0] != nil }
+                // Names of a judgement, not reasons for it.
+                .filter { $0 != "positive" && $0 != "negative" }
                 .uniqued.prefix(4))
         let names = words.filter(Self.isName).uniqued.prefix(3)
         subject = names.isEmpty ? "the subject" : Self.list(Array(names))
@@ -146,6 +148,7 @@ struct PromptFacts {
         "summarize", "analyse", "analyze", "what", "why", "how", "do", "use", "as", "be", "keep",
         "please", "state", "options", "strategy", "forecast", "portfolio", "risk", "answer",
         "json", "usd", "article", "headline", "recommend", "describe", "symbol", "outlook",
+        "symbols", "score", "label", "data", "positions", "horizon", "shares",
     ]
 }
 

@@ -42,7 +42,11 @@ struct Manifest {
         targets.contains { target in
             guard path.hasPrefix(target.path + "/") else { return false }
             guard let sources = target.sources else { return true }
-            return sources.contains { path.hasPrefix("\(target.path)/\($0)/") }
+            return sources.contains {
+                // A source is a folder or a file.
+                let source = "\(target.path)/\($0)"
+                return path == source || path.hasPrefix(source + "/")
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ struct TidyRulesTests {
         ("package import Foundation", "Sources/Sidecar/Engine/A.swift"),
         ("try await Task.sleep(for: .seconds(1))", "Tests/Sidecar/A.swift"),
         ("usleep(1000)", "Tests/Sidecar/A.swift"),
+        ("usleep(1000)  // tidy:", "Tests/Sidecar/A.swift"),
     ])
     func `what is banned is found`(line: String, path: String) throws {
         #expect(try banned(line, path: path))
@@ -33,6 +34,8 @@ struct TidyRulesTests {
         ("try await loop.sleep(nanoseconds: 5)", "Sources/Sidecar/Uplink/A.swift"),
         ("try await Task.sleep(for: .seconds(1))", "Tests/SampleAgents/A.swift"),
         ("/// The public API of the mesh", "Sources/Common/Core/A.swift"),
+        ("usleep(10)  // tidy: the poll itself", "Tests/Sidecar/A.swift"),
+        ("// tidy: the poll itself\nusleep(10)", "Tests/Sidecar/A.swift"),
     ])
     func `what is allowed is not`(line: String, path: String) throws {
         #expect(try !banned(line, path: path))
@@ -90,13 +93,14 @@ struct TidyRulesTests {
         let manifest = Manifest(
             """
             module("A", "Sources/Common/A", dependencies: ["B"]),
-            module("C", "Sources/Side", sources: ["One", "Two"], dependencies: []),
+            module("C", "Sources/Side", sources: ["One", "Two", "f.swift"], dependencies: []),
             .executableTarget(name: "E", dependencies: [x(y: 1)], path: "Tests/E"),
             """)
         #expect(manifest.owns("Sources/Common/A/f.swift"))
         #expect(manifest.owns("Sources/Side/One/f.swift"))
         #expect(!manifest.owns("Sources/Side/Three/f.swift"))
-        #expect(!manifest.owns("Sources/Side/f.swift"))
+        #expect(manifest.owns("Sources/Side/f.swift"))
+        #expect(!manifest.owns("Sources/Side/g.swift"))
         #expect(manifest.owns("Tests/E/deep/f.swift"))
         #expect(!manifest.owns("Tests/Elsewhere/f.swift"))
     }

@@ -132,8 +132,8 @@ extension LeaseBook {
         }
     }
 
-    /// Every acquire that is not under way, new or to be asked again, after what its account gave
-    /// back and the store may not know.
+    /// Every acquire that is not under way, new or to be asked again, after what its account spent
+    /// and gave back and the store may not know.
     private mutating func sendPending(incarnation: Incarnation, _ request: inout LeasesRequest) {
         for (number, account) in pendingIndex.sorted(by: { $0.key < $1.key })
         where !accounts[Int(account)].pending.isUnderWay {
@@ -149,7 +149,8 @@ extension LeaseBook {
             var lease = row.firstLease
             while lease != noSlot {
                 let slot = Int(lease)
-                if leases[slot].released != leases[slot].acknowledgedReleased,
+                // What was spent counts too: it makes room under `maxLease`.
+                if !leases[slot].isAcknowledged,
                     request.release.count < LedgerLimits.leasesPerMessageMax
                 {
                     request.release.append(counters(of: lease))

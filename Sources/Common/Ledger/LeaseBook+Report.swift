@@ -162,3 +162,20 @@ extension LeaseBook {
         }
     }
 }
+
+extension LeaseBook {
+    /// A lease with more spent, set aside and given back than was granted, if there is one: what a
+    /// simulation asks after each step.
+    package func overdrawnLease() -> LeaseID? {
+        leases.first {
+            $0.account != noSlot && $0.consumed + $0.outstanding + $0.released > $0.granted
+        }?.id
+    }
+
+    /// Children that are open, by name: what a report or an operator lists.
+    package func openChildren() -> [ChildKey] {
+        reservations.rows.filter { $0.phase == .child }
+            .compactMap { key(of: Reservation(number: $0.number)) }
+            .sorted { $0.child < $1.child }
+    }
+}

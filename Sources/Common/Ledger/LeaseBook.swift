@@ -226,6 +226,9 @@ package struct LeaseBook: Sendable {
             accounts[account].ownConsumed =
                 (NanoUSD(accounts[account].ownConsumed) + NanoUSD(consumed)).rawValue
             if row.phase != .reserved { accounts[account].leastOutstanding -= row.least }
+            // A denial was about what was set aside then; there is news for the store now.
+            accounts[account].deniedUntil = 0
+            accounts[account].denialDelay = 0
             if accounts[account].waiters > 0 { wakes.append(UInt32(account)) }
         }
         reservations.remove(slot)

@@ -12,8 +12,8 @@ import WeirYAML
 
 /// The whole control plane on one page: the store, the push, and two listeners. The API is for
 /// people and their tools and asks for the administrator's token; the mesh listener is for sidecars
-/// and asks for a join token, then for sessions. They are apart so that one can be published and the
-/// other not.
+/// and asks for a join token, then for sessions. They are apart so that one can be published and
+/// the other not.
 package struct ControlPlane: Sendable {
     /// Where the listeners are, which matters where the system chose the ports.
     package struct Bound: Hashable, Sendable {
@@ -32,7 +32,8 @@ package struct ControlPlane: Sendable {
         guard configuration.mesh.isLoopback else {
             throw Problems([
                 Problem(
-                    path: "--mesh", message: "the mesh listener is plaintext and serves loopback only"
+                    path: "--mesh",
+                    message: "the mesh listener is plaintext and serves loopback only"
                 )
             ])
         }

@@ -4,8 +4,8 @@ import Hummingbird
 import WeirCore
 import WeirPolicy
 
-/// What anybody on the listener may ask: whether the process lives, whether it can do its work, what
-/// it counts, and what the API is.
+/// What anybody on the listener may ask: whether the process lives, whether it can do its work,
+/// what it counts, and what the API is.
 struct HealthAPI: Sendable {
     enum State: String, Sendable { case ok, warning, failed }
 
@@ -49,7 +49,7 @@ struct HealthAPI: Sendable {
         var checks: [Check] = []
         do {
             let ledger = try services.ledger()
-            let settings = try await RedisPersistence.problems(of: services.redis)
+            let settings = try await RedisPersistence.status(of: services.redis).problems
             checks.append(Check(name: "redis", state: .ok, detail: "answers"))
             checks.append(persistence(settings))
             // What is wrong with its settings has been said.

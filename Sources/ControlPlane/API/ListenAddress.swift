@@ -13,7 +13,8 @@ package struct ListenAddress: Hashable, Sendable, CustomStringConvertible {
 
     /// Reads "127.0.0.1:8400", "[::1]:8400" and "localhost:8400"; port 0 lets the system choose.
     package init?(_ text: some StringProtocol) {
-        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...])
+        guard let colon = text.lastIndex(of: ":"),
+            let port = UInt16(text[text.index(after: colon)...])
         else { return nil }
         var host = text[..<colon]
         if host.hasPrefix("["), host.hasSuffix("]") {

@@ -35,6 +35,9 @@ struct MeshAPI: Sendable {
         let ledger = try services.ledger()
         try await services.joinTokens.admit(message)
         let response = try await ledger.store.join(message, replicas: services.replicas)
+        services.peers.remember(
+            MeshPeer(
+                incarnation: response.incarnation, role: message.role, agent: message.agent))
         context.logger.info(
             "joined",
             metadata: [
@@ -67,7 +70,8 @@ struct MeshAPI: Sendable {
 
     // MARK: - Messages
 
-    private func acknowledge(_ request: Request, _ context: ServerContext) async throws -> Response {
+    private func acknowledge(_ request: Request, _ context: ServerContext) async throws -> Response
+    {
         let peer = try context.mustHavePeer()
         let ack = try await decode(PolicyAck.self, request)
         let alarm = try await services.sidecars.acknowledge(
@@ -147,7 +151,8 @@ struct MeshAPI: Sendable {
         return try Self.answer(binding)
     }
 
-    private func idempotency(_ request: Request, _ context: ServerContext) async throws -> Response {
+    private func idempotency(_ request: Request, _ context: ServerContext) async throws -> Response
+    {
         let message = try await decode(IdempotencyRequest.self, request)
         return try Self.answer(try await services.idempotency.handle(message))
     }

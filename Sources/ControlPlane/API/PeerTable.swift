@@ -37,12 +37,16 @@ final class PeerTable: Sendable {
         if let peer = known.withLock({ $0[incarnation] }) { return peer }
         guard let status = try await sidecars.status(of: incarnation) else { return nil }
         let peer = MeshPeer(incarnation: incarnation, role: status.role, agent: status.agent)
+        remember(peer)
+        return peer
+    }
+
+    func remember(_ peer: MeshPeer) {
         known.withLock { known in
             // Old ones are asked for again; that is cheaper than to keep an order.
             if known.count >= ServerLimits.sessionsMax { known = [:] }
-            known[incarnation] = peer
+            known[peer.incarnation] = peer
         }
-        return peer
     }
 }
 

@@ -85,7 +85,8 @@ struct PolicyAPI: Sendable {
     }
 
     private func rollBack(_ request: Request, _ context: ServerContext) async throws -> Response {
-        guard let body = try? JSON.parse(try await request.bytes(max: ServerLimits.smallBodyBytesMax))
+        guard
+            let body = try? JSON.parse(try await request.bytes(max: ServerLimits.smallBodyBytesMax))
         else { throw APIProblem.badRequest("The body is not JSON.") }
         guard let number = body["to"]?.int64, number > 0 else {
             throw APIProblem(

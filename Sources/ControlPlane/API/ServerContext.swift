@@ -30,6 +30,14 @@ struct RouteTable {
     let router: Router<ServerContext>
 
     func add(_ path: String, _ handlers: [HTTPRequest.Method: Handler]) {
+        var handlers = handlers
+        // HEAD is GET without the body (RFC 9110 §9.3.2); load balancers ask so.
+        if let get = handlers[.get] {
+            handlers[.head] = { request, context in
+                let response = try await get(request, context)
+                return Response(status: response.status, headers: response.headers)
+            }
+        }
         let allowed = Array(handlers.keys)
         for method in Self.methods {
             guard let handler = handlers[method] else {

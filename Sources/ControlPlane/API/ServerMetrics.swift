@@ -1,6 +1,6 @@
 import Synchronization
 
-/// The control plane's own metrics, in the text format of Prometheus. Labels are patterns of routes,
+/// The control plane's own metrics, in Prometheus's text format. Labels are patterns of routes,
 /// methods that routes know and statuses, so their number is bounded; no user is ever a label.
 package final class ServerMetrics: Sendable {
     private struct Key: Hashable, Comparable {

@@ -47,7 +47,8 @@ extension ArchiveError: APIProblemConvertible {
         case .conflict(let incarnation, let sequence):
             APIProblem(
                 status: .conflict, reason: "record_conflict", title: "Another record is stored",
-                detail: "Record \(sequence) of incarnation \(incarnation) differs from the stored one.")
+                detail:
+                    "Record \(sequence) of incarnation \(incarnation) differs from the stored one.")
         case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
         }
     }

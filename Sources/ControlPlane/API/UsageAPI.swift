@@ -64,7 +64,8 @@ struct UsageAPI: Sendable {
         let length = last.start.daysSinceEpoch - first.start.daysSinceEpoch
         guard (0..<ServerLimits.usageDaysMax).contains(length) else {
             throw APIProblem.parameter(
-                "from", "must not be after to, nor more than \(ServerLimits.usageDaysMax) days before")
+                "from",
+                "must not be after to, nor more than \(ServerLimits.usageDaysMax) days before")
         }
         return (first, last)
     }

@@ -69,11 +69,13 @@ extension Archive {
         }
     }
 
-    /// Σ records by (parent lease, child), in their order, after a given one: pages for reconciling.
+    /// Σ records by (parent lease, child), in their order, after a given one: pages for
+    /// reconciling.
     package func sumsByPayer(
         after: ChildKey?, limit: Int
     ) async throws(ArchiveError) -> [PayerSum] {
-        let start = after ?? ChildKey(lease: LeaseID(incarnation: Incarnation(-1), number: 0), child: 0)
+        let start =
+            after ?? ChildKey(lease: LeaseID(incarnation: Incarnation(-1), number: 0), child: 0)
         let count = Int64(min(max(1, limit), StoreLimits.reconcileRowsMax))
         let rows = try await read { database throws(ArchiveError) in
             try database.query(

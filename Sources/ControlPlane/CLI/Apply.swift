@@ -6,8 +6,8 @@ struct Apply: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Makes the documents of files and folders the mesh's policy.",
         discussion: """
-            The documents replace the whole policy: what they leave out is removed. All problems are \
-            reported at once, by file.
+            The documents replace the whole policy: what they leave out is removed. All problems \
+            are reported at once, by file.
             """)
 
     @Option(
@@ -89,7 +89,7 @@ struct Apply: AsyncParsableCommand {
             }
             guard ContinuousClock.now < deadline else {
                 throw Failure(
-                    "policy \(version) is not running everywhere after \(waitTimeout) s; waiting for "
+                    "policy \(version) is not everywhere after \(waitTimeout) s; waiting for "
                         + status.waiting.joined(separator: ", "))
             }
             try await Task.sleep(for: .milliseconds(100))

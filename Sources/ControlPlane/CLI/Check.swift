@@ -3,7 +3,8 @@ import WeirCore
 
 struct Check: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Looks at every part of the mesh and says what is wrong; exit code 1 if anything is.")
+        abstract:
+            "Looks at every part of the mesh and says what is wrong; exit code 1 if anything is.")
 
     @OptionGroup var connection: ConnectionOptions
 
@@ -101,7 +102,8 @@ struct CheckReport: Equatable {
             }
             let policy = policyFinding(sidecar["policy"])
             let health = healthFinding(sidecar["health"])
-            let verdict = [policy.verdict, health.verdict].contains(.bad)
+            let verdict =
+                [policy.verdict, health.verdict].contains(.bad)
                 ? Verdict.bad
                 : [policy.verdict, health.verdict].contains(.doubtful) ? .doubtful : .good
             add("sidecars", verdict, "\(name): \(policy.text); \(health.text)")
@@ -113,12 +115,14 @@ struct CheckReport: Equatable {
         switch policy?["state"]?.string {
         case "current": return Finding(verdict: .good, text: "runs \(applied)")
         case "refused":
+            let version = VersionText(policy?["refused"]?["version"])
             let problems = (policy?["refused"]?["problems"]?.array ?? []).map {
                 "\($0["path"]?.string ?? "") \($0["message"]?.string ?? "")"
             }
             return Finding(
                 verdict: .bad,
-                text: "runs \(applied), refused the policy: \(problems.joined(separator: "; "))")
+                text: "refused \(version?.description ?? "the policy") and keeps the one before: "
+                    + problems.joined(separator: "; "))
         default: return Finding(verdict: .doubtful, text: "runs \(applied), not the newest")
         }
     }

@@ -106,7 +106,8 @@ struct Connection: Sendable {
         let bytes: [UInt8]
         do {
             response = try await HTTPClient.shared.execute(request, timeout: timeout)
-            bytes = Array(try await response.body.collect(upTo: Self.answerBytesMax).readableBytesView)
+            bytes = Array(
+                try await response.body.collect(upTo: Self.answerBytesMax).readableBytesView)
         } catch {
             throw Failure(
                 "the control plane at \(server) cannot be reached: \(Self.words(for: error))",

@@ -14,7 +14,8 @@ struct PolicyCommand: AsyncParsableCommand {
 struct PolicyCompile: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "compile",
-        abstract: "Checks a policy and writes it as the one JSON file that a standalone sidecar reads."
+        abstract:
+            "Checks a policy and writes it as the one JSON file that a standalone sidecar reads."
     )
 
     @Argument(help: "Files and folders with the documents (YAML or JSON).")
@@ -65,7 +66,8 @@ struct PolicyHistory: AsyncParsableCommand {
 
     func run() async throws {
         try await reportingFailures {
-            let answer = try await connection.connect().resource("/v1/policy/history?limit=\(limit)")
+            let answer = try await connection.connect().resource(
+                "/v1/policy/history?limit=\(limit)")
             try output.output.print(answer) {
                 var table = Table(headings: ["VERSION", "ACTIVATED", "AUTHOR", "HASH", "NOTE"])
                 table.rows = (answer["versions"]?.array ?? []).map { entry in

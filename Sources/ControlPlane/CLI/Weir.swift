@@ -1,8 +1,8 @@
 import ArgumentParser
 import WeirCore
 
-/// The command line of the mesh. Exit codes: 0 done; 1 refused, failed or not healthy; 2 the control
-/// plane could not be asked; 64 the command was not understood.
+/// The command line of the mesh. Exit codes: 0 done; 1 refused, failed or not healthy; 2 the
+/// control plane could not be asked; 64 the command was not understood.
 @main
 struct Weir: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -10,7 +10,7 @@ struct Weir: AsyncParsableCommand {
         abstract: "Operates a Weir mesh: its policy, its sidecars, its costs.",
         discussion: """
             The control plane is http://127.0.0.1:8400, or WEIR_SERVER, or --server. The
-            administrator's token comes from --token-file, WEIR_ADMIN_TOKEN_FILE or WEIR_ADMIN_TOKEN.
+            administrator's token is in --token-file, WEIR_ADMIN_TOKEN_FILE or WEIR_ADMIN_TOKEN.
             """,
         subcommands: [
             Apply.self, Get.self, PolicyCommand.self, Check.self, TokenCommand.self,
@@ -20,8 +20,8 @@ struct Weir: AsyncParsableCommand {
         await main(reordered(Array(CommandLine.arguments.dropFirst())))
     }
 
-    /// Options of the connection may stand before the command, as with kubectl; the parser looks for
-    /// them behind it.
+    /// Options of the connection may stand before the command, as with kubectl; the parser looks
+    /// for them behind it.
     static func reordered(_ arguments: [String]) -> [String] {
         let movable: Set = ["--server", "--token-file", "--timeout"]
         var rest = arguments[...]

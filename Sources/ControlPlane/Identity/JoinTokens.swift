@@ -30,9 +30,11 @@ package struct JoinTokens: Sendable {
         guard request.protocolVersions.contains(MeshLimits.protocolVersion) else {
             throw MeshRefusal(reason: "version", detail: "no common version of the mesh protocol")
         }
-        guard [request.agent, request.endpoint, request.instance].allSatisfy({
-            ($0?.utf8.count ?? 0) <= StoreLimits.nameBytesMax
-        }) else {
+        guard
+            [request.agent, request.endpoint, request.instance].allSatisfy({
+                ($0?.utf8.count ?? 0) <= StoreLimits.nameBytesMax
+            })
+        else {
             throw MeshRefusal(reason: "invalid", detail: "a name is too long")
         }
         guard (request.role == .agent) == (request.agent != nil) else {

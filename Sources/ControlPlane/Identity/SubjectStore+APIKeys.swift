@@ -48,7 +48,8 @@ extension SubjectStore {
 
     func claims(ofAPIKey hash: String) async throws -> SubjectRequest.Claims {
         guard let key = try await apiKey(hash: hash), !key.isRevoked else {
-            throw MeshRefusal(reason: "unauthenticated", detail: "the API key is unknown or revoked")
+            throw MeshRefusal(
+                reason: "unauthenticated", detail: "the API key is unknown or revoked")
         }
         if let expiresAt = key.expiresAt, try await redis.time() >= expiresAt {
             throw MeshRefusal(reason: "token_expired", detail: "the API key has expired")

@@ -70,7 +70,8 @@ package struct SubjectStore: Sendable {
             let stored = try await redis.read("HGETALL", StoreKeys.subject(claims.subject)).fields
             guard stored["tier"] != nil else {
                 throw MeshRefusal(
-                    reason: "forbidden", detail: "the policy has no tier \(claims.tier ?? "at all")")
+                    reason: "forbidden", detail: "the policy has no tier \(claims.tier ?? "at all")"
+                )
             }
             return stored
         }
@@ -93,6 +94,23 @@ package struct SubjectStore: Sendable {
             let byAdmin = parts[0].integer ?? accounts[position].limit.rawValue
             accounts[position].limit = NanoUSD(min(byAdmin, parts[1].integer ?? .max))
         }
+    }
+
+    /// What is stored of a user; `nil` for one that nobody has seen.
+    package func stored(_ user: String) async throws -> StoredSubject? {
+        let replies = try await redis.readAll([
+            ["HGETALL", StoreKeys.subject(user)],
+            ["HMGET", StoreKeys.limit(.usd, .user, .month, user), "limit", "admin", "user"],
+        ])
+        let row = replies[0].fields
+        guard let tier = row["tier"] else { return nil }
+        let limits = (replies[1].array ?? []).map { $0.integer.map { NanoUSD($0) } }
+        return StoredSubject(
+            user: user, tier: tier, tenant: row["tenant"].flatMap { $0.isEmpty ? nil : $0 },
+            boundBy: row["bound_by"] ?? "",
+            limitByPolicy: limits.first ?? nil, limitByAdmin: limits.dropFirst().first ?? nil,
+            limitByUser: limits.last ?? nil,
+            preferences: row["preferences"].flatMap { try? JSON.parse($0) })
     }
 
     // MARK: Changes
@@ -132,8 +150,22 @@ package struct SubjectStore: Sendable {
     }
 }
 
+/// A user as the store has it.
+package struct StoredSubject: Hashable, Sendable {
+    package var user: String
+    package var tier: String
+    package var tenant: String?
+    /// "claims", or the administrator who changed it.
+    package var boundBy: String
+    package var limitByPolicy: NanoUSD?
+    package var limitByAdmin: NanoUSD?
+    package var limitByUser: NanoUSD?
+    package var preferences: JSONValue?
+}
+
 enum SubjectScripts {
-    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant. Answer: the row.
+    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant. Answer: the
+    /// row.
     static let bind = RedisScript(
         name: "bind",
         source: LedgerScripts.prelude + """

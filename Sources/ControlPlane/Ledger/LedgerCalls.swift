@@ -18,7 +18,7 @@ enum LedgerCalls {
             Int64(StoreLimits.leasesPerHolderMax),
             isEndless
                 ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
-            StoreLimits.recallMilliseconds,
+            StoreLimits.recallMilliseconds, Int64(StoreLimits.recalledHoldersMax),
         ]
         return (
             StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)
@@ -28,10 +28,10 @@ enum LedgerCalls {
     static func grant(
         _ request: LeaseAcquire, _ reply: RedisReply
     ) throws(RedisError) -> LeaseGrant {
-        guard let parts = reply.array, parts.count >= 8, let name = parts[0].text,
+        guard let parts = reply.array, parts.count == 8, let name = parts[0].text,
             let status = LeaseGrant.Status(rawValue: name)
         else { throw .unexpectedReply("acquire") }
-        let numbers = parts[1..<8].compactMap(\.integer)
+        let numbers = parts[1...].compactMap(\.integer)
         guard numbers.count == 7 else { throw .unexpectedReply("acquire") }
         guard status != .unknownAccount else { return refusal(request, status) }
         return LeaseGrant(

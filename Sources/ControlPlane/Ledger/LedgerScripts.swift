@@ -56,9 +56,12 @@ enum LedgerScripts {
     ///
     /// Arguments: incarnation, n, need, want, closed below, policy number, the period's start and
     /// end (end 0: none), lease time, how early the next period is granted, rows at most, how long
-    /// the account is kept after its end, how long a recall lasts; times in ms.
-    /// Answer: status, granted, expires in, now, limit, consumed, own consumed, held, and for a
-    /// contended account the other holders that hold something.
+    /// the account is kept after its end, how long a recall lasts, of how many holders; times in
+    /// ms. Answer: status, granted, expires in, now, limit, consumed, own consumed, held.
+    ///
+    /// A contended account asks its other holders for what they do not need: a message on the
+    /// recall channel each, not more often than every 50 ms, and the answers to their reports say
+    /// it again.
     static let acquire = RedisScript(
         name: "acquire",
         source: prelude + """
@@ -68,7 +71,9 @@ enum LedgerScripts {
             local start, finish = tonumber(ARGV[7]), tonumber(ARGV[8])
             local now = clock()
             local limit, policy, maxLease = limitOf(KEYS[4])
-            if not limit then return {'unknown_account', '0', '0', text(now), '0', '0', '0', '0'} end
+            if not limit then
+              return {'unknown_account', '0', '0', text(now), '0', '0', '0', '0'}
+            end
 
             local consumed, heldByAll = number(account, 'consumed'), number(account, 'held')
             local own = number(holders, incarnation .. ':consumed')
@@ -123,13 +128,26 @@ enum LedgerScripts {
                 end
               end
             end
-            local others = {}
-            if status == 'contended' then
+            -- The other holders' open leases, of a bounded number of holders.
+            local recalls = {}
+            local wantedUntil = number(account, 'wanted')
+            if status == 'contended' and wantedUntil < now + tonumber(ARGV[13]) - 50 then
               local fields = redis.call('HGETALL', holders)
               for i = 1, #fields, 2 do
                 local holder = string.match(fields[i], '^(%d+):held$')
-                if holder and holder ~= incarnation and tonumber(fields[i + 1]) > 0 then
-                  others[#others + 1] = holder
+                if holder and holder ~= incarnation and tonumber(fields[i + 1]) > 0
+                  and #recalls < tonumber(ARGV[14]) then
+                  local rows = redis.call('HGETALL', account .. ':leases:' .. holder)
+                  local open = {}
+                  for j = 1, #rows, 2 do
+                    if held(unpackLease(rows[j + 1])) > 0 then
+                      open[#open + 1] = '"' .. holder .. '.' .. rows[j] .. '"'
+                    end
+                  end
+                  if #open > 0 then
+                    recalls[#recalls + 1] = '{"holder":' .. holder .. ',"leases":['
+                      .. table.concat(open, ',') .. ']}'
+                  end
                 end
               end
             end
@@ -154,18 +172,19 @@ enum LedgerScripts {
             if status == 'contended' then
               redis.call('HSET', account, 'wanted', text(now + tonumber(ARGV[13])),
                 'wanted_by', incarnation)
+              for _, recall in ipairs(recalls) do redis.call('PUBLISH', 'weir:recall', recall) end
             end
             if status ~= 'granted' then expires = 0 end
             return {status, text(amount), text(expires or 0), text(now), text(limit),
-              text(consumed), text(own), text(heldByAll), others}
+              text(consumed), text(own), text(heldByAll)}
             """,
         isIdempotent: true)
 
     /// Merges the counters of one incarnation's leases in one account (rules 3, 4, 5).
     ///
-    /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of (-1:
-    /// all, for a predecessor's leases), the largest amount; then n, consumed, released of each.
-    /// Answer: now, limit, consumed, own consumed, held, refused counters, open leases left,
+    /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of
+    /// (-1: all, for a predecessor's leases), the largest amount; then n, consumed, released of
+    /// each. Answer: now, limit, consumed, own consumed, held, refused counters, open leases left,
     /// then two flat lists: the open leases that were not listed (n, consumed, released), and the
     /// numbers of those to give back because somebody else needs money.
     static let report = RedisScript(
@@ -232,13 +251,13 @@ enum LedgerScripts {
                 elseif lease.holder == reporter
                   and (incarnation ~= reporter or highest < 0 or tonumber(n) <= highest) then
                   unknown[#unknown + 1] = n
+                  unknown[#unknown + 1] = text(lease.granted)
                   unknown[#unknown + 1] = text(lease.consumed)
-                  unknown[#unknown + 1] = text(lease.released)
                 elseif incarnation ~= reporter and tonumber(lease.holder) < tonumber(reporter) then
                   -- A predecessor's lease that no report has brought over yet.
                   unknown[#unknown + 1] = n
+                  unknown[#unknown + 1] = text(lease.granted)
                   unknown[#unknown + 1] = text(lease.consumed)
-                  unknown[#unknown + 1] = text(lease.released)
                 end
               end
             end
@@ -290,4 +309,18 @@ enum LedgerScripts {
             """,
         // Again it finds nothing left, and would answer 0 for what it did.
         isIdempotent: false)
+
+    /// Raises what an account has consumed to what the archive knows, after the store lost its
+    /// data. Arguments: the amount, when the account may go (ms of Unix time).
+    static let restore = RedisScript(
+        name: "restore",
+        source: prelude + """
+            local missing = tonumber(ARGV[1]) - number(KEYS[1], 'consumed')
+            if missing <= 0 then return 0 end
+            add(KEYS[1], 'consumed', missing)
+            add(KEYS[1], 'restored', missing)
+            redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+            return 1
+            """,
+        isIdempotent: true)
 }

@@ -49,27 +49,4 @@ extension LedgerStore {
         }
         return amounts
     }
-
-    /// Asks the other holders of a contended account for what they do not need. A hint: whoever
-    /// misses it is told in the answer to its next report.
-    func recallIfContended(_ request: LeaseAcquire, _ reply: RedisReply) async {
-        guard let parts = reply.array, parts.count == 9, let others = parts[8].texts else { return }
-        for number in others.prefix(StoreLimits.recalledHoldersMax).compactMap({ Int64($0) }) {
-            let holder = Incarnation(number)
-            // Best effort, as the answer to the acquire must not fail for it.
-            guard
-                let rows = try? await redis.read(
-                    "HKEYS", StoreKeys.leases(request.account, holder)).texts
-            else { continue }
-            let leases = rows.compactMap { Int64($0) }.map {
-                LeaseID(incarnation: holder, number: $0)
-            }
-            guard !leases.isEmpty,
-                let bytes = try? JSON.encode(LeaseRecall(holder: holder, leases: leases))
-            else { continue }
-            _ = try? await redis.command([
-                "PUBLISH", StoreKeys.recallChannel, String(decoding: bytes, as: UTF8.self),
-            ])
-        }
-    }
 }

@@ -47,7 +47,7 @@ extension LedgerStore {
         let secret = try await redis.read(
             "HGET", StoreKeys.incarnation(claim.incarnation), "journal_secret")
         guard let key = secret.text.flatMap({ Base64URL.decode($0) }),
-            let proof = Base64URL.decode(claim.proof) ?? Hex.decode(claim.proof),
+            let proof = Base64URL.decode(claim.proof),
             Crypto.constantTimeEquals(
                 proof, Crypto.hmacSHA256(key: key, Self.proofText(claim.incarnation)))
         else { return nil }

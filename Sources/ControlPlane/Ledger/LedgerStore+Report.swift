@@ -97,13 +97,13 @@ extension LedgerStore {
         return groups
     }
 
-    private func unknown(_ group: Group, _ reply: RedisReply) -> [LeaseCounters] {
+    private func unknown(_ group: Group, _ reply: RedisReply) -> [UnknownLease] {
         let numbers = (reply.array ?? []).compactMap(\.integer)
         return stride(from: 0, to: numbers.count - numbers.count % 3, by: 3).map { position in
-            LeaseCounters(
+            UnknownLease(
                 lease: LeaseID(incarnation: group.incarnation, number: numbers[position]),
-                account: group.account, consumed: NanoUSD(numbers[position + 1]),
-                released: NanoUSD(numbers[position + 2]))
+                account: group.account, granted: NanoUSD(numbers[position + 1]),
+                consumed: NanoUSD(numbers[position + 2]))
         }
     }
 

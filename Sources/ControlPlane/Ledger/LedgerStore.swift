@@ -13,18 +13,24 @@ package final class LedgerStore: Sendable {
         /// Why nothing is granted now; empty when all is well.
         var problems: [String] = ["Redis has not been looked at yet"]
         var checkedNanoseconds: UInt64 = 0
+        var replicas = 0
     }
 
     let redis: Redis
     let sessions: Sessions
     private let isTrial: Bool
+    private let archive: Archive?
     private let grants = Mutex(Grants())
 
-    /// `isTrial`: grant although Redis may forget what it acknowledged.
-    package init(redis: Redis, sessions: Sessions, isTrial: Bool = false) {
+    /// `isTrial`: grant although Redis may forget what it acknowledged. `archive`: what was spent,
+    /// should Redis lose it.
+    package init(
+        redis: Redis, sessions: Sessions, isTrial: Bool = false, archive: Archive? = nil
+    ) {
         self.redis = redis
         self.sessions = sessions
         self.isTrial = isTrial
+        self.archive = archive
     }
 
     // MARK: Whether to grant
@@ -34,14 +40,24 @@ package final class LedgerStore: Sendable {
     /// get time to report before anything is granted.
     @discardableResult
     package func begin(hasPast: Bool) async throws -> Int64 {
-        let quiet = hasPast ? StoreLimits.epochQuietMilliseconds : 0
+        try await epoch(beginningQuiet: hasPast ? StoreLimits.epochQuietMilliseconds : 0).number
+    }
+
+    private struct Epoch {
+        var number: Int64
+        var quietMilliseconds: Int64
+        var isRestored: Bool
+    }
+
+    private func epoch(beginningQuiet quiet: Int64) async throws -> Epoch {
         let reply = try await redis.run(
             MeshScripts.begin, keys: [StoreKeys.epoch, StoreKeys.lastIncarnation],
             arguments: [String(quiet)])
-        guard let parts = reply.array, parts.count == 2, let epoch = parts[0].integer else {
+        guard let numbers = reply.array?.compactMap(\.integer), numbers.count == 3 else {
             throw RedisError.unexpectedReply("begin")
         }
-        return epoch
+        return Epoch(
+            number: numbers[0], quietMilliseconds: numbers[1], isRestored: numbers[2] == 1)
     }
 
     /// What keeps the store from granting: settings of Redis under which acknowledged writes can be
@@ -49,26 +65,31 @@ package final class LedgerStore: Sendable {
     /// few seconds, whoever asks.
     package func check() async throws -> [String] {
         let now = MonotonicClock.nowNanoseconds
-        let known = grants.withLock { grants -> [String]? in
-            let age = now &- grants.checkedNanoseconds
-            let isFresh =
-                grants.checkedNanoseconds > 0 && grants.problems.isEmpty
-                && age < StoreLimits.persistenceCheckNanoseconds
-            return isFresh ? grants.problems : nil
+        let isKnownGood = grants.withLock { grants in
+            grants.checkedNanoseconds > 0 && grants.problems.isEmpty
+                && now &- grants.checkedNanoseconds < StoreLimits.persistenceCheckNanoseconds
         }
-        if let known { return known }
-        var problems = isTrial ? [] : try await RedisPersistence.problems(of: redis)
+        if isKnownGood { return [] }
+        let status = try await RedisPersistence.status(of: redis)
+        var problems = isTrial ? [] : status.problems
         // An epoch that is gone while we run was lost: the mesh has a past.
-        let reply = try await redis.run(
-            MeshScripts.begin, keys: [StoreKeys.epoch, StoreKeys.lastIncarnation],
-            arguments: [String(StoreLimits.epochQuietMilliseconds)])
-        if let wait = reply.array?.last?.integer, wait > 0 {
-            problems.append("a new epoch grants nothing for another \(wait) ms")
+        let epoch = try await epoch(beginningQuiet: StoreLimits.epochQuietMilliseconds)
+        if epoch.quietMilliseconds > 0 {
+            problems.append("a new epoch grants nothing for \(epoch.quietMilliseconds) ms more")
         }
+        if !epoch.isRestored, let archive {
+            do {
+                try await restore(from: archive)
+            } catch {
+                problems.append("what was spent cannot be restored: \(error)")
+            }
+        }
+        let found = problems
         grants.withLock {
-            $0 = Grants(problems: problems, checkedNanoseconds: now)
+            $0 = Grants(
+                problems: found, checkedNanoseconds: now, replicas: status.replicas)
         }
-        return problems
+        return found
     }
 
     // MARK: Who speaks
@@ -125,16 +146,29 @@ package final class LedgerStore: Sendable {
                 isIdempotent: true)
         }
         var replies = try await redis.runAll(LedgerScripts.acquire, calls)[...]
+        // Without a majority nobody is told of a grant; who asks again gets the same one.
+        let isKept = calls.isEmpty ? true : try await isKeptByMajority()
         var grants: [LeaseGrant] = []
         for request in requests {
-            if serves, request.lease.incarnation == holder, let reply = replies.popFirst() {
+            if serves, request.lease.incarnation == holder, let reply = replies.popFirst(), isKept {
                 grants.append(try LedgerCalls.grant(request, reply))
-                await recallIfContended(request, reply)
             } else {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }
         }
         return grants
+    }
+
+    /// Whether most data nodes have all writes until here (rule 12). WAIT is not consensus: what a
+    /// failover to the node that lacks them loses is found by reconciling.
+    private func isKeptByMajority() async throws -> Bool {
+        let replicas = grants.withLock { $0.replicas }
+        let needed = (replicas + 1) / 2
+        guard needed > 0 else { return true }
+        let reply = try await redis.command(
+            ["WAIT", String(needed), String(StoreLimits.replicaWaitMilliseconds)],
+            isIdempotent: true)
+        return (reply.integer ?? 0) >= Int64(needed)
     }
 
     /// States the limit of an account for all its periods, as a policy version has it.

@@ -21,7 +21,9 @@ struct ControlPlaneCommand: AsyncParsableCommand {
     var api: String?
 
     @Option(
-        help: "Where sidecars connect, loopback only (default: \(ControlPlaneConfiguration.defaultMesh)).")
+        help:
+            "Where sidecars connect, on loopback only (\(ControlPlaneConfiguration.defaultMesh))."
+    )
     var mesh: String?
 
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")

@@ -122,8 +122,8 @@ package final class PolicyHub: Sendable {
         watcher?.wakes.finish()
     }
 
-    /// Leases that are wanted back, for their holder if it watches here. One that is not told is told
-    /// in the answer to its next report.
+    /// Leases that are wanted back, for their holder if it watches here. One that is not told is
+    /// told in the answer to its next report.
     func recall(_ recall: LeaseRecall) {
         state.withLock { state in
             for (id, watcher) in state.watchers where watcher.incarnation == recall.holder {

@@ -4,9 +4,9 @@ import NIOCore
 import WeirCore
 import WeirMeshProtocol
 
-/// `GET /mesh/v1/policy`: the caller's projection as one line of JSON; with `?watch` the answer goes
-/// on with every later one, and a bookmark in between, until either side ends it. `hash` names the
-/// projection that the caller holds, which is then not sent again.
+/// `GET /mesh/v1/policy`: the caller's projection as one line of JSON; with `?watch` the answer
+/// goes on with every later one, and a bookmark in between, until either side ends it. `hash` names
+/// the projection that the caller holds, which is then not sent again.
 struct PolicyPush: Sendable {
     let services: ControlPlaneServices
 

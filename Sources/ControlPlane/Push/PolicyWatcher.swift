@@ -14,8 +14,8 @@ package protocol PolicySource: Sendable {
 }
 
 /// Keeps a hub at what the store has: at once when this replica changed it, on a hint when another
-/// one did, and every second in case a hint was lost. Runs until the group shuts down; being without
-/// a store is not an end, for the hub still serves what it has.
+/// one did, and every second in case a hint was lost. Runs until the group shuts down; being
+/// without a store is not an end, for the hub still serves what it has.
 package actor PolicyWatcher: Service {
     private let source: any PolicySource
     private let hub: PolicyHub
@@ -77,7 +77,9 @@ package actor PolicyWatcher: Service {
     }
 
     private func poll() async {
-        while await pause(milliseconds: ServerLimits.pollMilliseconds, first: { try? await self.refresh() }) {}
+        while await pause(
+            milliseconds: ServerLimits.pollMilliseconds, first: { try? await self.refresh() })
+        {}
     }
 
     /// A hint that cannot be followed is made up for by the next poll.
@@ -92,7 +94,9 @@ package actor PolicyWatcher: Service {
 
     private func tick() async {
         // Twice as often as promised, so that one late line is not taken for a dead connection.
-        while await pause(milliseconds: MeshLimits.bookmarkMilliseconds / 2, first: { self.hub.tick() }) {}
+        while await pause(
+            milliseconds: MeshLimits.bookmarkMilliseconds / 2, first: { self.hub.tick() })
+        {}
     }
 
     /// Does the work and waits; `false` when the group shuts down.

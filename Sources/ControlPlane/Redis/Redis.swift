@@ -31,6 +31,9 @@ package final class Redis: Sendable {
 
     deinit { connection.close() }
 
+    /// Why there is no connection now, for people; `nil` while there is one.
+    package var connectionProblem: String? { connection.problem }
+
     /// `isIdempotent`: may be sent again by itself when the connection is lost before the answer.
     @discardableResult
     package func command(

@@ -12,6 +12,7 @@ final class RedisConnection: Sendable {
         var waiting = 0
         var waitingBytes = 0
         var isClosed = false
+        var problem: String? = "not connected yet"
     }
 
     private let url: RedisURL
@@ -24,8 +25,8 @@ final class RedisConnection: Sendable {
         Thread.start("weir-redis") { RedisConnectionLoop(connection: self, url: self.url).run() }
     }
 
-    /// Queues a command; `completion` is called exactly once, on the connection's thread, or at once
-    /// when the command is refused.
+    /// Queues a command; `completion` is called exactly once, on the connection's thread, or at
+    /// once when the command is refused.
     func submit(
         _ arguments: [String], isIdempotent: Bool, timeoutNanoseconds: UInt64,
         completion: @escaping @Sendable (Result<RedisReply, RedisError>) -> Void
@@ -60,6 +61,10 @@ final class RedisConnection: Sendable {
         wakeUp.signal()
     }
 
+    /// Why there is no connection now; `nil` while there is one.
+    var problem: String? { inbox.withLock { $0.problem } }
+    fileprivate func note(problem: String?) { inbox.withLock { $0.problem = problem } }
+
     fileprivate var isClosed: Bool { inbox.withLock { $0.isClosed } }
     fileprivate var wakeUpDescriptor: Int32 { wakeUp.descriptor }
 
@@ -86,10 +91,14 @@ private final class RedisConnectionLoop {
 
     func run() {
         while !connection.isClosed {
-            if let session = RedisSession.open(url) {
+            switch RedisSession.open(url) {
+            case .success(let session):
                 backoff = Backoff()
+                connection.note(problem: nil)
                 serve(session)
+                connection.note(problem: "the connection was lost")
                 tell(pipeline.connectionLost())
+            case .failure(let failure): connection.note(problem: failure.detail)
             }
             waitDisconnected()
         }

@@ -1,8 +1,14 @@
 /// Whether this Redis keeps what it acknowledges (LEDGER rule 12): with `appendfsync everysec`, a
 /// stalled fsync and a kill lost 1,259 of 2,984 acknowledged writes.
 package enum RedisPersistence {
-    /// What is wrong, for people; empty when grants are safe.
-    package static func problems(of redis: Redis) async throws(RedisError) -> [String] {
+    package struct Status: Hashable, Sendable {
+        /// What is wrong, for people; empty when grants are safe.
+        package var problems: [String]
+        /// Those that have caught up; one that still copies is no data node yet.
+        package var replicas: Int
+    }
+
+    package static func status(of redis: Redis) async throws(RedisError) -> Status {
         let replies = try await redis.readAll([
             ["INFO", "persistence"], ["INFO", "memory"], ["INFO", "replication"],
             ["CONFIG", "GET", "appendfsync"],
@@ -11,7 +17,13 @@ package enum RedisPersistence {
         for reply in replies.prefix(3) {
             info.merge(fields(ofInfo: reply.text ?? ""), uniquingKeysWith: { $1 })
         }
-        return problems(info: info, appendFsync: replies[3].fields["appendfsync"])
+        return Status(
+            problems: problems(info: info, appendFsync: replies[3].fields["appendfsync"]),
+            replicas: onlineReplicas(info: info))
+    }
+
+    package static func problems(of redis: Redis) async throws(RedisError) -> [String] {
+        try await status(of: redis).problems
     }
 
     static func problems(info: [String: String], appendFsync: String?) -> [String] {
@@ -29,6 +41,14 @@ package enum RedisPersistence {
         }
         if info["role"] != "master" { problems.append("this Redis is no master") }
         return problems
+    }
+
+    /// "slave0:ip=…,port=…,state=online,…", one line each.
+    static func onlineReplicas(info: [String: String]) -> Int {
+        info.filter { name, value in
+            name.hasPrefix("slave") && name.dropFirst(5).allSatisfy(\.isNumber)
+                && value.split(separator: ",").contains("state=online")
+        }.count
     }
 
     static func fields(ofInfo text: String) -> [String: String] {

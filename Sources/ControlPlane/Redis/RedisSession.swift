@@ -1,5 +1,10 @@
 import Glibc
 
+/// Why there is no connection, for people.
+struct RedisSessionFailure: Error {
+    let detail: String
+}
+
 /// One connected and logged-in socket with its parser and what is not written yet. Owned by one
 /// thread.
 final class RedisSession {
@@ -15,9 +20,11 @@ final class RedisSession {
     var hasOutput: Bool { !output.isEmpty }
 
     /// Connects, logs in and makes sure that Redis serves (it answers LOADING while it reads its
-    /// files); `nil` when any of that fails within the limit.
-    static func open(_ url: RedisURL) -> RedisSession? {
-        guard let socket = RedisSocket.connect(to: url.address) else { return nil }
+    /// files). Fails with words for people when any of that does not succeed within the limit.
+    static func open(_ url: RedisURL) -> Result<RedisSession, RedisSessionFailure> {
+        guard let socket = RedisSocket.connect(to: url.address) else {
+            return .failure(RedisSessionFailure(detail: "nobody answers at \(url.address)"))
+        }
         let session = RedisSession(socket: socket)
         let deadline = MonotonicClock.nowNanoseconds + StoreLimits.redisConnectNanoseconds
         var greeting: [[String]] = []
@@ -27,11 +34,15 @@ final class RedisSession {
         if url.database > 0 { greeting.append(["SELECT", String(url.database)]) }
         greeting.append(["PING"])
         for command in greeting {
-            guard case .string? = session.ask(command, deadlineNanoseconds: deadline) else {
-                return nil
+            switch session.ask(command, deadlineNanoseconds: deadline) {
+            case .string: continue
+            case .error(let text):
+                return .failure(RedisSessionFailure(detail: "\(command[0]) is refused: \(text)"))
+            case .null, .integer, .array, nil:
+                return .failure(RedisSessionFailure(detail: "\(command[0]) has no answer"))
             }
         }
-        return session
+        return .success(session)
     }
 
     /// Sends one command and waits for its answer; only before the pipeline begins.

@@ -80,7 +80,9 @@ struct RedisSocket: ~Copyable {
             let now = MonotonicClock.nowNanoseconds
             guard now < deadline else { return false }
             var entry = pollfd(fd: descriptor, events: Int16(events), revents: 0)
-            if poll(&entry, 1, Int32(clamping: (deadline - now) / 1_000_000 + 1)) > 0 { return true }
+            if poll(&entry, 1, Int32(clamping: (deadline - now) / 1_000_000 + 1)) > 0 {
+                return true
+            }
         }
     }
 

@@ -46,7 +46,7 @@ final class RedisSubscription: Sendable {
     private func run() {
         var backoff = Backoff()
         while !stopped {
-            if let session = RedisSession.open(url) {
+            if case .success(let session) = RedisSession.open(url) {
                 backoff = Backoff()
                 session.queue(RedisWire.command(["SUBSCRIBE"] + channels))
                 listen(session)

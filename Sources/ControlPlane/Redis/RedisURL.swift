@@ -103,3 +103,12 @@ package struct RedisURL: Hashable, Sendable {
         return decoded
     }
 }
+
+extension RedisURL.Address: CustomStringConvertible {
+    package var description: String {
+        switch self {
+        case .tcp(let host, let port): "\(host):\(port)"
+        case .unix(let path): path
+        }
+    }
+}

@@ -65,6 +65,8 @@ enum StoreKeys {
 
     static func joinToken(hash: String) -> String { mesh + "join_token:\(hash)" }
 
+    static let adminLog = mesh + "admin_log"
+
     // MARK: Policy, subjects, idempotency
 
     static let policyCurrent = "weir:{policy}:current"

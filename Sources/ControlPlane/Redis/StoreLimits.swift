@@ -37,8 +37,13 @@ package enum StoreLimits {
     package static let recalledHoldersMax = 64
     /// How long finals wait for a parent that does not come back.
     package static let finalsKeepSeconds: Int64 = 40 * 86_400
-    /// A new epoch over an old mesh grants nothing for this long, so that live holders report first.
+    /// A new epoch over an old mesh grants nothing for this long, so that live holders report
+    /// first.
     package static let epochQuietMilliseconds: Int64 = 15_000
+    /// How long a grant waits for replicas to have it.
+    package static let replicaWaitMilliseconds: Int64 = 250
+    /// Accounts restored from the archive in one step.
+    package static let restorePage = 1_024
     /// How long the result of looking at Redis's persistence settings holds.
     package static let persistenceCheckNanoseconds: UInt64 = 5_000_000_000
 
@@ -58,6 +63,8 @@ package enum StoreLimits {
     package static let problemsKeptMax = 64
     package static let joinTokenMillisecondsMax: Int64 = 7 * 86_400_000
     package static let preferencesBytesMax = 16 << 10
+    package static let adminActionsMax = 10_000
+    package static let adminActionBytesMax = 8_192
 
     // MARK: Idempotency
 

@@ -6,8 +6,7 @@ import WeirPolicy
 /// The way back: metering, and the one end of every exchange.
 extension AdmissionInterceptor {
     func answerBegan(_ exchange: Exchange, status: Int) {
-        guard let context = exchange.context as? AttemptContext, let head = exchange.responseHead
-        else { return }
+        guard let context = Self.context(exchange), let head = exchange.responseHead else { return }
         context.status = status
         context.retryAfterNanoseconds = head.value(of: .retryAfter).flatMap(Self.seconds)
         context.isStream = head.value(of: .contentType).map(Self.isEventStream) ?? false
@@ -20,21 +19,16 @@ extension AdmissionInterceptor {
     /// The fields that explain the answer. `weir-decision` is the stage that would have refused,
     /// where the policy only observes.
     private func describe(_ exchange: Exchange, _ context: AttemptContext, decision: Reason?) {
-        exchange.addedResponseFields.add("weir-request-id", "req_\(requestID(exchange, context))")
         exchange.addedResponseFields.add("weir-decision", (decision ?? .admitted).name)
         exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
         exchange.addedResponseFields.add("weir-model", context.model)
         exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
     }
 
-    private func requestID(_ exchange: Exchange, _ context: AttemptContext) -> Identifier {
-        context.delegation?.request ?? exchange.requestID
-    }
-
     // MARK: The end
 
     func attemptEnded(_ exchange: Exchange, _ outcome: ExchangeOutcome) {
-        guard let context = exchange.context as? AttemptContext else { return }
+        guard let context = Self.context(exchange) else { return }
         exchange.context = nil
         if outcome.responseIsWhole { context.meter.finish() }
         if context.isQueued {
@@ -49,8 +43,6 @@ extension AdmissionInterceptor {
         let cost = settle(exchange, outcome, context)
         count(outcome, context, cost)
         if outcome.kind == .refused || outcome.kind == .upstreamFailed, context.status == 0 {
-            exchange.addedResponseFields.add(
-                "weir-request-id", "req_\(requestID(exchange, context))")
             exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
             exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
         }
@@ -65,14 +57,15 @@ extension AdmissionInterceptor {
         guard let attempt = context.attempt else { return cost }
         context.attempt = nil
         var record = AttemptOutcome.record(outcome, context, cost)
-        record.request = requestID(exchange, context)
+        record.request = exchange.requestID
         record.run = context.delegation?.run ?? record.request
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
         let isFinal = ledger.settle(attempt, record, names(context))
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {
             let settlement = Settlement(
-                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount, isFinal: isFinal,
+                keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,
+                isFinal: isFinal,
                 source: cost.source, reason: record.reason, model: context.model)
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }

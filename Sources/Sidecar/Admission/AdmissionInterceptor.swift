@@ -8,11 +8,12 @@ import WeirPolicy
 ///     identity → accepted by the ledger → rate · concurrency · breaker → bounded → paid for
 ///     → upstream, metered as it streams → settled, recorded, answered with its settlement
 ///
-/// A delegation is accepted as soon as it is known to be genuine, before the stages: then it cannot be
-/// used twice, whatever becomes of the request, and every outcome has its record. All of it happens on
-/// the worker's loop; only the stages and the ledger are shared, behind short mutexes.
+/// A delegation is accepted as soon as it is known to be genuine, before the stages: then it cannot
+/// be used twice, whatever becomes of the request, and every outcome has its record. All of it
+/// happens on the worker's loop; only the stages and the ledger are shared, behind short mutexes.
 package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
-    // SAFETY: everything but `wake` is called on the worker's loop, and `wake` only hands over to it.
+    // SAFETY: everything but `wake` is called on the worker's loop, and `wake` only hands over to
+    // it.
 
     let worker: Worker
     let runtime: AgentRuntime
@@ -38,8 +39,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         super.init()
     }
 
-    /// A new policy, on the loop. Requests in flight keep theirs. The shared stages are changed once
-    /// for the process, by `AgentRuntime.change`.
+    /// A new policy, on the loop. Requests in flight keep theirs. The shared stages are changed
+    /// once for the process, by `AgentRuntime.change`.
     package func apply(_ snapshot: AdmissionSnapshot, target: UpstreamTarget? = nil) {
         worker.loop.preconditionInLoop()
         self.snapshot = snapshot
@@ -95,7 +96,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         _ ticket: UInt64, _ caller: AgentAdmission.Caller, _ decision: AgentAdmission.Decision
     ) {
         let exchange = queued.removeValue(forKey: ticket)
-        let context = exchange?.context as? AttemptContext
+        let context = exchange.flatMap(Self.context)
         context?.isQueued = false
         switch decision {
         case .admitted(let permit):
@@ -114,7 +115,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
     }
 
-    /// Checks the delegation and has it accepted; without delegations, everybody is the local caller.
+    /// Checks the delegation and has it accepted; without delegations, everybody is the local
+    /// caller.
     private func identify(_ exchange: Exchange, _ context: AttemptContext) -> Refusal? {
         let agent = snapshot.agent
         exchange.setDeadline(
@@ -132,6 +134,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             case .opened(let attempt):
                 context.attempt = attempt
                 context.delegation = delegation
+                exchange.adopt(requestID: delegation.request)
             case .repeated:
                 return RefusalShape.refusal(
                     .forbidden, "The delegation was used before.", for: agent)
@@ -168,7 +171,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     override package func requestBodyHeld(
         _ exchange: Exchange, _ body: UnsafeRawBufferPointer
     ) -> Verdict {
-        guard let context = exchange.context as? AttemptContext else {
+        guard let context = Self.context(exchange) else {
             return .refuse(Refusal(.overloaded))
         }
         return pay(exchange, context, body: Array(body))
@@ -251,11 +254,11 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        (exchange.context as? AttemptContext)?.meter.feed(bytes)
+        Self.context(exchange)?.meter.feed(bytes)
     }
 
     override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {
-        guard let context = exchange.context as? AttemptContext else { return .cancel }
+        guard let context = Self.context(exchange) else { return .cancel }
         return context.snapshot.agent.whenCallerLeaves == .drain ? .drain : .cancel
     }
 
@@ -264,6 +267,12 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     // MARK: Contexts
+
+    /// Without a dynamic cast, which would cost more than reading the bytes of a small chunk.
+    static func context(_ exchange: Exchange) -> AttemptContext? {
+        // Exchanges of this interceptor have contexts of this interceptor; debug builds check it.
+        exchange.context.map { unsafeDowncast($0, to: AttemptContext.self) }
+    }
 
     func putBack(_ context: AttemptContext) {
         if freeContexts.count < Self.freeContextsMax { freeContexts.append(context) }

@@ -112,8 +112,8 @@ struct AgentAdmission {
     var queueRefusal: StageRefusal { Self.concurrencyRefusal(.overloaded, agent) }
 
     /// A new policy. State goes on: buckets where the rate is the same, places in use always, the
-    /// breaker always. False when the gate appears or vanishes while requests hold places in it: then
-    /// nothing changed, and the owner begins anew with the next request.
+    /// breaker always. False when the gate appears or vanishes while requests hold places in it:
+    /// then nothing changed, and the owner begins anew with the next request.
     mutating func change(_ next: AgentPolicy) -> Bool {
         switch (gate, next.concurrency) {
         case (nil, nil): break
@@ -216,7 +216,9 @@ struct StageRefusal: Error, Equatable {
 
     /// `Retry-After` in whole seconds, rounded up: coming back earlier would be in vain.
     var retryAfterSeconds: Int? {
-        retryAfterNanoseconds.map { Int(clamping: ($0 / 1_000_000_000) &+ ($0 % 1_000_000_000 > 0 ? 1 : 0)) }
+        retryAfterNanoseconds.map {
+            Int(clamping: ($0 / 1_000_000_000) &+ ($0 % 1_000_000_000 > 0 ? 1 : 0))
+        }
     }
 }
 
@@ -231,6 +233,7 @@ struct RateLimitFields: Equatable {
     var policy: String { "\"\(name)\";q=\(limit.burst);w=\(limit.windowSeconds)" }
 
     var state: String {
-        "\"\(name)\";r=\(remaining);t=\(reset / 1_000_000_000 + (reset % 1_000_000_000 > 0 ? 1 : 0))"
+        let seconds = reset / 1_000_000_000 + (reset % 1_000_000_000 > 0 ? 1 : 0)
+        return "\"\(name)\";r=\(remaining);t=\(seconds)"
     }
 }

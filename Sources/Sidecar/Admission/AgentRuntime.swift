@@ -35,6 +35,8 @@ package final class AgentRuntime: Sendable {
         var breaker: CircuitBreaker.Position
     }
 
+    package var requestsInFlight: Int { levels.inFlight }
+
     var levels: Levels {
         state.withLock {
             Levels(
@@ -85,8 +87,8 @@ package final class AgentRuntime: Sendable {
             })
     }
 
-    /// A waiting request is not interested any more. When it has been woken already, its interceptor
-    /// finds nobody to tell and gives the place back.
+    /// A waiting request is not interested any more. When it has been woken already, its
+    /// interceptor finds nobody to tell and gives the place back.
     func leave(_ ticket: UInt64) {
         state.withLock { state in
             if state.admission.leave(ticket) { state.waiters[ticket] = nil }

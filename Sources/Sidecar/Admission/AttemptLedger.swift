@@ -2,9 +2,9 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// The process's ledger as admission uses it: an attempt is opened before its first byte goes upstream
-/// and ends exactly once, with its record. A delegation pays, or standalone the process's own
-/// allowance.
+/// The process's ledger as admission uses it: an attempt is opened before its first byte goes
+/// upstream and ends exactly once, with its record. A delegation pays, or standalone the process's
+/// own allowance.
 package final class AttemptLedger: Sendable {
     /// An open attempt.
     struct Attempt {

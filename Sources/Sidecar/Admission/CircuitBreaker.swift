@@ -2,19 +2,19 @@ import WeirPolicy
 
 /// Decides whether an agent may be called at all. Pure: time and randomness come in.
 ///
-///     closed --score reaches the threshold--> open --time over--> half-open --probe succeeds--> closed
+///     closed --score is reached--> open --time over--> half-open --probe succeeds--> closed
 ///        '------- "come back later" ---------^  ^------------- probe fails ------'
 ///
 /// # What counts
-/// The score grows with each failure in a row by its kind (`Failure.weight`) and a success clears it.
-/// A failure weighs 2 and the threshold is twice the policy's number, so that a 429 without a time
-/// can weigh half: it says that the agent lives. A 429 or 503 that says when to come back opens the
-/// circuit at once until then: asking earlier only costs.
+/// The score grows with each failure in a row by its kind (`Failure.weight`) and a success clears
+/// it. A failure weighs 2 and the threshold is twice the policy's number, so that a 429 without a
+/// time can weigh half: it says that the agent lives. A 429 or 503 that says when to come back
+/// opens the circuit at once until then: asking earlier only costs.
 ///
 /// # Recovery
-/// After the back-off one request goes through as a probe and the others are still refused. Back-off
-/// doubles with each failed probe up to the policy's maximum, and half of it is random, so that many
-/// sidecars do not probe in step.
+/// After the back-off one request goes through as a probe and the others are still refused.
+/// Back-off doubles with each failed probe up to the policy's maximum, and half of it is random, so
+/// that many sidecars do not probe in step.
 struct CircuitBreaker {
     enum Failure: Hashable, CaseIterable {
         case connect, serverError, timeout, firstByteStall, midStreamDeath, protocolError

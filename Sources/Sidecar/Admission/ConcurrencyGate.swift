@@ -63,7 +63,8 @@ struct ConcurrencyGate {
         return .queued(deadlineNanoseconds: waiter.deadlineNanoseconds, shed: shed)
     }
 
-    /// A request that was admitted is over, or a later stage refused it. Returns who takes its place.
+    /// A request that was admitted is over, or a later stage refused it. Returns who takes its
+    /// place.
     mutating func release(subject: String, subjectMax: Int?) -> Ticket? {
         precondition(inFlight > 0, "a place was given back twice")
         inFlight -= 1

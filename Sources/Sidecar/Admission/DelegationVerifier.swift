@@ -3,8 +3,8 @@ import WeirCrypto
 import WeirLedger
 import WeirMeshProtocol
 
-/// Checks that a delegation is genuine and meant for this very request (LEDGER, "Proof"). That it was
-/// not used before is the ledger's to say: the journaled reservation is the memory for that.
+/// Checks that a delegation is genuine and meant for this very request (LEDGER, "Proof"). That it
+/// was not used before is the ledger's to say: the journaled reservation is the memory for that.
 struct DelegationVerifier: Sendable {
     /// The hop key and the one before it, for the time in which keys change.
     private let keys: [(id: UInt32, secret: [UInt8])]
@@ -29,7 +29,8 @@ struct DelegationVerifier: Sendable {
         var detail: String {
             switch self {
             case .unreadable, .unknownKey, .badProof: "The delegation is not genuine."
-            case .otherAudience: "The delegation is for another sidecar, or for an earlier life of it."
+            case .otherAudience:
+                "The delegation is for another sidecar, or for an earlier life of it."
             case .otherAgent: "The delegation is for another agent."
             case .otherMethod, .otherPath: "The delegation is for another request."
             case .deadlinePassed: "No time was left when the request came."
@@ -58,6 +59,8 @@ struct DelegationVerifier: Sendable {
 
     /// The way back, under the key that the delegation came with; `nil` when that key is gone.
     func seal(_ settlement: Settlement) -> String? {
-        keys.first { $0.id == settlement.keyID }.map { Sealed.seal(settlement.payload, key: $0.secret) }
+        keys.first { $0.id == settlement.keyID }.map {
+            Sealed.seal(settlement.payload, key: $0.secret)
+        }
     }
 }

@@ -1,8 +1,8 @@
 import WeirCore
 import WeirPolicy
 
-/// Refusals in the shape that the caller expects: a problem document, or OpenAI's error object where
-/// the agent speaks that API.
+/// Refusals in the shape that the caller expects: a problem document, or OpenAI's error object
+/// where the agent speaks that API.
 enum RefusalShape {
     static func refusal(_ stage: StageRefusal, for agent: AgentPolicy) -> Refusal {
         var refusal = Refusal(
@@ -41,7 +41,9 @@ enum RefusalShape {
             "message": .string(message), "type": .string(errorType(refusal.reason)),
             "param": .null, "code": .string(refusal.reason.name),
         ]
-        refusal.body = (contentType: "application/json", bytes: JSONValue.object(["error": error]).bytes)
+        refusal.body = (
+            contentType: "application/json", bytes: JSONValue.object(["error": error]).bytes
+        )
         return refusal
     }
 
@@ -70,4 +72,3 @@ enum RefusalShape {
         }
     }
 }
-

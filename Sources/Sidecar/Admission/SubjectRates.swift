@@ -1,6 +1,6 @@
-/// The rate limiters of many subjects in a table of fixed size. Only idle entries are evicted: such a
-/// subject's bucket is full again, so that forgetting it changes nothing. Where a search finds none,
-/// a new subject is refused, and nobody's limit is ever forgotten to make room.
+/// The rate limiters of many subjects in a table of fixed size. Only idle entries are evicted: such
+/// a subject's bucket is full again, so that forgetting it changes nothing. Where a search finds
+/// none, a new subject is refused, and nobody's limit is ever forgotten to make room.
 struct SubjectRates {
     enum Decision: Equatable {
         case decided(GCRA.Decision)

@@ -24,7 +24,7 @@ package final class UpstreamTarget {
     }
 
     package let name: String
-    unowned let worker: Worker
+    unowned(unsafe) let worker: Worker
     /// Sent as `Host` instead of the client's, when set.
     package let hostOverride: String?
     package let timeouts: Timeouts

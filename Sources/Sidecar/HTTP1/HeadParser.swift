@@ -88,6 +88,19 @@ package enum HeadParser {
     static func parseFields(
         _ bytes: UnsafeRawBufferPointer, from start: Int, into head: inout HTTPHead
     ) -> HeadResult {
+        // A plain pointer, because the subscript of a buffer costs four times as much here; every
+        // index lies between `position` and `end`, which `line` found in the buffer.
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return .needsMore
+        }
+        // Kept apart from `head`, which is memory that every write would have to go through.
+        var count = head.fieldCount
+        var present = head.present
+        defer {
+            head.fieldCount = count
+            head.present = present
+        }
+        let fields = head.fields
         var position = start
         while true {
             let end: Int
@@ -97,13 +110,13 @@ package enum HeadParser {
             case .ends(let offset): end = offset
             }
             if end == position { return .complete(end + 2) }
-            guard head.fieldCount < Limits.fieldsMax, end < Limits.headBytesMax else {
+            guard count < Limits.fieldsMax, end < Limits.headBytesMax else {
                 return .failed(.tooLarge)
             }
-            guard let field = fieldLine(bytes, position, end) else { return .failed(.malformed) }
-            head.fields[head.fieldCount] = field
-            head.fieldCount += 1
-            head.present |= 1 << UInt64(field.id.rawValue)
+            guard let field = fieldLine(base, position, end) else { return .failed(.malformed) }
+            fields[count] = field
+            count += 1
+            present |= 1 &<< UInt64(field.id.rawValue)
             position = end + 2
         }
     }
@@ -111,12 +124,17 @@ package enum HeadParser {
     /// RFC 9112 §5: `field-name ":" OWS field-value OWS`, no space before the colon, no folding.
     @inline(__always)
     private static func fieldLine(
-        _ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int
+        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int
     ) -> HTTPField? {
         var colon = start
         var hasUnderscore = false
-        while colon < end, ASCII.isToken(bytes[colon]) {
-            if bytes[colon] == UInt8(ascii: "_") { hasUnderscore = true }
+        while colon < end {
+            let byte = bytes[colon]
+            // Most bytes of names are letters and hyphens.
+            if (byte | 0x20) &- 97 >= 26 && byte != UInt8(ascii: "-") {
+                guard ASCII.isToken(byte) else { break }
+                hasUnderscore = hasUnderscore || byte == UInt8(ascii: "_")
+            }
             colon += 1
         }
         guard colon > start, colon < end, bytes[colon] == UInt8(ascii: ":") else { return nil }
@@ -124,10 +142,9 @@ package enum HeadParser {
         var last = end
         while first < last, bytes[first] == 0x20 || bytes[first] == 0x09 { first += 1 }
         while last > first, bytes[last - 1] == 0x20 || bytes[last - 1] == 0x09 { last -= 1 }
-        guard ASCII.isFieldValue(UnsafeRawBufferPointer(rebasing: bytes[first..<last])) else {
-            return nil
-        }
-        let name = UnsafeRawBufferPointer(rebasing: bytes[start..<colon])
+        let value = UnsafeRawBufferPointer(start: bytes + first, count: last - first)
+        guard ASCII.isFieldValue(value) else { return nil }
+        let name = UnsafeRawBufferPointer(start: bytes + start, count: colon - start)
         if hasUnderscore, FieldName.isDisguised(name) { return nil }
         return HTTPField(
             name: ByteRange(start, colon), value: ByteRange(first, last), id: FieldName.of(name))
@@ -139,15 +156,18 @@ package enum HeadParser {
     private static func requestLine(
         _ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int, _ head: inout HTTPHead
     ) -> HeadError? {
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return .malformed
+        }
         var position = start
-        while position < end, ASCII.isToken(bytes[position]) { position += 1 }
+        while position < end, ASCII.isToken(base[position]) { position += 1 }
         guard position > start, position - start <= 32, position < end, bytes[position] == 0x20
         else { return .malformed }
         head.methodRange = ByteRange(start, position)
         head.method = .of(UnsafeRawBufferPointer(rebasing: bytes[start..<position]))
         let targetStart = position + 1
         position = targetStart
-        while position < end, isTarget(bytes[position]) { position += 1 }
+        while position < end, isTarget(base[position]) { position += 1 }
         guard position > targetStart, position < end, bytes[position] == 0x20 else {
             return .malformed
         }

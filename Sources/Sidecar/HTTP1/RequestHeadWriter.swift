@@ -22,8 +22,9 @@ enum RequestHeadWriter {
             + (exchange.target?.hostOverride?.utf8.count ?? 0) + 512
         guard let room = connection.reserve(bytes) else { return false }
         var writer = HeadWriter(room)
+        let hasTrace = head.value(of: .traceparent).map(isTraceparent) ?? false
         writeRequestLine(exchange, head, &writer)
-        copyFields(exchange, head, &writer)
+        copyFields(exchange, head, hasTrace, &writer)
         writeHost(exchange, head, &writer)
         writeLength(exchange, head, &writer)
         if !exchange.isOwn {
@@ -32,7 +33,7 @@ enum RequestHeadWriter {
             writer.write(decimal: UInt64(head.minorVersion))
             writer.write(" weir\r\n")
         }
-        writeTrace(exchange, head, &writer)
+        if !hasTrace { writeTrace(exchange.worker, &writer) }
         writer.write(exchange.addedRequestFields.lines)
         writer.write("\r\n")
         guard !writer.overflowed else { return false }
@@ -57,27 +58,29 @@ enum RequestHeadWriter {
     }
 
     private static func copyFields(
-        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
+        _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool, _ writer: inout HeadWriter
     ) {
         let namesFields = head.flags.contains(.namesFields)
         writer.copyFields(of: head) { field in
             if field.id == .other && !namesFields { return true }
             if exchange.removesRequestField(field.id) { return false }
             if decided >> UInt64(field.id.rawValue) & 1 != 0 {
-                return keeps(field, exchange, head)
+                return keeps(field, exchange, head, hasTrace)
             }
             return !namesFields || !head.connectionNames(head.bytes(field.name))
         }
     }
 
-    private static func keeps(_ field: HTTPField, _ exchange: Exchange, _ head: HTTPHead) -> Bool {
+    private static func keeps(
+        _ field: HTTPField, _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool
+    ) -> Bool {
         switch field.id {
         case .weir: return exchange.trustsPeer
         case .host: return exchange.target?.hostOverride == nil
         case .contentLength: return !exchange.bodyIsHeld
         // A held body has been asked for by us already.
         case .expect: return head.flags.contains(.expectsContinue) && !exchange.bodyIsHeld
-        case .traceparent: return isTraceparent(head.bytes(field.value))
+        case .traceparent: return hasTrace
         case .xForwardedProto, .xForwardedHost: return exchange.isOwn || exchange.trustsPeer
         case .xForwardedFor, .forwarded: return exchange.isOwn
         default: return false
@@ -161,31 +164,34 @@ enum RequestHeadWriter {
     }
 
     /// W3C Trace Context: passed on as it is (we are no span of our own), or begun, not sampled.
-    private static func writeTrace(
-        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
-    ) {
-        if let value = head.value(of: .traceparent), isTraceparent(value) { return }
+    private static func writeTrace(_ worker: Worker, _ writer: inout HeadWriter) {
         writer.write("traceparent: 00-")
-        writer.write(hex: exchange.worker.random() | 1, digits: 16)
-        writer.write(hex: exchange.worker.random(), digits: 16)
+        writer.write(hex: worker.random() | 1, digits: 16)
+        writer.write(hex: worker.random(), digits: 16)
         writer.write("-")
-        writer.write(hex: exchange.worker.random() | 1, digits: 16)
+        writer.write(hex: worker.random() | 1, digits: 16)
         writer.write("-00\r\n")
     }
 
     /// `00-` 32 hex `-` 16 hex `-` 2 hex, in lower case, identifiers not all zero.
     static func isTraceparent(_ value: UnsafeRawBufferPointer) -> Bool {
-        guard value.count == 55, value[0] == 0x30, value[1] == 0x30 else { return false }
+        guard value.count == 55, let base = value.baseAddress else { return false }
+        let bytes = base.assumingMemoryBound(to: UInt8.self)
+        guard bytes[0] == 0x30, bytes[1] == 0x30 else { return false }
         var traceBits: UInt8 = 0
         var parentBits: UInt8 = 0
-        for index in 2..<55 {
-            let byte = value[index]
+        var index = 1
+        while index < 54 {
+            index += 1
+            let byte = bytes[index]
             if index == 2 || index == 35 || index == 52 {
-                guard byte == UInt8(ascii: "-") else { return false }
+                if byte != UInt8(ascii: "-") { return false }
                 continue
             }
-            guard let digit = ASCII.hexDigit(byte), !(65...70).contains(byte) else { return false }
-            if index < 35 { traceBits |= digit } else if index < 52 { parentBits |= digit }
+            let isDigit = byte &- 48 < 10 || byte &- 97 < 6
+            if !isDigit { return false }
+            // A zero is 0x30; any other digit has a bit outside of that.
+            if index < 35 { traceBits |= byte ^ 48 } else if index < 52 { parentBits |= byte ^ 48 }
         }
         return traceBits != 0 && parentBits != 0
     }

@@ -1,11 +1,12 @@
 import CLinux
 import Glibc
 
-/// One HTTP/2 connection of a client with prior knowledge (RFC 9113 §3.3): a socket of a loop and the
-/// session that its bytes belong to. When it has failed it is over; its owner makes another one.
+/// One HTTP/2 connection of a client with prior knowledge (RFC 9113 §3.3): a socket of a loop and
+/// the session that its bytes belong to. When it has failed it is over; its owner makes another
+/// one.
 ///
-/// Belongs to its loop. `heard` may be called inside any call that reads or writes, and the owner may
-/// close the connection in it.
+/// Belongs to its loop. `heard` may be called inside any call that reads or writes, and the owner
+/// may close the connection in it.
 package final class HTTP2ClientConnection {
     package enum Signal {
         /// The socket is connected; the peer has not said anything yet.

@@ -4,9 +4,9 @@ import CNghttp2
 /// `receive`, bytes come out with `takeOutput`, and what the peer said comes out of `takeEvents`.
 ///
 /// nghttp2 does framing, HPACK and the stream states. Its callbacks run inside `receive` and
-/// `takeOutput`; they copy what they need into `events` and never call back into the session, because
-/// nghttp2 must not be entered twice. Flow control is joined to the consumer: windows are opened by
-/// `consume` only, so that a peer cannot make us hold more than `HTTP2Limits` says.
+/// `takeOutput`; they copy what they need into `events` and never call back into the session,
+/// because nghttp2 must not be entered twice. Flow control is joined to the consumer: windows are
+/// opened by `consume` only, so that a peer cannot make us hold more than `HTTP2Limits` says.
 package final class HTTP2ClientSession {
     /// A request body on its way: whole, and sent as the peer's windows allow.
     private struct OutgoingBody {
@@ -27,8 +27,8 @@ package final class HTTP2ClientSession {
         self.limits = limits
         let callbacks = try HTTP2Callbacks()
         let options = try HTTP2Options(limits)
-        // SAFETY: the session is deleted in deinit and calls back only inside calls that this object
-        // makes, so the unretained pointer never outlives the object.
+        // SAFETY: the session is deleted in deinit and calls back only inside calls that this
+        // object makes, so the unretained pointer never outlives the object.
         let user = Unmanaged.passUnretained(self).toOpaque()
         let result = nghttp2_session_client_new2(&session, callbacks.raw, user, options.raw)
         guard result == 0, let session else { throw .outOfMemory }
@@ -65,8 +65,8 @@ package final class HTTP2ClientSession {
         }
     }
 
-    /// Everything learned since the last call. Take it after each `receive`: the number of events is
-    /// bounded by the bytes of one.
+    /// Everything learned since the last call. Take it after each `receive`: the number of events
+    /// is bounded by the bytes of one.
     package func takeEvents() -> [HTTP2Event] {
         defer { events.removeAll(keepingCapacity: true) }
         return events
@@ -114,7 +114,8 @@ package final class HTTP2ClientSession {
         // nghttp2 copies names and values before it returns.
         withNameValues(fields) { pairs in
             guard hasBody else {
-                return nghttp2_submit_request(session, nil, pairs.baseAddress, pairs.count, nil, nil)
+                return nghttp2_submit_request(
+                    session, nil, pairs.baseAddress, pairs.count, nil, nil)
             }
             var provider = nghttp2_data_provider()
             provider.read_callback = nghttp2OnBodyWanted
@@ -265,7 +266,8 @@ let nghttp2OnHeader: nghttp2_on_header_callback = {
     let kept = session.headerReceived(
         frame.pointee.hd.stream_id,
         name: String(decoding: UnsafeBufferPointer(start: name, count: nameCount), as: UTF8.self),
-        value: String(decoding: UnsafeBufferPointer(start: value, count: valueCount), as: UTF8.self))
+        value: String(
+            decoding: UnsafeBufferPointer(start: value, count: valueCount), as: UTF8.self))
     // Resets this stream and leaves the others alone.
     return kept ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }

@@ -3,7 +3,8 @@
 package struct HTTP2Limits: Sendable {
     /// Streams that a peer may have open towards us; a client accepts none (no server push).
     package var concurrentStreamsMax: UInt32 = 100
-    /// Name and value lengths plus 32 for each field (RFC 9113 §6.5.2); above it the stream is reset.
+    /// Name and value lengths plus 32 for each field (RFC 9113 §6.5.2); above it the stream is
+    /// reset.
     package var headerListBytesMax = 16 * 1024
     package var fieldsMax = 100
     /// What one stream may send ahead of its consumer: a whole policy projection in few turns.

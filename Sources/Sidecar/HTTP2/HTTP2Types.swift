@@ -43,7 +43,8 @@ package enum HTTP2Event: Equatable, Sendable {
     /// Counts against the windows until `consume`.
     case data(stream: Int32, [UInt8])
     case trailers(stream: Int32, fields: [HTTP2Field])
-    /// The last event of a stream. 0 is a whole exchange; anything else an error code of RFC 9113 §7.
+    /// The last event of a stream. 0 is a whole exchange; anything else an error code of RFC 9113
+    /// §7.
     case closed(stream: Int32, errorCode: UInt32)
     case pong(UInt64)
     /// No new streams; those above `lastStream` were not processed and may be sent again elsewhere.

@@ -72,7 +72,7 @@ final class Journal {
     /// Begins a segment with a snapshot. Where the snapshot is larger than a segment it goes on in
     /// the next; until its end is committed, replay starts at the one before.
     func roll(snapshot: [LedgerEntry], sequence: UInt64) -> Bool {
-        guard nextSegment(waitMilliseconds: segments.isEmpty ? 5_000 : 0) else { return false }
+        guard nextSegment(waitMilliseconds: base == nil ? 5_000 : 0) else { return false }
         let first = segments.count - 1
         let before = offset
         append(EntryHead(kind: .snapshotBegin, payload: 0)) { _ in }

@@ -1,8 +1,8 @@
 import WeirMeshProtocol
 
-/// Finds usage in a JSON text that comes in pieces, without building a document: one pass, a state of
-/// fixed size, no allocation. Grammar is checked as far as structure goes (RFC 8259); what is inside
-/// strings that are none of ours is skipped.
+/// Finds usage in a JSON text that comes in pieces, without building a document: one pass, a state
+/// of fixed size, no allocation. Grammar is checked as far as structure goes (RFC 8259); what is
+/// inside strings that are none of ours is skipped.
 ///
 /// What cannot be trusted is not used: a key of ours that repeats (another reader might take the
 /// other one), a count that is no integer of 32 bits, a text that does not end, or more than
@@ -30,7 +30,8 @@ struct JSONScanner {
     /// A bit for each level: 1 is an object.
     private var levels: UInt64 = 0
     private var depth = 0
-    /// The nodes of the levels that lead to usage, the innermost in the low byte; `matched` of them.
+    /// The nodes of the levels that lead to usage, the innermost in the low byte; `matched` of
+    /// them.
     private var path: UInt64 = 0
     private var matched = 0
     private var key = UsagePath.Key()

@@ -47,7 +47,8 @@ struct OpenAIBounder {
     /// The agent's own path says where the API begins: "/v1/chat/completions" → "/v1".
     private func endpoint(of path: String) -> Endpoint? {
         var base = "/v1"
-        if let suffix = Endpoint.allCases.first(where: { rules.agent.path.hasSuffix($0.rawValue) }) {
+        if let suffix = Endpoint.allCases.first(where: { rules.agent.path.hasSuffix($0.rawValue) })
+        {
             base = String(rules.agent.path.dropLast(suffix.rawValue.count))
         }
         guard path.hasPrefix(base) else { return nil }
@@ -117,7 +118,8 @@ struct OpenAIBounder {
         if endpoint == .completions, let prompts = body["prompt"]?.array,
             let first = prompts.first, first.number == nil
         {
-            // A list of prompts, each answered `n` times. A list of numbers is one prompt of tokens.
+            // A list of prompts, each answered `n` times. A list of numbers is one prompt of
+            // tokens.
             let (product, overflow) = count.multipliedReportingOverflow(by: Int64(prompts.count))
             count = overflow ? .max : product
         }
@@ -186,6 +188,7 @@ struct OpenAIBounder {
 
     private func invalid(_ path: String, _ message: String) -> BoundRefusal {
         BoundRefusal(
-            .invalid, "The field \(path) \(message).", problem: Problem(path: path, message: message))
+            .invalid, "The field \(path) \(message).",
+            problem: Problem(path: path, message: message))
     }
 }

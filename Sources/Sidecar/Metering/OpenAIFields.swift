@@ -1,7 +1,7 @@
 import WeirCore
 
-/// Which fields of an OpenAI request are known not to make it cost more than its text and its output
-/// bound: lists of what is allowed, because a list of what is forbidden is never complete.
+/// Which fields of an OpenAI request are known not to make it cost more than its text and its
+/// output bound: lists of what is allowed, because a list of what is forbidden is never complete.
 struct OpenAIFields {
     /// The path behind the API's base, as "/chat/completions".
     let endpoint: String
@@ -35,7 +35,9 @@ struct OpenAIFields {
     ]
     private static let textParts: Set<String> = ["text", "refusal", "input_text", "output_text"]
     /// Items of a response's input other than messages; all of them are text that we have here.
-    private static let textItems: Set<String> = ["message", "function_call", "function_call_output"]
+    private static let textItems: Set<String> = [
+        "message", "function_call", "function_call_output",
+    ]
 
     /// The first field that may cost more than is known, with the reason.
     func firstUnknown(in body: JSONObject) -> Problem? {

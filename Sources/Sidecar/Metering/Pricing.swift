@@ -7,12 +7,12 @@ import WeirPolicy
 // - `input` counts every input token, those read from and written to a cache among them;
 // - `output` counts every output token, reasoning among them.
 //
-// Arithmetic is exact in 128 bits and rounded up once for each attempt: token counts have 32 bits and
-// prices 63, so that no sum of five products leaves 128.
+// Arithmetic is exact in 128 bits and rounded up once for each attempt: token counts have 32 bits
+// and prices 63, so that no sum of five products leaves 128.
 
 extension ModelPrice.TokenPrices {
-    // A unit price that is not stated is never zero (LEDGER, "Worst case of an attempt"): cached and
-    // written input falls back to plain input, reasoning to output.
+    // A unit price that is not stated is never zero (LEDGER, "Worst case of an attempt"): cached
+    // and written input falls back to plain input, reasoning to output.
     private var cachedInputOrInput: NanoUSD { cachedInput.rawValue > 0 ? cachedInput : input }
     private var cacheWriteOrInput: NanoUSD { cacheWrite.rawValue > 0 ? cacheWrite : input }
     private var reasoningOrOutput: NanoUSD { reasoning.rawValue > 0 ? reasoning : output }

@@ -1,6 +1,6 @@
 /// Cuts a stream of server-sent events (HTML, "Server-sent events", §9.2.6) into the data of its
-/// events and reads each as JSON for usage. Lines may end in LF, CR or CRLF and be cut anywhere. The
-/// state is fixed in size: no line is kept.
+/// events and reads each as JSON for usage. Lines may end in LF, CR or CRLF and be cut anywhere.
+/// The state is fixed in size: no line is kept.
 struct SSEScanner {
     private enum Line: UInt8 {
         /// So many bytes of "data:" were seen at the start of the line.

@@ -2,8 +2,8 @@ import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
 
-/// What one attempt can cost at most, known before its first byte goes upstream (LEDGER, "Worst case
-/// of an attempt"), and the body that keeps it to that.
+/// What one attempt can cost at most, known before its first byte goes upstream (LEDGER, "Worst
+/// case of an attempt"), and the body that keeps it to that.
 package struct AttemptBound: Hashable, Sendable {
     package var worstCase: NanoUSD
     /// The model's id, never an alias. Settlement prices by it.
@@ -119,7 +119,8 @@ package struct WorstCase: Sendable {
     ) throws(BoundRefusal) -> AttemptBound {
         guard let amount = agent.unmeteredCeiling else {
             throw BoundRefusal(
-                .unmeteredPath, "The cost of this request to \(agent.name) cannot be bounded: \(why).",
+                .unmeteredPath,
+                "The cost of this request to \(agent.name) cannot be bounded: \(why).",
                 problem: pointer.map { Problem(path: $0, message: why) })
         }
         var bound = AttemptBound(

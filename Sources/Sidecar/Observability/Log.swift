@@ -3,8 +3,9 @@ import Glibc
 import Synchronization
 import WeirCore
 
-/// The process's log: JSON lines on a descriptor. A loop never waits for who reads it: lines go into
-/// a bounded buffer, a thread of its own writes them, and what does not fit is dropped and counted.
+/// The process's log: JSON lines on a descriptor. A loop never waits for who reads it: lines go
+/// into a bounded buffer, a thread of its own writes them, and what does not fit is dropped and
+/// counted.
 package final class Log: Sendable {
     package static let bufferBytesMax = 256 * 1_024
 
@@ -21,26 +22,22 @@ package final class Log: Sendable {
     private let wakeup: Int32
     private let state = Mutex(State())
 
-    /// Starts the writing thread. Where that fails (no threads left), lines are dropped and counted.
+    /// Starts the writing thread. Where that fails (no threads left), lines are dropped and
+    /// counted.
     package init(level: LogLevel, descriptor: Int32 = STDERR_FILENO) {
         self.level = level
         self.descriptor = descriptor
         wakeup = eventfd(0, Int32(EFD_CLOEXEC))
         var thread = pthread_t()
-        var attributes = pthread_attr_t()
-        pthread_attr_init(&attributes)
-        pthread_attr_setstacksize(&attributes, 128 * 1_024)
-        pthread_attr_setdetachstate(&attributes, Int32(PTHREAD_CREATE_DETACHED))
         let context = Unmanaged.passRetained(self)
         let result = pthread_create(
-            &thread, &attributes,
+            &thread, nil,
             { context in
                 guard let context else { return nil }
                 Unmanaged<Log>.fromOpaque(context).takeRetainedValue().write()
                 return nil
             }, context.toOpaque())
-        pthread_attr_destroy(&attributes)
-        if result != 0 { context.release() }
+        if result == 0 { pthread_detach(thread) } else { context.release() }
     }
 
     package var droppedLines: UInt64 { state.withLock { $0.dropped } }
@@ -129,7 +126,8 @@ package final class Log: Sendable {
                 if count > 0 {
                     sent += count
                 } else if errno == EAGAIN {
-                    // Somebody made the descriptor non-blocking; the thread may wait, it is its job.
+                    // Somebody made the descriptor non-blocking; the thread may wait, it is its
+                    // job.
                     var waiting = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
                     _ = poll(&waiting, 1, 100)
                 } else if errno != EINTR {

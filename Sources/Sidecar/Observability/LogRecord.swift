@@ -54,7 +54,8 @@ enum LogRecord {
     ) -> [UInt8] {
         var output: [UInt8] = []
         output.reserveCapacity(256)
-        output.append(contentsOf: "{\"time\":\"\(timestamp(time))\",\"level\":\"\(level.name)\"".utf8)
+        output.append(
+            contentsOf: "{\"time\":\"\(timestamp(time))\",\"level\":\"\(level.name)\"".utf8)
         append("message", message, to: &output)
         for (name, value) in fields {
             append(name, isSecret(name) ? "[redacted]" : value, to: &output)
@@ -81,8 +82,8 @@ enum LogRecord {
     }
 }
 
-/// How often one place in the code may speak: a burst of `linesMax` in each second, then silence, and
-/// the next line says how many were left out. Pure.
+/// How often one place in the code may speak: a burst of `linesMax` in each second, then silence,
+/// and the next line says how many were left out. Pure.
 struct LogThrottle {
     static let linesMax = 20
     static let placesMax = 512

@@ -5,7 +5,8 @@ import Synchronization
 /// shard of its own, with relaxed atomics that only it writes, and a scrape sums the shards.
 ///
 /// Labels are bounded: a family holds at most `seriesPerFamilyMax` series, and what comes above it
-/// is counted in one whose labels all say "other", so that sums stay right. No user is ever a label.
+/// is counted in one whose labels all say "other", so that sums stay right. No user is ever a
+/// label.
 package final class Metrics: Sendable {
     package static let cellsMax = 16_384
     package static let seriesPerFamilyMax = 1_000
@@ -65,8 +66,8 @@ package final class Metrics: Sendable {
         }
     }
 
-    /// The series of these label values. Cold: call it when the policy changes, or once for each new
-    /// combination, and keep the answer.
+    /// The series of these label values. Cold: call it when the policy changes, or once for each
+    /// new combination, and keep the answer.
     package func series(_ family: Family, _ values: [String] = []) -> Series {
         state.withLock { state in
             let known = state.families[family.index]
@@ -106,7 +107,8 @@ package final class Metrics: Sendable {
         shared.store(UInt64(bitPattern: value), at: series.cell)
     }
 
-    /// Writes families whose series are only known at the time of the scrape.
+    /// Called at the beginning of each scrape: sets gauges, and writes families whose series are
+    /// only known then.
     package func collect(_ collector: @escaping @Sendable (inout MetricsText) -> Void) {
         state.withLock { $0.collectors.append(collector) }
     }
@@ -122,17 +124,16 @@ package final class Metrics: Sendable {
 
     /// The text of `GET /metrics`: `text/plain; version=0.0.4`.
     package func exposition() -> [UInt8] {
-        let (families, shards, collectors) = state.withLock {
-            ($0.families, $0.shards, $0.collectors)
-        }
+        let (shards, collectors) = state.withLock { ($0.shards, $0.collectors) }
         func sum(_ cell: Int) -> UInt64 {
             shards.reduce(shared.load(at: cell)) { $0 &+ $1.load(at: cell) }
         }
         var text = MetricsText()
-        for family in families where !family.series.isEmpty {
+        for collector in collectors { collector(&text) }
+        // Collectors may have made new series.
+        for family in state.withLock({ $0.families }) where !family.series.isEmpty {
             write(family, to: &text, sum)
         }
-        for collector in collectors { collector(&text) }
         return text.bytes
     }
 

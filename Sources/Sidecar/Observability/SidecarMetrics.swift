@@ -23,6 +23,7 @@ package struct SidecarMetrics: Sendable {
     package let tokens: Metrics.Family
     package let overruns: Metrics.Family
     package let loopLag: Metrics.Family
+    package let healthy: Metrics.Family
 
     package init(_ registry: Metrics) {
         self.registry = registry
@@ -62,6 +63,67 @@ package struct SidecarMetrics: Sendable {
         loopLag = registry.family(
             .histogram(bounds: Self.lagBounds), "weir_loop_lag_seconds",
             help: "How late an event loop runs its timers.", labels: ["worker"])
+        healthy = registry.family(
+            .gauge, "weir_agent_healthy",
+            help: "1 while the agent passes its health checks, 0 while it fails them.",
+            labels: ["agent"])
+    }
+
+    /// Shows an agent's stages at each scrape. `endpoint` is the agent's address.
+    package func show(_ runtime: AgentRuntime, agent: String, endpoint: String) {
+        let metrics = self
+        registry.collect { _ in
+            let levels = runtime.levels
+            let registry = metrics.registry
+            registry.set(
+                registry.series(metrics.breakerState, [agent, endpoint]),
+                Int64(levels.breaker.rawValue))
+            registry.set(registry.series(metrics.inFlight, [agent]), Int64(levels.inFlight))
+            registry.set(registry.series(metrics.waiting, [agent]), Int64(levels.waiting))
+        }
+    }
+
+    /// Shows the log and what is open in it at each scrape.
+    package func show(_ ledger: SidecarLedger) {
+        registry.collect { text in
+            let gauges = ledger.gauges()
+            func write(_ name: String, _ help: String, _ value: String) {
+                text.family(name, .gauge, help: help)
+                text.sample(name, [], value)
+            }
+            write(
+                "weir_journal_bytes", "Size of the write-ahead log.", String(gauges.journalBytes))
+            write(
+                "weir_journal_failed", "1 when the log cannot be written.",
+                gauges.journalFailure == nil ? "0" : "1")
+            write(
+                "weir_open_reservations", "Reservations and children that are open.",
+                String(gauges.openReservations))
+            write(
+                "weir_open_delegations", "Delegations of others that are open here.",
+                String(gauges.openDelegations))
+        }
+    }
+
+    /// Shows which policy is in force; `version` is asked at each scrape.
+    package func showPolicy(_ version: @escaping @Sendable () -> PolicyVersion?) {
+        registry.collect { text in
+            guard let version = version() else { return }
+            text.family("weir_policy_info", .gauge, help: "The policy in force.")
+            text.sample(
+                "weir_policy_info",
+                [("version", version.description), ("hash", version.hash)], "1")
+        }
+    }
+
+    /// Shows the log of the process.
+    package func show(_ log: Log) {
+        registry.collect { text in
+            text.family(
+                "weir_log_lines_dropped_total", .counter,
+                help: "Lines that nobody took in time.")
+            text.sample("weir_log_lines_dropped_total", [], String(log.droppedLines))
+        }
     }
 }
 
@@ -74,8 +136,9 @@ final class AgentSeries {
     private let duration: Metrics.Series
     private let firstByte: Metrics.Series
     private var attempts: [Key: Metrics.Series] = [:]
-    /// Tiers and models come from the policy, outcomes from `Reason`; this bounds what a caller with
-    /// odd ones could make of it. Beyond it every lookup asks the registry, which has its own bound.
+    /// Tiers and models come from the policy, outcomes from `Reason`; this bounds what a caller
+    /// with odd ones could make of it. Beyond it every lookup asks the registry, which has its own
+    /// bound.
     private static let attemptsMax = 4_096
 
     private struct Key: Hashable {

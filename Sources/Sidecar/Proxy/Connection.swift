@@ -30,7 +30,7 @@ package class ConnectionOwner {
 /// `pending`; then the owner hears `congested` and stops its source, so `pending` holds at most about
 /// one read.
 package final class Connection: EventHandler {
-    unowned let worker: Worker
+    unowned(unsafe) let worker: Worker
     private let descriptor: Int32
     private(set) var owner: ConnectionOwner?
 

@@ -15,7 +15,7 @@ package final class Exchange: Timed {
         case idle, deciding, holding, waiting, connecting, forwarding, gathering, answering, ended
     }
 
-    package unowned let worker: Worker
+    package unowned(unsafe) let worker: Worker
     var interceptor: Interceptor?
     var phase = Phase.idle
     var server: ServerStream?
@@ -106,6 +106,9 @@ package final class Exchange: Timed {
         storedID = id
         return id
     }
+
+    /// The identity that a proven peer gave the request, instead of one of our own.
+    package func adopt(requestID: Identifier) { storedID = requestID }
 
     package var peer: SocketAddress? { server?.peer }
     package var isSecure: Bool { server?.isSecure ?? false }

@@ -20,7 +20,8 @@ package struct FieldBuffer {
     /// limits are reached. The name is ours and in lower case.
     @discardableResult
     package mutating func add(_ name: StaticString, _ value: UnsafeRawBufferPointer) -> Bool {
-        add(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value)
+        // Written in the source, so there is nothing to check.
+        append(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value)
     }
 
     @discardableResult
@@ -51,7 +52,13 @@ package struct FieldBuffer {
     package mutating func add(
         _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer
     ) -> Bool {
-        guard ASCII.isToken(name), ASCII.isFieldValue(value), fieldCount < Limits.addedFieldsMax,
+        ASCII.isToken(name) && append(name, value)
+    }
+
+    private mutating func append(
+        _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard ASCII.isFieldValue(value), fieldCount < Limits.addedFieldsMax,
             bytes + name.count + value.count + 4 <= Limits.addedFieldBytesMax
         else { return false }
         let base = memory ?? .allocate(byteCount: Limits.addedFieldBytesMax, alignment: 16)

@@ -154,9 +154,7 @@ final class ClientCall: ServerStream {
     private var isWhole = false
     private var failure: ClientError?
     private var waiter: UnsafeContinuation<Void, Never>?
-    /// Counts what came. Between the look at the state and the wait for more lie hops of the
-    /// executor, and something may come just then.
-    private var changes: UInt64 = 0
+    private var hasNews = false
     private var interceptor: ClientInterceptor?
 
     fileprivate init?(
@@ -199,7 +197,7 @@ final class ClientCall: ServerStream {
     // MARK: The caller's side
 
     func waitForHead() async throws(ClientError) -> ClientResponse {
-        while head == nil && failure == nil { await wait(since: changes) }
+        while head == nil && failure == nil { await wait() }
         if let failure { throw failure }
         guard let head else { preconditionFailure("neither a head nor a failure") }
         if let refused = refusal { throw refused }
@@ -215,7 +213,7 @@ final class ClientCall: ServerStream {
     }
 
     func next() async throws(ClientError) -> [UInt8]? {
-        while chunks.isEmpty && !isWhole && failure == nil { await wait(since: changes) }
+        while chunks.isEmpty && !isWhole && failure == nil { await wait() }
         if !chunks.isEmpty {
             let bytes = chunks.count == 1 ? chunks[0] : Array(chunks.joined())
             chunks.removeAll(keepingCapacity: true)
@@ -228,20 +226,23 @@ final class ClientCall: ServerStream {
         return nil
     }
 
-    private func wait(since seen: UInt64) async {
+    private func wait() async {
         let bound = LoopBound(self, loop: worker.loop)
         let loop = worker.loop
         await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
-                if changes == seen { waiter = continuation } else { continuation.resume() }
+                // Getting here may have taken a turn of the loop, and the news another way.
+                guard !hasNews else { return continuation.resume() }
+                waiter = continuation
             }
+            hasNews = false
         } onCancel: {
             loop.execute { bound.value.cancel() }
         }
     }
 
     private func wake() {
-        changes += 1
+        hasNews = true
         let waiter = self.waiter
         self.waiter = nil
         waiter?.resume()

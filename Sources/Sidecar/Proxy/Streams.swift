@@ -2,7 +2,7 @@
 /// `Exchange`; events go to it. An HTTP/1.1 connection is one stream after another; an HTTP/2
 /// connection makes one object for each.
 package class ServerStream: ConnectionOwner {
-    unowned let worker: Worker
+    unowned(unsafe) let worker: Worker
     /// Who sent the request.
     let peer: SocketAddress
     let isSecure: Bool
@@ -51,7 +51,7 @@ package enum UpstreamFailure: Equatable, Sendable {
 
 /// The upstream side of one exchange.
 package class ClientStream: ConnectionOwner {
-    unowned let worker: Worker
+    unowned(unsafe) let worker: Worker
     let endpoint: Endpoint
     var exchange: Exchange?
 

@@ -125,7 +125,8 @@ struct LinkMachine {
     private func pause(_ random: UInt64) -> UInt64 {
         let doublings = min(failures, 16)
         let whole = min(
-            UplinkLimits.backoffNanoseconds << UInt64(doublings), UplinkLimits.backoffNanosecondsMax)
+            UplinkLimits.backoffNanoseconds << UInt64(doublings),
+            UplinkLimits.backoffNanosecondsMax)
         return whole / 2 + random % (whole / 2 + 1)
     }
 }

@@ -82,7 +82,7 @@ struct PolicyGate {
         let old = applied.version
         guard (new.epoch, new.number) >= (old.epoch, old.number) else {
             return .refuse(
-                [Problem(path: "/version", message: "\(new) is older than \(old), which is applied")],
+                [Problem(path: "/version", message: "\(new) is older than \(old), in force here")],
                 isAlarm: false)
         }
         guard (new.epoch, new.number) == (old.epoch, old.number) else { return nil }

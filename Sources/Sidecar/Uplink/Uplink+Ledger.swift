@@ -9,35 +9,44 @@ extension Uplink {
     /// Demands that arrive together travel together: one message at a time, and a millisecond to
     /// gather what the other workers want.
     func carryLeases() async {
+        var pauseNanoseconds = UplinkLimits.reportNanoseconds
         while !isStopping {
-            await leaseSignal.wait(atMostNanoseconds: UplinkLimits.reportNanoseconds)
-            guard isReady, let ledger else { continue }
+            await leaseSignal.wait(atMostNanoseconds: pauseNanoseconds)
+            pauseNanoseconds = UplinkLimits.reportNanoseconds
+            guard !isStopping, isReady, let ledger else { continue }
             await pause(nanoseconds: UplinkLimits.leaseBatchNanoseconds)
-            var request = ledger.takeDemands()
-            while !request.acquire.isEmpty || !request.release.isEmpty {
-                guard await acquire(request, ledger) else {
-                    await pause(nanoseconds: UplinkLimits.retryNanoseconds)
-                    leaseSignal.notify()
-                    break
-                }
-                request = ledger.takeDemands()
+            let demand = ledger.takeDemands()
+            if let again = demand.againNanoseconds {
+                pauseNanoseconds = min(pauseNanoseconds, max(again, 1_000_000))
             }
+            guard !demand.isEmpty else { continue }
+            switch await acquire(demand) {
+            // What came up meanwhile is asked for at once.
+            case .granted: break
+            // Some of what is set aside may be spent by now, here, and not said yet: the store
+            // counts it as held until a report. So report, then ask again.
+            case .contended: _ = await report(ledger)
+            case .failed: await pause(nanoseconds: UplinkLimits.retryNanoseconds)
+            }
+            leaseSignal.notify()
         }
     }
 
-    private func acquire(_ request: LeasesRequest, _ ledger: any LedgerLink) async -> Bool {
+    private enum Acquired { case granted, contended, failed }
+
+    private func acquire(_ demand: LedgerDemand) async -> Acquired {
         do {
             let response = try await post(
-                MeshPath.leases, request, answer: LeasesResponse.self)
-            guard response.grants.count == request.acquire.count else {
+                MeshPath.leases, demand.request, answer: LeasesResponse.self)
+            guard response.grants.count == demand.request.acquire.count else {
                 throw MeshError.notUnderstood("as many grants as acquires are needed")
             }
-            ledger.leasesAnswered(request, response)
-            return true
+            demand.answered(response)
+            return response.grants.contains { $0.status == .contended } ? .contended : .granted
         } catch {
-            ledger.leasesLost(request)
+            demand.answered(nil)
             hooks.log.warning("leases failed", ("error", describe(error)))
-            return false
+            return .failed
         }
     }
 
@@ -55,13 +64,13 @@ extension Uplink {
     }
 
     func report(_ ledger: any LedgerLink) async -> Bool {
-        let report = ledger.makeReport(health: hooks.health())
+        guard let reporting = ledger.makeReport(health: hooks.health()) else { return false }
         do {
-            let response = try await post(MeshPath.report, report, answer: ReportResponse.self)
-            ledger.reportAnswered(report, response)
+            let response = try await post(
+                MeshPath.report, reporting.report, answer: ReportResponse.self)
+            reporting.answered(response)
             // Finals that came are acknowledged by the next report; releases travel with leases.
             if !response.finals.isEmpty || !response.unknown.isEmpty { reportSignal.notify() }
-            if !response.recalls.isEmpty { leaseSignal.notify() }
             return true
         } catch {
             hooks.log.warning("report failed", ("error", describe(error)))
@@ -90,7 +99,9 @@ extension Uplink {
             let body = try await send(
                 "POST", MeshPath.records, writer.bytes, contentType: "application/octet-stream")
             let response = try JSON.decode(RecordsResponse.self, from: body)
-            ledger.recordsStored(through: response.storedThrough)
+            if let incarnation = blocks.first?.incarnation {
+                ledger.recordsStored(of: incarnation, through: response.storedThrough)
+            }
             return true
         } catch {
             hooks.log.warning("records failed", ("error", describe(error)))

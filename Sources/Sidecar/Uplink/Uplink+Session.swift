@@ -7,7 +7,8 @@ import WeirPolicy
 // Joining, and the watch of the policy.
 
 extension Uplink {
-    /// For the whole life of the process: while there is a connection, joined; while joined, watching.
+    /// For the whole life of the process: while there is a connection, joined; while joined,
+    /// watching.
     func keepSession() async {
         while !isStopping {
             guard client?.isOpen == true else {
@@ -107,10 +108,8 @@ extension Uplink {
             let ack = apply(hash: hash, projection)
             loop.spawn { await self.acknowledge(ack) }
         case .bookmark: break
-        case .recall(let leases):
-            ledger?.recalled(leases)
-            leaseSignal.notify()
-            reportSignal.notify()
+        // The report gives back what is idle; need elsewhere makes it come now.
+        case .recall: reportSignal.notify()
         }
         return true
     }

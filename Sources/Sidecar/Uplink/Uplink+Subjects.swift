@@ -12,8 +12,8 @@ package enum SubjectOutcome: Hashable, Sendable {
 }
 
 extension Uplink {
-    /// Who a caller is to the ledger. From the cache while it is fresh; otherwise one lookup for all
-    /// who ask for the same subject; while the control plane is away, what was known last.
+    /// Who a caller is to the ledger. From the cache while it is fresh; otherwise one lookup for
+    /// all who ask for the same subject; while the control plane is away, what was known last.
     package func subject(_ request: SubjectRequest) async -> SubjectOutcome {
         if let binding = subjects.fresh(request, now: loop.nowNanoseconds) {
             return .bound(binding)

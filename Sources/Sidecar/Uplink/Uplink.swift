@@ -7,8 +7,8 @@ import WeirMeshProtocol
 import WeirPolicy
 
 /// The link of one sidecar to the control plane: it joins, watches the policy, asks for leases,
-/// reports, ships records and looks up subjects. An actor that runs on the control loop, so that its
-/// code is plain `async` code and needs no lock.
+/// reports, ships records and looks up subjects. An actor that runs on the control loop, so that
+/// its code is plain `async` code and needs no lock.
 ///
 /// Everything here goes on without a connection: what has to be said waits in the ledger and its
 /// journal, which say it again when asked, so nothing is queued here.
@@ -58,7 +58,8 @@ package actor Uplink {
 
     // MARK: Life
 
-    /// Begins with what is on disk, if the journal says that it may, and connects. The loop must run.
+    /// Begins with what is on disk, if the journal says that it may, and connects. The loop must
+    /// run.
     package func start(mayResume: @Sendable (JoinResponse) -> Bool) {
         restore(mayResume)
         let client = MeshClient(loop: loop, replicas: configuration.replicas)

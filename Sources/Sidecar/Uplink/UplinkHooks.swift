@@ -7,18 +7,44 @@ import WeirPolicy
 /// The ledger of this process, as far as the uplink carries its messages. All of them may be called
 /// from any thread and never block for long.
 package protocol LedgerLink: Sendable {
-    /// Leases to ask for and releases to report that no message has carried yet; at most a message.
-    func takeDemands() -> LeasesRequest
-    /// The answer, and when the request was made (CLOCK_BOOTTIME counts from before it).
-    func leasesAnswered(_ request: LeasesRequest, _ response: LeasesResponse)
-    /// No answer came; asking again with the same numbers is safe.
-    func leasesLost(_ request: LeasesRequest)
-    func makeReport(health: SidecarHealth) -> Report
-    func reportAnswered(_ report: Report, _ response: ReportResponse)
-    func recalled(_ leases: [LeaseID])
-    /// The oldest records that nobody has stored for good, at most a message.
+    /// What to ask the control plane for now; at most a message.
+    func takeDemands() -> LedgerDemand
+    /// `nil` while the log cannot be written: then nothing may be said.
+    func makeReport(health: SidecarHealth) -> LedgerReporting?
+    /// The oldest records of one life that nobody has stored for good, at most a message.
     func recordsToShip() -> [RecordBlock]
-    func recordsStored(through sequence: UInt64)
+    func recordsStored(of incarnation: Incarnation, through sequence: UInt64)
+}
+
+/// Leases to ask for and to give back.
+package struct LedgerDemand: Sendable {
+    package var request: LeasesRequest
+    /// Called once if the request holds anything: with the answer, or with `nil` when none came.
+    /// Asking again with the same numbers is safe.
+    package var answered: @Sendable (LeasesResponse?) -> Void
+    /// Ask again after this long even if nobody says that there is a demand.
+    package var againNanoseconds: UInt64?
+
+    package init(
+        request: LeasesRequest, againNanoseconds: UInt64?,
+        answered: @escaping @Sendable (LeasesResponse?) -> Void
+    ) {
+        self.request = request
+        self.againNanoseconds = againNanoseconds
+        self.answered = answered
+    }
+
+    var isEmpty: Bool { request.acquire.isEmpty && request.release.isEmpty }
+}
+
+package struct LedgerReporting: Sendable {
+    package var report: Report
+    package var answered: @Sendable (ReportResponse) -> Void
+
+    package init(report: Report, answered: @escaping @Sendable (ReportResponse) -> Void) {
+        self.report = report
+        self.answered = answered
+    }
 }
 
 /// Where the uplink meets the rest of the process.

@@ -5,10 +5,11 @@ package enum UplinkLimits {
     // MARK: Connection
 
     package static let connectNanoseconds: UInt64 = 2_000_000_000
-    /// From the connected socket to the peer's SETTINGS: something listens that is no control plane.
+    /// From the connected socket to the peer's SETTINGS: something listens that is no control
+    /// plane.
     package static let greetingNanoseconds: UInt64 = 2_000_000_000
-    /// Silence before a PING is sent. The watch brings a bookmark every second, so a healthy link is
-    /// never silent for this long.
+    /// Silence before a PING is sent. The watch brings a bookmark every second, so a healthy link
+    /// is never silent for this long.
     package static let silenceNanoseconds: UInt64 = 3_000_000_000
     /// Silence after the PING before the connection is given up.
     package static let pongNanoseconds: UInt64 = 2_000_000_000
@@ -44,6 +45,8 @@ package enum UplinkLimits {
     /// How soon after a change a report goes out: finals are what parents wait for.
     package static let reportSoonNanoseconds: UInt64 = 20_000_000
     package static let recordNanoseconds: UInt64 = 100_000_000
+    /// How long the last report and the last records may take when the process ends.
+    package static let drainNanoseconds: UInt64 = 5_000_000_000
     package static let drainTurnNanoseconds: UInt64 = 5_000_000
     package static let retryNanoseconds: UInt64 = 200_000_000
 

@@ -8,12 +8,17 @@ final class PrivateRedis: @unchecked Sendable {
     // SAFETY: `process` changes only in `start`, `kill` and `deinit`, which a test calls in order.
     let folder: String
     private let password: String?
+    private let port: UInt16
+    private let extraArguments: [String]
     private var process: pid_t = 0
 
     var url: String { "unix://\(password.map { ":\($0)@" } ?? "")\(folder)/redis.sock" }
 
-    init(password: String? = nil) throws {
+    /// `port`: listens on loopback too.
+    init(password: String? = nil, port: UInt16 = 0, arguments: [String] = []) throws {
         self.password = password
+        self.port = port
+        extraArguments = arguments
         var template = Array("/tmp/weir-redis-XXXXXX".utf8CString)
         guard let made = mkdtemp(&template) else { throw Failure("no folder") }
         folder = String(cString: made)
@@ -23,6 +28,24 @@ final class PrivateRedis: @unchecked Sendable {
     deinit {
         kill()
         Self.remove(folder)
+    }
+
+    /// A port of loopback that nobody has now.
+    static func freePort() throws -> UInt16 {
+        let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        defer { close(listener) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let result = withUnsafeMutablePointer(to: &address) { pointer in
+            // SAFETY: every socket address may be looked at as the generic one.
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(listener, $0, length) == 0 && getsockname(listener, $0, &length) == 0
+            }
+        }
+        guard result else { throw Failure("no free port") }
+        return UInt16(bigEndian: address.sin_port)
     }
 
     struct Failure: Error, CustomStringConvertible {
@@ -35,22 +58,21 @@ final class PrivateRedis: @unchecked Sendable {
         unlink("\(folder)/redis.sock")
         let arguments =
             [
-                "redis-server", "--port", "0", "--unixsocket", "\(folder)/redis.sock",
+                "redis-server", "--port", String(port), "--bind", "127.0.0.1", "--unixsocket",
+                "\(folder)/redis.sock",
                 "--dir", folder, "--appendonly", "yes", "--appendfsync", "always",
                 "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
                 "--logfile", "\(folder)/log",
-            ] + (password.map { ["--requirepass", $0] } ?? [])
+            ] + (password.map { ["--requirepass", $0] } ?? []) + extraArguments
         var pointers: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
-        defer { pointers.forEach { free($0) } }
+        defer { for pointer in pointers { free(pointer) } }
         guard posix_spawnp(&process, "redis-server", nil, nil, &pointers, environ) == 0 else {
             throw Failure("redis-server cannot be started")
         }
-        // Bounded: a socket that answers within ten seconds, or a failure.
-        for _ in 0..<1_000 {
-            if let parsed = try? RedisURL(parsing: url), RedisSession.open(parsed) != nil { return }
-            usleep(10_000)
+        let parsed = try RedisURL(parsing: url)
+        try eventually("redis-server answers") {
+            if case .success = RedisSession.open(parsed) { true } else { false }
         }
-        throw Failure("redis-server does not answer")
     }
 
     /// SIGKILL, and waits until the process is gone.

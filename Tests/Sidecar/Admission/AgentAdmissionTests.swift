@@ -129,11 +129,12 @@ private let failure = CircuitBreaker.Outcome.failure(.connect, retryAfterNanosec
         let chain = Chain(
             agent { $0.rateLimit = .init(requestsPerSecond: 1, burst: 1) })
         let permit = try #require(chain.admitted(1))
-        #expect(chain.change(
-            agent {
-                $0.rateLimit = .init(requestsPerSecond: 1, burst: 1)
-                $0.concurrency?.requestsMax = 2
-            }))
+        #expect(
+            chain.change(
+                agent {
+                    $0.rateLimit = .init(requestsPerSecond: 1, burst: 1)
+                    $0.concurrency?.requestsMax = 2
+                }))
         #expect(chain.inFlight == 1)
         #expect(chain.refused(.init(ticket: 2))?.reason == .rateLimited, "the bucket goes on")
         #expect(chain.change(agent { $0.concurrency?.requestsMax = 2 }))

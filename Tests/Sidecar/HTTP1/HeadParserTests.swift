@@ -134,7 +134,9 @@ enum HostileHeads {
     }
 
     @Test func anAbsoluteTargetBecomesOrigin() {
-        let head = HeadFixture("GET http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n").head
+        let fixture = HeadFixture("GET http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n")
+        let head = fixture.head
+        defer { withExtendedLifetime(fixture) {} }
         #expect(head.text(head.target) == "/x?y" && head.text(head.host) == "A:80")
     }
 

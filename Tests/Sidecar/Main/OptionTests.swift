@@ -144,7 +144,8 @@ import Testing
         guard case .agent(let mode) = found.mode else { return }
         #expect(mode.mesh.joinToken == "secret")
         #expect(
-            problems(agent, environment: environment).contains("WEIR_JOIN_TOKEN_FILE: is not there"))
+            problems(agent, environment: environment)
+                .contains("WEIR_JOIN_TOKEN_FILE: is not there"))
     }
 
     @Test func weakKeysAreRefused() {
@@ -165,7 +166,8 @@ import Testing
     @Test func theHelpNamesEverything() {
         let help = OptionValues.help(SidecarOptionTable.all, usage: SidecarOptionTable.usage)
         for option in SidecarOptionTable.all {
-            #expect(help.contains(option.hasArgument ? "--" + option.name : option.environment ?? "?"))
+            let shown = option.hasArgument ? "--" + option.name : option.environment
+            #expect(help.contains(shown ?? "?"))
         }
         #expect(Set(SidecarOptionTable.all.map(\.name)).count == SidecarOptionTable.all.count)
     }

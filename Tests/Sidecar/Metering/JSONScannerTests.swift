@@ -48,7 +48,8 @@ private let openAI = #"""
         (#"{"us\u0061ge":{"prompt_t\u006Fkens":3,"completion_tokens":4}}"#, tokens(3, 4)),
         (#"{"usage":{"input_tokens":3,"output_tokens":4}}"#, tokens(3, 4)),
         (
-            #"{"usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":5,"cache_creation_input_tokens":6}}"#,
+            #"{"usage":{"input_tokens":3,"output_tokens":4,"cache_read_input_tokens":5,"#
+                + #""cache_creation_input_tokens":6}}"#,
             tokens(14, 4, cached: 5, written: 6)
         ),
         (#"{"response":{"usage":{"input_tokens":3,"output_tokens":4}}}"#, tokens(3, 4)),
@@ -56,11 +57,13 @@ private let openAI = #"""
         (#"{"usage":{"prompt_tokens":8,"total_tokens":8}}"#, tokens(8, 0)),
         // Reasoning beside the output, counted in the total only.
         (
-            #"{"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":42,"completion_tokens_details":{"reasoning_tokens":30}}}"#,
+            #"{"usage":{"prompt_tokens":10,"completion_tokens":2,"total_tokens":42,"#
+                + #""completion_tokens_details":{"reasoning_tokens":30}}}"#,
             tokens(10, 32, reasoning: 30)
         ),
         (
-            #"{"usage":{"prompt_tokens":4294967295,"completion_tokens":0,"prompt_tokens_details":null}}"#,
+            #"{"usage":{"prompt_tokens":4294967295,"completion_tokens":0,"#
+                + #""prompt_tokens_details":null}}"#,
             tokens(.max, 0)
         ),
         (
@@ -73,7 +76,7 @@ private let openAI = #"""
 
     @Test(arguments: [
         #"{"usage":{"prompt_tokens":1,"prompt_tokens":900,"completion_tokens":1}}"#,
-        #"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{"prompt_tokens":1,"completion_tokens":1}}"#,
+        #"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":{"completion_tokens":1}}"#,
         #"{"usage":{"prompt_tokens":1,"completion_tokens":1},"us\u0061ge":{}}"#,
         #"{"usage":{"prompt_tokens":1,"input_tokens":2,"completion_tokens":1}}"#,
         #"{"usage":{"prompt_tokens":99999999999999999999999999,"completion_tokens":1}}"#,
@@ -84,7 +87,7 @@ private let openAI = #"""
         #"{"usage":{"prompt_tokens":010,"completion_tokens":1}}"#,
         #"{"usage":{"prompt_tokens":"7","completion_tokens":1}}"#,
         #"{"usage":{"prompt_tokens":{"a":7},"completion_tokens":1}}"#,
-        #"{"usage":{"prompt_tokens":5,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":6}}}"#,
+        #"{"usage":{"input_tokens":5,"output_tokens":1,"input_tokens_details":{"cached_tokens":6}}}"#,
         #"{"usage":{"prompt_tokens":5}}"#, #"{"usage":null}"#, #"{"usage":{}}"#, "{}", "", "[]",
         #"[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]"#,
         #"{"choices":[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]}"#,

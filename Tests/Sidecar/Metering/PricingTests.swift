@@ -69,7 +69,8 @@ private func turbo() -> ModelPrice {
         var longer = ModelPrice.TokenPrices()
         longer.input = NanoUSD(500_000)
         price.steps = [
-            .init(inputTokensAbove: 1_000, tokens: longer), .init(inputTokensAbove: 100, tokens: long),
+            .init(inputTokensAbove: 1_000, tokens: longer),
+            .init(inputTokensAbove: 100, tokens: long),
         ]
         #expect(price.cost(tokens(input: 100), nanoseconds: 0) == NanoUSD(100))
         #expect(price.cost(tokens(input: 101), nanoseconds: 0) == NanoUSD(202))

@@ -65,7 +65,8 @@ private let stream = #"""
 
     @Test func aRepeatedKeyInOneEventSpoilsTheStream() {
         let scanner = SSEScanner(
-            #"data: {"usage":{"prompt_tokens":1,"prompt_tokens":2,"completion_tokens":1}}"# + "\n\n")
+            #"data: {"usage":{"prompt_tokens":1,"prompt_tokens":2,"completion_tokens":1}}"# + "\n\n"
+        )
         #expect(scanner.isDoubtful)
     }
 

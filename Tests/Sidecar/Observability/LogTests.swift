@@ -42,11 +42,12 @@ private func readAll(_ descriptor: Int32, _ count: Int) -> String {
         #expect((try? JSON.parse(Array(line.dropLast()))) != nil)
     }
 
-    @Test(arguments: [
-        (nil, nil, LogLevel.info), ("DEBUG", nil, .debug), ("Warn", nil, .warning),
-        ("error", "false", .error), ("error", "true", .debug), ("", "0", .info),
-        ("chatty", nil, nil),
-    ] as [(String?, String?, LogLevel?)])
+    @Test(
+        arguments: [
+            (nil, nil, LogLevel.info), ("DEBUG", nil, .debug), ("Warn", nil, .warning),
+            ("error", "false", .error), ("error", "true", .debug), ("", "0", .info),
+            ("chatty", nil, nil),
+        ] as [(String?, String?, LogLevel?)])
     func levelsComeFromTheEnvironment(_ level: String?, _ debug: String?, _ expected: LogLevel?) {
         #expect(LogLevel(logLevel: level, debug: debug) == expected)
     }

@@ -3,6 +3,7 @@ import Testing
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
+import WeirPolicy
 
 @testable import SidecarCore
 
@@ -123,15 +124,12 @@ private func promtool(_ text: [UInt8]) throws -> (status: Int32, output: String)
                 cost, model: "m\"\\\n", tier: "free", outcome: .admitted,
                 nanoseconds: 12_345_678, firstByteNanoseconds: 1_000)
         }
-        registry.set(registry.series(metrics.breakerState, ["finbert", "127.0.0.1:1"]), 2)
-        registry.set(registry.series(metrics.inFlight, ["finbert"]), 2)
-        registry.set(registry.series(metrics.waiting, ["finbert"]), 2)
         let lag = registry.series(metrics.loopLag, ["0"])
         registry.shard().observe(lag, bounds: SidecarMetrics.lagBounds, nanoseconds: 5)
-        registry.collect { text in
-            text.family("weir_policy_info", .gauge, help: "The policy in force.")
-            text.sample("weir_policy_info", [("version", "1.7"), ("hash", "ab")], "1")
-        }
+        metrics.showPolicy { PolicyVersion(epoch: 1, number: 7, hash: "ab") }
+        let agent = AgentPolicy(
+            name: "finbert", wireProtocol: .json, path: "/", models: [.init(id: "m", aliases: [])])
+        metrics.show(AgentRuntime(agent), agent: "finbert", endpoint: "127.0.0.1:1")
         let text = registry.exposition()
         guard let result = try promtool(text) else { return }
         #expect(result.status == 0, "\(result.output)")

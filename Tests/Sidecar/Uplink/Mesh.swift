@@ -15,6 +15,7 @@ final class Mesh: Sendable {
         var incarnation: Int64 = 0
         var sessionsFrom: Int64 = 1
         var failures: [String: Int] = [:]
+        var contends = false
         var applied: [Int64] = []
         var lives: [Int64] = []
         var threads: [LoopThread] = []
@@ -31,7 +32,7 @@ final class Mesh: Sendable {
     init() throws {
         let shared = Shared()
         self.shared = shared
-        folder = try TemporaryFolder()
+        folder = TemporaryFolder()
         server = try HTTP2TestServer { Mesh.answer($0, shared) }
     }
 
@@ -62,6 +63,9 @@ final class Mesh: Sendable {
     func failNext(_ path: String, status: Int) {
         shared.state.withLock { $0.failures[path] = status }
     }
+
+    /// The next lease is said to be set aside by somebody.
+    func contendNext() { shared.state.withLock { $0.contends = true } }
 
     func startUplink(mayResume: Bool = true, untilJoined: Bool = true) async throws -> Uplink {
         let loop = try EventLoop()
@@ -125,15 +129,18 @@ final class Mesh: Sendable {
             guard let session, let number = Int64(session), number >= state.sessionsFrom else {
                 return refusal(401, "unauthenticated")
             }
-            return answer(path, request.body)
+            defer { if path == MeshPath.leases { state.contends = false } }
+            return answer(path, request.body, contends: state.contends)
         }
     }
 
-    private static func answer(_ path: String, _ body: [UInt8]) -> HTTP2TestServer.Response? {
+    private static func answer(
+        _ path: String, _ body: [UInt8], contends: Bool
+    ) -> HTTP2TestServer.Response? {
         switch path {
         case MeshPath.policy: HTTP2TestServer.Response(isOpen: true)
         case MeshPath.ack: HTTP2TestServer.Response(status: 204)
-        case MeshPath.leases: leases(body)
+        case MeshPath.leases: leases(body, contends ? .contended : .granted)
         case MeshPath.report:
             json(ReportResponse(finals: [], recalls: [], unknown: [], states: []))
         case MeshPath.records: records(body)
@@ -142,7 +149,9 @@ final class Mesh: Sendable {
         }
     }
 
-    private static func leases(_ body: [UInt8]) -> HTTP2TestServer.Response {
+    private static func leases(
+        _ body: [UInt8], _ status: LeaseGrant.Status
+    ) -> HTTP2TestServer.Response {
         guard let request = try? JSON.decode(LeasesRequest.self, from: body) else {
             return refusal(400, "malformed")
         }
@@ -150,7 +159,7 @@ final class Mesh: Sendable {
             LeasesResponse(
                 grants: request.acquire.map {
                     LeaseGrant(
-                        lease: $0.lease, status: .granted, granted: $0.want,
+                        lease: $0.lease, status: status, granted: $0.want,
                         expiresInMilliseconds: 60_000, state: nil)
                 }))
     }
@@ -182,14 +191,14 @@ final class Mesh: Sendable {
     }
 }
 
-/// Says what a test wants said, so that the uplink's carrying can be seen apart from the money rules.
+/// Says what a test wants said, so that the uplink's carrying can be seen apart from the money
+/// rules.
 final class ScriptedLedger: LedgerLink {
     private struct State {
         var demanded: [LeaseAcquire] = []
         var granted = 0
         var records: [AttemptRecord] = []
         var stored: UInt64 = 0
-        var recalled: [LeaseID] = []
         var nextLease: Int64 = 1
     }
 
@@ -197,7 +206,6 @@ final class ScriptedLedger: LedgerLink {
 
     var granted: Int { state.withLock { $0.granted } }
     var stored: UInt64 { state.withLock { $0.stored } }
-    var recalled: [LeaseID] { state.withLock { $0.recalled } }
 
     func demand(_ count: Int) {
         state.withLock { state in
@@ -226,28 +234,27 @@ final class ScriptedLedger: LedgerLink {
         }
     }
 
-    func takeDemands() -> LeasesRequest {
-        state.withLock { state in
+    func takeDemands() -> LedgerDemand {
+        let request = state.withLock { state in
             defer { state.demanded = [] }
             return LeasesRequest(acquire: state.demanded, release: [])
         }
+        return LedgerDemand(request: request, againNanoseconds: nil) { response in
+            self.state.withLock { state in
+                if let response {
+                    state.granted += response.grants.count
+                } else {
+                    state.demanded = request.acquire + state.demanded
+                }
+            }
+        }
     }
 
-    func leasesAnswered(_ request: LeasesRequest, _ response: LeasesResponse) {
-        state.withLock { $0.granted += response.grants.count }
+    func makeReport(health: SidecarHealth) -> LedgerReporting? {
+        let report = Report(
+            highestLease: 0, leases: [], childFinals: [], acknowledgedFinals: [], health: health)
+        return LedgerReporting(report: report) { _ in }
     }
-
-    func leasesLost(_ request: LeasesRequest) {
-        state.withLock { $0.demanded = request.acquire + $0.demanded }
-    }
-
-    func makeReport(health: SidecarHealth) -> Report {
-        Report(highestLease: 0, leases: [], childFinals: [], acknowledgedFinals: [], health: health)
-    }
-
-    func reportAnswered(_ report: Report, _ response: ReportResponse) {}
-
-    func recalled(_ leases: [LeaseID]) { state.withLock { $0.recalled += leases } }
 
     func recordsToShip() -> [RecordBlock] {
         state.withLock { state in
@@ -258,7 +265,7 @@ final class ScriptedLedger: LedgerLink {
         }
     }
 
-    func recordsStored(through sequence: UInt64) {
+    func recordsStored(of incarnation: Incarnation, through sequence: UInt64) {
         state.withLock { state in
             state.records.removeAll { $0.sequence <= sequence }
             state.stored = max(state.stored, sequence)

@@ -62,6 +62,16 @@ struct OptionReader {
         return bytes
     }
 
+    /// "12.50", more than nothing and at most the largest limit of an account.
+    mutating func money(_ name: String) -> NanoUSD? {
+        guard let text = text(name) else { return nil }
+        guard let amount = NanoUSD(usd: text), amount > .zero, amount <= .limitMax else {
+            report(name, "\"\(text)\" is no amount in USD that can be used")
+            return nil
+        }
+        return amount
+    }
+
     mutating func oneOf(_ name: String, _ choices: [String]) -> String? {
         guard let text = text(name) else { return nil }
         guard choices.contains(text) else {

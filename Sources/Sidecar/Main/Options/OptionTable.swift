@@ -101,7 +101,8 @@ struct OptionValues: Sendable {
         var found: [String: Value] = [:]
         var rest = arguments[...]
         while let argument = rest.popFirst() {
-            let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+            let parts = argument.split(
+                separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             let flag = String(parts.first ?? "")
             guard let option = table.first(where: { $0.hasArgument && "--" + $0.name == flag })
             else {

@@ -15,6 +15,8 @@ struct SidecarOptions: Sendable {
         var policyPath: String
         var upstream: HTTPOrigin
         var journalKeepBytes: Int
+        /// What may be spent in all; the budget's stand-in.
+        var allowance: NanoUSD
     }
 
     /// The sidecar of one agent in a mesh.
@@ -52,8 +54,10 @@ struct SidecarOptions: Sendable {
     var breakerThreshold: Int?
     var agentTimeoutSeconds: Int?
     var drainSeconds: Int
-    /// Credentials of upstreams, by name; only for the sidecar of that agent.
+    /// Values of `authorization` upstream, by the name that the policy gives the credential.
     var credentials: [String: String]
+    /// What `/config` shows: everything that is set, without secrets.
+    var shown: [(name: String, value: String)]
 
     init(
         _ values: OptionValues, hostName: String, resolve: @escaping (String) -> [SocketAddress]
@@ -69,8 +73,12 @@ struct SidecarOptions: Sendable {
         drainSeconds = reader.integer("drain", in: 0...3_600) ?? 30
         logLevel = Self.logLevel(&reader)
         credentials = [:]
-        for name in ["openai", "huggingface"] {
-            if let secret = reader.text(name + "-api-key") { credentials[name] = secret }
+        for (setting, name) in SidecarOptionTable.credentials {
+            if let secret = reader.text(setting) { credentials[name] = "Bearer " + secret }
+        }
+        shown = values.table.compactMap { option in
+            guard let value = values[option.name] else { return nil }
+            return (option.name, option.kind == .secret ? "[redacted]" : value.text)
         }
         let mode = Self.mode(&reader, listen: listen)
         guard reader.problems.isEmpty, let mode, let listen else {
@@ -107,10 +115,12 @@ struct SidecarOptions: Sendable {
         let upstream = reader.url("upstream", required: true)
         // A journal that keeps less than its mapped segments could not turn over.
         let keep = reader.byteCount("journal-keep", in: 8 << 20...1 << 42)
+        let allowance = reader.money("allowance")
         guard let agent, let policy, let upstream, let keep else { return nil }
         return .standalone(
             Standalone(
-                agent: agent, policyPath: policy, upstream: upstream, journalKeepBytes: keep))
+                agent: agent, policyPath: policy, upstream: upstream, journalKeepBytes: keep,
+                allowance: allowance ?? .limitMax))
     }
 
     private static func agent(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
@@ -167,6 +177,11 @@ enum SidecarOptionTable {
         ("gpt4-turbo", "gpt4-service"), ("tft", "tft-service"), ("risk", "risk-service"),
     ]
 
+    /// Setting and name of the credentials that a policy can ask for.
+    static let credentials = [
+        ("openai-api-key", "OPENAI_API_KEY"), ("huggingface-api-key", "HUGGINGFACE_API_KEY"),
+    ]
+
     static let usage = [
         "weir-sidecar: a proxy in front of one agent, or the gateway of a mesh.", "",
         "  weir-sidecar --standalone --policy FILE.json --agent NAME --listen ADDR --upstream URL",
@@ -193,6 +208,7 @@ enum SidecarOptionTable {
         .value(
             "journal-keep", "BYTES", environment: "WEIR_JOURNAL_KEEP", fallback: "1GiB",
             "Standalone: records beyond this are dropped, oldest first"),
+        .value("allowance", "USD", "Standalone: what may be spent in all; else no limit"),
         .value("instance", "NAME", environment: "WEIR_INSTANCE", "For people; the host's name"),
         .value(
             "drain", "SECONDS", environment: "WEIR_DRAIN", fallback: "30",

@@ -38,10 +38,7 @@ package enum Program {
             say("weir-sidecar: --help lists all options\n", STDERR_FILENO)
             return ExitCode.usage.rawValue
         }
-        let log = Log(level: options.logLevel)
-        let code = Wiring.run(options, log: log)
-        log.flush()
-        return code.rawValue
+        return Wiring.run(options).rawValue
     }
 
     private static func say(_ text: String, _ descriptor: Int32) {

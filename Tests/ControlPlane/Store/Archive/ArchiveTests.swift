@@ -1,4 +1,3 @@
-import Glibc
 import Testing
 import WeirCore
 import WeirLedger
@@ -7,23 +6,6 @@ import WeirMeshProtocol
 @testable import ControlPlaneStore
 
 @Suite(.timeLimit(.minutes(1))) struct ArchiveTests {
-    /// A database file of the test's own.
-    private final class Folder: Sendable {
-        let path: String
-
-        init() throws {
-            var template = Array("/tmp/weir-archive-XXXXXX".utf8CString)
-            path = String(cString: try #require(mkdtemp(&template)))
-        }
-
-        deinit {
-            for suffix in ["", "-wal", "-shm"] { unlink(database + suffix) }
-            rmdir(path)
-        }
-
-        var database: String { path + "/archive.db" }
-    }
-
     private static let holder = Incarnation(7)
     private static let names: [UInt32: String] = [
         1: "ann", 2: "free", 3: "finbert", 4: "finbert-base", 5: "bob", 6: "news_analysis",
@@ -56,7 +38,7 @@ import WeirMeshProtocol
     }
 
     @Test func recordsAreStoredOnceAndUpToTheFirstGap() async throws {
-        let folder = try Folder()
+        let folder = try TemporaryFolder()
         let archive = try Archive(path: folder.database)
         #expect(try await archive.hasRecords() == false)
         let first = block((1...3).map { record($0, cost: 10) })
@@ -74,7 +56,7 @@ import WeirMeshProtocol
     }
 
     @Test func anotherRecordUnderAStoredNumberRefusesAll() async throws {
-        let folder = try Folder()
+        let folder = try TemporaryFolder()
         let archive = try Archive(path: folder.database)
         _ = try await archive.store([block([record(1, cost: 10)])])
         await #expect(throws: ArchiveError.conflict(incarnation: 7, sequence: 1)) {
@@ -85,7 +67,7 @@ import WeirMeshProtocol
     }
 
     @Test func whatWasStoredIsThereAfterARestart() async throws {
-        let folder = try Folder()
+        let folder = try TemporaryFolder()
         let written = record(1, cost: 123)
         _ = try await Archive(path: folder.database).store([block([written])])
         let again = try Archive(path: folder.database)
@@ -98,7 +80,7 @@ import WeirMeshProtocol
     }
 
     @Test func usageIsSummedByAnything() async throws {
-        let folder = try Folder()
+        let folder = try TemporaryFolder()
         let archive = try Archive(path: folder.database)
         _ = try await archive.store([
             block([
@@ -109,9 +91,10 @@ import WeirMeshProtocol
         let from = UnixTime(seconds: 1_790_000_000)
         let to = UnixTime(seconds: 1_790_000_000 + 2 * 86_400)
         let days = try await archive.usage(by: [.day, .user], from: from, to: to)
-        #expect(days.map(\.keys) == [
-            ["2026-09-21", "ann"], ["2026-09-21", "bob"], ["2026-09-22", "ann"],
-        ])
+        #expect(
+            days.map(\.keys) == [
+                ["2026-09-21", "ann"], ["2026-09-21", "bob"], ["2026-09-22", "ann"],
+            ])
         #expect(days.map(\.cost) == [NanoUSD(10), NanoUSD(20), NanoUSD(30)])
         #expect(days.map(\.failures) == [0, 0, 1] && days.map(\.outputTokens) == [5, 5, 10])
         let ann = try await archive.usage(by: [.agent], from: from, to: to, user: "ann")
@@ -128,7 +111,7 @@ import WeirMeshProtocol
     }
 
     @Test func reconcilingSumsByPayerAndAccount() async throws {
-        let folder = try Folder()
+        let folder = try TemporaryFolder()
         let archive = try Archive(path: folder.database)
         _ = try await archive.store([
             block([
@@ -138,19 +121,21 @@ import WeirMeshProtocol
         ])
         let lease = LeaseID(incarnation: Incarnation(3), number: 9)
         let sums = try await archive.sumsByPayer(after: nil, limit: 10)
-        #expect(sums.map(\.payer.child) == [1, 2] && sums.map(\.cost) == [NanoUSD(10), NanoUSD(25)])
+        #expect(
+            sums.map(\.payer.child) == [1, 2] && sums.map(\.cost) == [NanoUSD(10), NanoUSD(25)])
         let rest = try await archive.sumsByPayer(
             after: ChildKey(lease: lease, child: 1), limit: 10)
         #expect(rest.map(\.payer.child) == [2])
         #expect(try await archive.sum(paidBy: lease) == NanoUSD(35))
         let month = Period(.month, at: UnixTime(seconds: 1_790_000_000))
         let users = try await archive.sums(of: .user, period: month, limit: 10)
-        #expect(users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
+        #expect(
+            users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
     }
 
     @Test func afterAnErrorTheArchiveGoesOn() async throws {
         #expect(throws: ArchiveError.self) { try Archive(path: "/nowhere/archive.db") }
-        let folder = try Folder()
+        let folder = try TemporaryFolder()
         let archive = try Archive(path: folder.database)
         var bad = record(1, cost: 1)
         bad.sequence = .max

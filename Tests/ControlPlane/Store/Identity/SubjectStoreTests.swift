@@ -67,7 +67,8 @@ import WeirPolicy
             let grant = try await mesh.acquire(
                 Int64(number), of: account.key(at: now), by: holder, need: 1, want: 1 << 40)
             // min(limit ÷ 20, $1).
-            #expect(grant.status == .granted && grant.granted == NanoUSD(account.limit.rawValue / 20))
+            #expect(
+                grant.status == .granted && grant.granted == NanoUSD(account.limit.rawValue / 20))
         }
     }
 
@@ -86,9 +87,27 @@ import WeirPolicy
         let holder = try await mesh.join().incarnation
         let grant = try await mesh.acquire(1, of: account, by: holder, need: 11)
         #expect(grant.status == .exhausted && grant.state?.limit == NanoUSD(10))
+        let stored = try #require(try await store.stored("ann"))
+        #expect(stored.limitByPolicy == NanoUSD(1_000) && stored.limitByAdmin == NanoUSD(8_000))
+        #expect(stored.limitByUser == NanoUSD(10) && stored.boundBy == "claims")
+        #expect(try await store.stored("nobody") == nil)
         try await store.setMonthlyLimit(nil, of: "ann", as: .user)
         try await store.setMonthlyLimit(nil, of: "ann", as: .admin)
         #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(1_000))
+    }
+
+    @Test func whatAdministratorsDoIsKept() async throws {
+        let mesh = try await LedgerMesh()
+        let log = AdminLog(redis: mesh.redis)
+        var actions: [AdminAction] = []
+        for number in 0..<3 {
+            let action = AdminAction(
+                at: UnixTime(seconds: Int64(number)), author: "root", action: "budget.update",
+                subject: "ann", detail: "\(number)", reason: "asked \"nicely\"")
+            try await log.append(action)
+            actions.insert(action, at: 0)
+        }
+        #expect(try await log.newest(limit: 2) == Array(actions.prefix(2)))
     }
 
     @Test func preferencesComeWithTheBinding() async throws {

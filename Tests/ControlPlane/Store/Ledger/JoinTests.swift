@@ -31,6 +31,35 @@ import WeirMeshProtocol
         #expect(try await other.check().count == 1)
     }
 
+    @Test func aLostStoreBeginsWithWhatTheArchiveKnows() async throws {
+        let mesh = try await LedgerMesh()
+        let folder = try TemporaryFolder()
+        let archive = try Archive(path: folder.database)
+        let ledger = LedgerStore(redis: mesh.redis, sessions: mesh.sessions, archive: archive)
+        #expect(try await ledger.check().isEmpty)
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        var record = AttemptRecord()
+        record.sequence = 1
+        record.incarnation = Incarnation(9)
+        record.startedAt = try await mesh.redis.time()
+        record.cost = NanoUSD(70)
+        record.subject = 1
+        _ = try await archive.store([
+            RecordBlock(incarnation: Incarnation(9), names: [1: "ann"], records: [record])
+        ])
+        try await mesh.redis.command(["FLUSHALL"])
+
+        let again = LedgerStore(redis: mesh.redis, sessions: mesh.sessions, archive: archive)
+        #expect(try await again.check().count == 1)
+        _ = try await mesh.account("ann", limit: 100, maxLease: 60)
+        #expect(try await mesh.ledger.states(of: [account]).first??.consumed == NanoUSD(70))
+        // The quiet time is over: the rest of the budget is there, and no more.
+        try await mesh.redis.command(["HSET", StoreKeys.epoch, "grants_from", "0"])
+        let holder = try await mesh.join().incarnation
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 31).status == .exhausted)
+        #expect(try await mesh.acquire(2, of: account, by: holder, need: 30).status == .granted)
+    }
+
     @Test func aSuccessorSpeaksForItsPredecessorOnce() async throws {
         let mesh = try await LedgerMesh()
         let first = try await mesh.join()
@@ -45,7 +74,8 @@ import WeirMeshProtocol
             LedgerMesh.report([counters]), by: second.incarnation)
         #expect(answer.states.map(\.consumedByOthers) == [.zero])
         #expect(answer.states.map(\.consumed) == [NanoUSD(10)])
-        // The predecessor is granted nothing any more, and another copy of its journal nothing else.
+        // The predecessor is granted nothing any more, and another copy of its journal nothing
+        // else.
         let late = try await mesh.acquire(2, of: account, by: first.incarnation, need: 1)
         #expect(late.status == .unavailable)
         #expect(try await mesh.join(after: first).adopted == nil)

@@ -129,7 +129,8 @@ private struct ConformanceRun {
         // Leases of one incarnation, some of them twice, some of them never granted.
         let owner = Self.incarnations[Int(random.next(in: 0...3))]
         for _ in 0..<random.next(in: 0...6) {
-            let number = known.filter { $0.incarnation == owner }.randomElement(using: &random)?
+            let number =
+                known.filter { $0.incarnation == owner }.randomElement(using: &random)?
                 .number ?? random.next(in: 0...80)
             counters.append(
                 LeaseCounters(

@@ -13,8 +13,8 @@ struct LedgerMesh {
     let sessions: Sessions
     let ledger: LedgerStore
 
-    init() async throws {
-        server = try PrivateRedis()
+    init(port: UInt16 = 0) async throws {
+        server = try PrivateRedis(port: port, arguments: ["--repl-diskless-sync-delay", "0"])
         redis = try Redis(url: server.url)
         sessions = try await Sessions.load(from: redis)
         ledger = LedgerStore(redis: redis, sessions: sessions)
@@ -244,5 +244,35 @@ struct LedgerMesh {
             want: NanoUSD(1), closedBelow: 0, policyNumber: 1)
         let grants = try await trial.acquire([request], by: holder, policyNumber: 1)
         #expect(grants.map(\.status) == [.granted])
+    }
+
+    @Test func aGrantIsToldOnceMostNodesHaveIt() async throws {
+        let port = try PrivateRedis.freePort()
+        let mesh = try await LedgerMesh(port: port)
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        let replica = try PrivateRedis(arguments: ["--replicaof", "127.0.0.1", String(port)])
+        try await eventually("the replica has caught up") {
+            try await RedisPersistence.status(of: mesh.redis).replicas == 1
+        }
+        #expect(try await mesh.ledger.check().isEmpty)
+        #expect(try await grantedAtLast(mesh, 1, account, holder).status == .granted)
+        replica.pause()
+        let unkept = try await mesh.acquire(2, of: account, by: holder, need: 10)
+        #expect(unkept.status == .unavailable && unkept.granted == .zero)
+        replica.resume()
+        let kept = try await grantedAtLast(mesh, 2, account, holder)
+        #expect(kept.status == .granted && kept.state?.held == NanoUSD(20))
+    }
+
+    /// Asks again as a holder does: a busy machine's replica may need longer than one wait.
+    private func grantedAtLast(
+        _ mesh: LedgerMesh, _ number: Int64, _ account: AccountKey, _ holder: Incarnation
+    ) async throws -> LeaseGrant {
+        for _ in 0..<40 {
+            let grant = try await mesh.acquire(number, of: account, by: holder, need: 10)
+            if grant.status != .unavailable { return grant }
+        }
+        return try await mesh.acquire(number, of: account, by: holder, need: 10)
     }
 }

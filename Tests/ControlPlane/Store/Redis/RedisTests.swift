@@ -94,6 +94,19 @@ import Testing
         await #expect(throws: RedisError.timeout(maybeExecuted: false)) {
             try await wrong.command(["PING"], timeoutNanoseconds: 200_000_000)
         }
+        #expect(wrong.connectionProblem?.contains("WRONGPASS") ?? false)
+    }
+
+    @Test func loopbackPortsWorkAsSocketsDo() async throws {
+        let port = try PrivateRedis.freePort()
+        let server = try PrivateRedis(password: "p@ss", port: port)
+        let redis = try Redis(url: "redis://:p%40ss@localhost:\(port)/2")
+        #expect(try await redis.read("PING").text == "PONG")
+        #expect(redis.connectionProblem == nil)
+        server.kill()
+        await #expect(throws: RedisError.self) {
+            try await redis.command(["PING"], timeoutNanoseconds: 100_000_000)
+        }
     }
 
     @Test func repliesOfEveryShape() async throws {
@@ -102,8 +115,9 @@ import Testing
         #expect(try await redis.command(["SET", "k", "v\r\n\u{0}w"]).text == "OK")
         #expect(try await redis.read("GET", "k").text == "v\r\n\u{0}w")
         #expect(try await redis.read("GET", "absent").isNull)
-        #expect(try await redis.command(["INCRBY", "n", "9007199254740993"]).integer
-            == 9_007_199_254_740_993)
+        #expect(
+            try await redis.command(["INCRBY", "n", "9007199254740993"]).integer
+                == 9_007_199_254_740_993)
         try await redis.command(["HSET", "h", "a", "1", "b", ""])
         #expect(try await redis.read("HGETALL", "h").fields == ["a": "1", "b": ""])
         await #expect(throws: RedisError.self) { try await redis.command(["HGET", "k", "x"]) }
@@ -129,9 +143,11 @@ import Testing
         let script = RedisScript(
             name: "test", source: "return {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}",
             isIdempotent: false)
-        #expect(try await redis.run(script, keys: ["k"], arguments: ["a"]).texts == ["k", "a", "1"])
+        #expect(
+            try await redis.run(script, keys: ["k"], arguments: ["a"]).texts == ["k", "a", "1"])
         try await redis.command(["SCRIPT", "FLUSH"])
-        #expect(try await redis.run(script, keys: ["k"], arguments: ["a"]).texts == ["k", "a", "2"])
+        #expect(
+            try await redis.run(script, keys: ["k"], arguments: ["a"]).texts == ["k", "a", "2"])
         server.kill()
         try server.start()
         let after = try await redis.runAll(script, [(["k"], ["a"]), (["k"], ["b"])])

@@ -1,0 +1,106 @@
+import SidecarCore
+import Synchronization
+import WeirCore
+import WeirMeshProtocol
+import WeirPolicy
+
+/// The data plane of one agent's sidecar: workers with an `AdmissionInterceptor` each, over one
+/// runtime (limits, breaker) and one ledger. Made when the first policy is there; changed by later
+/// ones through the workers' mailboxes. On the control loop.
+final class AgentPlane {
+    private let agentName: String
+    private let upstream: HTTPOrigin
+    private let context: RoleContext
+    private let ledger: AttemptLedger
+    private var server: SidecarServer?
+    private var runtime: AgentRuntime? { running.runtime }
+    private let running = RunningBox()
+    private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
+    private(set) var version: PolicyVersion?
+
+    init(_ agentName: String, upstream: HTTPOrigin, ledger: AttemptLedger, _ context: RoleContext) {
+        self.agentName = agentName
+        self.upstream = upstream
+        self.ledger = ledger
+        self.context = context
+    }
+
+    var isServing: Bool { server != nil }
+
+    /// From any thread.
+    var requestsInFlight: @Sendable () -> Int {
+        { [running] in running.runtime?.requestsInFlight ?? 0 }
+    }
+
+    /// `nil` when the policy does not know this agent.
+    func snapshot(
+        _ policy: Policy, version: PolicyVersion, funding: AdmissionSnapshot.Funding
+    ) -> AdmissionSnapshot? {
+        guard var agent = policy.agents[agentName] else { return nil }
+        if let threshold = context.options.breakerThreshold, agent.breaker == .init() {
+            agent.breaker.consecutiveFailures = threshold
+        }
+        if let seconds = context.options.agentTimeoutSeconds, agent.timeouts == .init() {
+            agent.timeouts.totalMilliseconds = Int64(seconds) * 1_000
+        }
+        return AdmissionSnapshot(
+            agent, policy: policy, version: version, funding: funding,
+            credential: agent.credential.flatMap { context.options.credentials[$0] })
+    }
+
+    func apply(_ snapshot: AdmissionSnapshot, agent: AgentPolicy, version: PolicyVersion) throws {
+        self.version = version
+        guard let runtime else { return try serve(snapshot, agent) }
+        runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
+        for (loop, interceptor) in interceptors {
+            loop.execute { interceptor.apply(snapshot) }
+        }
+    }
+
+    private func serve(_ snapshot: AdmissionSnapshot, _ agent: AgentPolicy) throws {
+        let runtime = AgentRuntime(agent)
+        let server = try SidecarServer(context.serverConfiguration()) { worker in
+            let target = UpstreamTarget(
+                name: agentName, worker: worker, addresses: [upstream.address],
+                timeouts: timeouts(agent, worker.timeouts))
+            let interceptor = AdmissionInterceptor(
+                worker: worker, target: target, snapshot: snapshot, runtime: runtime,
+                ledger: ledger, metrics: context.metrics)
+            interceptors.append((worker.loop, interceptor))
+            return interceptor
+        }
+        running.set(runtime)
+        self.server = server
+        context.log.info(
+            "serving", ("agent", agentName), ("address", server.address.description),
+            ("workers", String(server.workers.count)))
+    }
+
+    private func timeouts(_ agent: AgentPolicy, _ base: Timeouts) -> Timeouts {
+        func nanoseconds(_ milliseconds: Int64) -> UInt64 {
+            UInt64(clamping: milliseconds) &* 1_000_000
+        }
+        var timeouts = base
+        timeouts.connectNanoseconds = nanoseconds(agent.timeouts.connectMilliseconds)
+        timeouts.firstByteNanoseconds = nanoseconds(agent.timeouts.firstByteMilliseconds)
+        timeouts.streamIdleNanoseconds = nanoseconds(agent.timeouts.idleMilliseconds)
+        timeouts.totalNanoseconds = nanoseconds(agent.timeouts.totalMilliseconds)
+        return timeouts
+    }
+
+    func drain(completed: @escaping () -> Void) {
+        guard let server else { return completed() }
+        let bound = LoopBound(completed, loop: context.control)
+        let control = context.control
+        server.drain { control.execute { bound.value() } }
+    }
+
+    func stop() { server?.stop() }
+}
+
+/// The runtime once there is one; read by the health report.
+private final class RunningBox: Sendable {
+    private let stored = Mutex<AgentRuntime?>(nil)
+    var runtime: AgentRuntime? { stored.withLock { $0 } }
+    func set(_ runtime: AgentRuntime) { stored.withLock { $0 = runtime } }
+}

@@ -1,0 +1,59 @@
+import SidecarCore
+import SidecarUplink
+import WeirCore
+import WeirMeshProtocol
+import WeirPolicy
+
+/// The sidecar of one agent in a mesh: every request brings a delegation of a gateway. Serves as
+/// soon as it knows who it is and what the policy says.
+final class AgentRole: Role {
+    private let mode: SidecarOptions.Agent
+    private let context: RoleContext
+    private let member: MeshMember
+    private let plane: AgentPlane
+
+    init(_ mode: SidecarOptions.Agent, _ context: RoleContext) throws {
+        self.mode = mode
+        self.context = context
+        member = try MeshMember(
+            role: .agent, agent: mode.agent, endpoint: mode.advertise, mesh: mode.mesh, context)
+        plane = AgentPlane(
+            mode.agent, upstream: mode.upstream, ledger: AttemptLedger(member.ledger),
+            context)
+    }
+
+    func start() throws {
+        let bound = LoopBound(self, loop: context.control)
+        let inFlight = plane.requestsInFlight
+        member.start(requestsInFlight: inFlight) { bound.value.changed($0) }
+    }
+
+    private func changed(_ view: MeshMember.View) {
+        let policy = view.policy.policy
+        let keys = view.join.hopKey.map { [$0] } ?? []
+        guard let agent = policy.agents[mode.agent],
+            let snapshot = plane.snapshot(
+                policy, version: view.policy.version,
+                funding: .delegations(keys: keys, incarnation: view.join.incarnation))
+        else {
+            return context.log.error("the policy has no such agent", ("agent", mode.agent))
+        }
+        do {
+            try plane.apply(snapshot, agent: agent, version: view.policy.version)
+        } catch {
+            context.fail(StartError(code: .system, description: "\(error)"))
+        }
+    }
+
+    func drain(completed: @escaping () -> Void) {
+        member.drainBegan()
+        plane.drain { [member] in member.drainEnded(completed: completed) }
+    }
+
+    func finish() { plane.stop() }
+
+    func describe(_ state: inout AdminPages.State) {
+        member.describe(&state)
+        if !plane.isServing { state.notReady.append("not serving yet") }
+    }
+}

@@ -1,0 +1,167 @@
+import SidecarCore
+import SidecarUplink
+import Synchronization
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// What an agent's sidecar and a gateway have in common: a ledger with its journal, and an uplink.
+final class MeshMember: Sendable {
+    /// Who this process is and what it runs; both are there before anything is served.
+    struct View: Sendable {
+        var join: JoinResponse
+        var policy: AppliedPolicy
+    }
+
+    private struct State {
+        var join: JoinResponse?
+        var policy: AppliedPolicy?
+        var changed: (@Sendable (View) -> Void)?
+        var requestsInFlight: @Sendable () -> Int = { 0 }
+        var isDraining = false
+    }
+
+    let ledger: SidecarLedger
+    private let link: SidecarLedgerLink
+    private let configuration: UplinkConfiguration
+    private let context: RoleContext
+    private let state = Mutex(State())
+    private let started = Mutex<Uplink?>(nil)
+
+    init(
+        role: WeirMeshProtocol.Role, agent: String?, endpoint: String?,
+        mesh: SidecarOptions.Mesh, _ context: RoleContext
+    ) throws(StartError) {
+        let folder = try makeFolder(mesh.dataFolder)
+        ledger = try openLedger(SidecarLedger.Configuration(directory: folder + "/journal"))
+        link = SidecarLedgerLink(ledger)
+        configuration = UplinkConfiguration(
+            role: role, agent: agent, endpoint: endpoint, instance: context.options.instance,
+            joinToken: mesh.joinToken,
+            replicas: mesh.controlPlane.map {
+                Replica(authority: $0.authority, address: $0.address)
+            }, dataFolder: folder)
+        self.context = context
+    }
+
+    var uplink: Uplink? { started.withLock { $0 } }
+    var status: UplinkStatus { uplink?.status ?? UplinkStatus() }
+
+    /// `changed` is called on the control loop, with the first view and each later one.
+    func start(
+        requestsInFlight: @escaping @Sendable () -> Int, changed: @escaping @Sendable (View) -> Void
+    ) {
+        state.withLock {
+            $0.requestsInFlight = requestsInFlight
+            $0.changed = changed
+        }
+        let uplink = Uplink(loop: context.control, configuration: configuration, hooks: hooks())
+        started.withLock { $0 = uplink }
+        ledger.onDemand { uplink.demandsArrived() }
+        let found = ledger.found
+        context.control.spawn {
+            await uplink.start { join in
+                found.isWhole && found.predecessor == join.incarnation
+            }
+        }
+    }
+
+    private func hooks() -> UplinkHooks {
+        UplinkHooks(
+            readPolicy: { (documents) throws(Problems) in try PolicyReader.read(documents) },
+            policyApplied: { policy in
+                self.state.withLock { $0.policy = policy }
+                self.say()
+            },
+            predecessor: { self.predecessor() },
+            joined: { join, isResumed in try self.joined(join, isResumed) },
+            health: { self.health() }, log: context.log)
+    }
+
+    private func say() {
+        let (view, changed) = state.withLock { state -> (View?, (@Sendable (View) -> Void)?) in
+            guard let join = state.join, let policy = state.policy else { return (nil, nil) }
+            return (View(join: join, policy: policy), state.changed)
+        }
+        if let view { changed?(view) }
+    }
+
+    // MARK: Lives
+
+    /// LEDGER rule 8: an HMAC under the secret of that life's join proves that this is its journal.
+    private func predecessor() -> JoinRequest.Predecessor? {
+        let own = state.withLock { $0.join }.flatMap { join in
+            Base64URL.decode(join.journalSecret).map { (join.incarnation, $0) }
+        }
+        let earlier = ledger.found.predecessor.map { ($0, ledger.found.secret) }
+        guard let (incarnation, secret) = own ?? earlier, !secret.isEmpty else { return nil }
+        let proof = Crypto.hmacSHA256(key: secret, Array("predecessor \(incarnation)".utf8))
+        return JoinRequest.Predecessor(
+            incarnation: incarnation, proof: Base64URL.encode(proof))
+    }
+
+    private func joined(_ join: JoinResponse, _ isResumed: Bool) throws -> any LedgerLink {
+        if isResumed {
+            guard ledger.resume() else {
+                throw Problem(path: "", message: "the journal is not whole")
+            }
+        } else {
+            guard let secret = Base64URL.decode(join.journalSecret) else {
+                throw Problem(path: "/journalSecret", message: "is not base64url")
+            }
+            let claimed = predecessor()?.incarnation
+            try ledger.begin(
+                join.incarnation, secret: secret,
+                isAdopted: join.adopted != nil && join.adopted == claimed)
+        }
+        state.withLock { $0.join = join }
+        say()
+        return link
+    }
+
+    // MARK: What it says of itself
+
+    private func health() -> SidecarHealth {
+        let gauges = ledger.gauges()
+        let (isDraining, inFlight) = state.withLock { ($0.isDraining, $0.requestsInFlight) }
+        let reasons = gauges.journalFailure.map { ["journal: \($0)"] } ?? []
+        return SidecarHealth(
+            state: isDraining ? .draining : reasons.isEmpty ? .serving : .degraded,
+            reasons: reasons, requestsInFlight: inFlight(), journalBytes: gauges.journalBytes)
+    }
+
+    func describe(_ state: inout AdminPages.State) {
+        let status = self.status
+        let policy = self.state.withLock { $0.policy }
+        state.policyVersion = policy?.version
+        state.documents = policy?.projection.documents ?? []
+        if status.incarnation == nil { state.notReady.append("not joined") }
+        if policy == nil { state.notReady.append("no policy") }
+        if !status.isConnected { state.degraded.append("control plane is away") }
+        if !status.policyProblems.isEmpty {
+            state.degraded.append("the latest policy was refused: the last good one is in force")
+        }
+        if let failure = ledger.gauges().journalFailure {
+            state.degraded.append("journal: \(failure)")
+        }
+    }
+
+    // MARK: The end
+
+    func drainBegan() {
+        state.withLock { $0.isDraining = true }
+        uplink?.reportSoon()
+    }
+
+    /// The last report and the last records, bounded; then `completed`, on the control loop.
+    func drainEnded(completed: @escaping () -> Void) {
+        let bound = LoopBound(completed, loop: context.control)
+        guard let uplink else { return completed() }
+        context.control.spawn {
+            await uplink.drain(atMostNanoseconds: UplinkLimits.drainNanoseconds)
+            bound.value()
+        }
+    }
+}

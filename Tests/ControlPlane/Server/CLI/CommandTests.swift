@@ -1,0 +1,135 @@
+import ArgumentParser
+import Foundation
+import Testing
+import WeirCore
+import WeirCrypto
+import WeirPolicy
+
+@testable import WeirCLI
+
+@Suite("The command line, decided apart from done")
+struct CommandTests {
+    @Test func optionsOfTheConnectionMayComeFirst() {
+        #expect(
+            Weir.reordered(["--server", "http://h:1", "--timeout=3", "apply", "-f", "x"])
+                == ["apply", "-f", "x", "--server", "http://h:1", "--timeout=3"])
+        #expect(Weir.reordered(["get", "policy"]) == ["get", "policy"])
+    }
+
+    @Test func aRolloutWaitsForTheConnectedAndStopsAtARefusal() throws {
+        func sidecar(_ name: String, _ connected: Bool, _ policy: JSONValue) -> JSONValue {
+            [
+                "agent": .string(name), "instance": "i", "connected": .bool(connected),
+                "policy": policy,
+            ]
+        }
+        let version: JSONValue = ["epoch": 1, "number": 5, "hash": "x"]
+        let rollout = Rollout(version: try #require(VersionText(version)))
+        let waiting = rollout.status([
+            "sidecars": [
+                sidecar("a", true, ["applied": version]), sidecar("b", false, [:]),
+                sidecar("c", true, ["applied": ["epoch": 1, "number": 4]]),
+            ]
+        ])
+        #expect(waiting == Rollout.Status(running: 1, waiting: ["c (i)"], refusals: []))
+        let refused = rollout.status([
+            "sidecars": [
+                sidecar(
+                    "a", true,
+                    [
+                        "refused": [
+                            "version": version, "problems": [["path": "/p", "message": "no"]],
+                        ]
+                    ])
+            ]
+        ])
+        #expect(refused.refusals == ["  a (i)\n    /p: no"])
+    }
+
+    @Test func problemsNameFilesAndDocuments() throws {
+        let folder = "/tmp/weir-cli-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(
+            atPath: folder + "/sub", withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        try "kind: A\n---\nkind: B\n".write(
+            toFile: folder + "/a.yaml", atomically: true, encoding: .utf8)
+        try #"{"kind": "C"}"#.write(
+            toFile: folder + "/sub/c.json", atomically: true, encoding: .utf8)
+        try "not a policy".write(toFile: folder + "/notes.txt", atomically: true, encoding: .utf8)
+        let files = try PolicyFiles([folder])
+        #expect(files.documents.compactMap { $0["kind"]?.string } == ["A", "B", "C"])
+        #expect(
+            files.describe(Problem(path: "/documents/1/spec/x", message: "no"))
+                == "\(folder)/a.yaml (document 2): /spec/x: no")
+        #expect(
+            files.describe(Problem(path: "/documents/2", message: "no"))
+                == "\(folder)/sub/c.json: no")
+        #expect(files.describe(Problem(path: "/documents/9", message: "no")) == "/documents/9: no")
+        #expect(throws: Failure.self) { try PolicyFiles([folder + "/missing"]) }
+    }
+
+    @Test func aCompiledPolicyIsReadAsOne() throws {
+        let documents = try SamplePolicy.documents()
+        let compiled = try CompiledPolicy(PolicyCompile.compiled(documents))
+        #expect(compiled.documents == documents)
+        #expect(
+            compiled.version.hash
+                == Hex.encode(Crypto.sha256(CompiledPolicy.canonicalBytes(of: documents))))
+    }
+
+    @Test func aTokenIsSignedAndSaysWhoAndHowLong() throws {
+        var mint = try TokenMint.parse(["--user", "alice", "--tier", "free", "--role", "operator"])
+        mint.tenant = "acme"
+        let secret = String(repeating: "s", count: 32)
+        let token = mint.token(secret: secret, now: 1_000, seconds: 60)
+        let parts = token.split(separator: ".")
+        try #require(parts.count == 3)
+        let claims = try JSON.parse(try #require(Base64URL.decode(parts[1])))
+        #expect(
+            claims == [
+                "sub": "alice", "tier": "free", "tenant": "acme", "roles": ["operator"],
+                "iat": 1_000, "exp": 1_060,
+            ])
+        let code = Crypto.hmacSHA256(
+            key: Array(secret.utf8), Array("\(parts[0]).\(parts[1])".utf8))
+        #expect(Base64URL.decode(parts[2]) == code)
+    }
+
+    @Test(
+        arguments: [
+            ("90s", 90), ("2m", 120), ("1h", 3_600), ("1d", 86_400), ("0s", nil), ("1w", nil),
+            ("", nil), ("h", nil), ("9223372036854775807d", nil),
+        ] as [(String, Int64?)])
+    func lifetimesAreRead(text: String, seconds: Int64?) {
+        #expect(TokenMint.seconds(text) == seconds)
+    }
+
+    @Test func aCheckIsBadWhenOneFindingIs() {
+        var report = CheckReport()
+        report.addReadiness([
+            "checks": [["name": "redis", "state": "ok", "detail": "answers"]]
+        ])
+        report.addSidecars([
+            "sidecars": [
+                [
+                    "agent": "a", "instance": "i", "connected": true,
+                    "policy": ["state": "current", "applied": ["epoch": 1, "number": 2]],
+                    "health": ["state": "degraded", "reasons": ["journal"]],
+                ]
+            ]
+        ])
+        #expect(!report.isBad)
+        #expect(report.text.contains("‼ a (i): runs 1.2; degraded (journal)"))
+        report.addReadiness([
+            "checks": [["name": "persistence", "state": "failed", "detail": "off"]]
+        ])
+        #expect(report.isBad)
+        #expect(report.text.hasSuffix("3 checks: 1 failed, 1 to look at"))
+    }
+
+    @Test func tablesAlign() {
+        let table = Table(headings: ["A", "LONG"], rows: [["wide cell", "1"], ["x", ""]])
+        #expect(table.text == "A           LONG\nwide cell   1\nx")
+        #expect(Table(headings: ["A"]).text == "No resources found.")
+    }
+}

@@ -1,0 +1,264 @@
+import Glibc
+import SidecarCore
+import Synchronization
+import Testing
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+
+/// The ledger on real files. Dropping it is what kill -9 does: nothing is written at the end.
+@Suite struct SidecarLedgerTests {
+    @Test func anOpenDelegationSettlesAtItsWorstCaseAfterACrash() throws {
+        let folder = TemporaryFolder()
+        var ledger: SidecarLedger? = try open(folder)
+        try ledger?.begin(Incarnation(3), secret: [1, 2, 3], isAdopted: false)
+        #expect(ledger?.accept(child(1), issuer: Incarnation(7), amount: NanoUSD(500)) == .accepted(1))
+        #expect(ledger?.accept(child(2), issuer: Incarnation(7), amount: NanoUSD(300)) == .accepted(2))
+        let settled = ledger?.settle(
+            delegation: 2, record: record(cost: 100, paidBy: child(2), reserved: 300), names: names)
+        #expect(settled?.isFinal == true)
+        ledger = nil
+
+        let again = try open(folder)
+        #expect(again.found.predecessor == Incarnation(3) && again.found.isWhole)
+        #expect(again.found.secret == [1, 2, 3] && again.found.crashedAttempts == 1)
+        #expect(again.resume())
+        // The memory of what was accepted is in the log.
+        #expect(again.accept(child(1), issuer: Incarnation(7), amount: NanoUSD(1)) == .repeated)
+        #expect(again.accept(child(2), issuer: Incarnation(7), amount: NanoUSD(1)) == .repeated)
+        let finals = again.makeReport()?.childFinals ?? []
+        #expect(Set(finals.map(\.consumed)) == [NanoUSD(100), NanoUSD(500)])
+        let records = again.recordBlocks(of: Incarnation(3), after: 0).flatMap(\.records)
+        #expect(records.map(\.sequence) == [1, 2])
+        #expect(records.map(\.cost) == [NanoUSD(100), NanoUSD(500)])
+        #expect(records.last?.flags == .crashed && records.last?.reason == .crashed)
+    }
+
+    @Test func anOpenChildStaysOutstandingAcrossACrash() throws {
+        let folder = TemporaryFolder()
+        var key: ChildKey?
+        var ledger: SidecarLedger? = try open(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        if let ledger { key = try delegate(ledger, 400) }
+        ledger = nil
+
+        let again = try open(folder)
+        try again.begin(Incarnation(4), secret: [], isAdopted: true)
+        let open = try #require(again.makeReport()?.ledger.leases.first)
+        // Idle money of the lease is given back, the child's is not.
+        #expect(open.consumed == .zero && open.lease.incarnation == Incarnation(3))
+        let demands = open.released
+        again.childFinal(try #require(key), consumed: NanoUSD(150))
+        let after = try #require(again.makeReport()?.ledger.leases.first)
+        #expect(after.consumed == NanoUSD(150))
+        #expect(after.released == demands + NanoUSD(250))
+        again.childFinal(try #require(key), consumed: NanoUSD(150))
+        #expect(again.makeReport()?.ledger.leases.first?.consumed == NanoUSD(150))
+    }
+
+    @Test func aCopiedLogReleasesNothing() throws {
+        let folder = TemporaryFolder()
+        let copy = TemporaryFolder()
+        var ledger: SidecarLedger? = try open(folder)
+        try ledger?.begin(Incarnation(3), secret: [9], isAdopted: false)
+        if let ledger { _ = try delegate(ledger, 400) }
+        for file in folder.files { copy.write(folder.read(file), to: file) }
+        ledger = nil
+
+        var copied: SidecarLedger? = try open(copy)
+        #expect(copied?.found.isWhole == false)
+        #expect(copied?.resume() == false)
+        copied = nil
+        // Nor after another start, which finds the copy's own new segment in its place.
+        let again = try open(copy)
+        #expect(!again.found.isWhole)
+        try again.begin(Incarnation(5), secret: [], isAdopted: true)
+        let counters = try #require(again.makeReport()?.ledger.leases.first)
+        #expect(counters.released == .zero)
+    }
+
+    @Test func replayStopsAtABadEntry() throws {
+        let folder = TemporaryFolder()
+        var ledger: SidecarLedger? = try open(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        for number in Int64(1)...3 {
+            _ = ledger?.accept(child(number), issuer: Incarnation(7), amount: NanoUSD(100))
+        }
+        ledger = nil
+        let file = try #require(folder.files.last { $0.hasPrefix("segment-") })
+        let bytes = folder.read(file)
+        // The last committed entry: flip one of its bytes.
+        let end = try #require(bytes.lastIndex { $0 != 0 })
+        folder.write([bytes[end] ^ 0x40], to: file, at: end)
+
+        let again = try open(folder)
+        #expect(!again.found.isWhole)
+        #expect(again.found.crashedAttempts == 2)
+    }
+
+    @Test func twoProcessesCannotHaveOneLog() throws {
+        let folder = TemporaryFolder()
+        let ledger = try open(folder)
+        #expect(throws: JournalError.locked) { try open(folder) }
+        #expect(ledger.incarnation == nil)
+    }
+
+    @Test func theSecretIsForItsOwnerOnly() throws {
+        let folder = TemporaryFolder()
+        let ledger = try open(folder)
+        try ledger.begin(Incarnation(1), secret: [1], isAdopted: false)
+        var status = stat()
+        #expect(stat(folder.path + "/journal", &status) == 0)
+        #expect(status.st_mode & 0o777 == 0o600)
+    }
+
+    @Test func segmentsGoWhenTheirRecordsAreStored() throws {
+        let folder = TemporaryFolder()
+        let ledger = try open(folder)
+        try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
+        try run(ledger, requests: 9_000)
+        let before = ledger.gauges().journalBytes
+        #expect(before >= 2 << 20)
+        var stored: UInt64 = 0
+        while let block = ledger.recordBlocks(of: Incarnation(3), after: stored, max: 1).first {
+            #expect(block.records.first?.sequence == stored + 1)
+            #expect(block.names.values.contains("finbert"))
+            stored = block.records.last?.sequence ?? stored
+        }
+        #expect(stored == 9_000)
+        ledger.recordsStored(of: Incarnation(3), through: stored)
+        #expect(ledger.gauges().journalBytes == 1 << 20)
+    }
+
+    @Test func aLongLogReplaysFromItsNewestSnapshot() throws {
+        let folder = TemporaryFolder()
+        var ledger: SidecarLedger? = try open(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        if let ledger { try run(ledger, requests: 9_000) }
+        _ = ledger?.accept(child(20_000), issuer: Incarnation(7), amount: NanoUSD(9))
+        ledger = nil
+        let again = try open(folder)
+        #expect(again.found.isWhole && again.found.crashedAttempts == 1)
+        #expect(again.gauges().nextSequence == 9_002)
+    }
+
+    @Test func aLogAboveItsLimitStopsAdmissionAndLosesNothing() throws {
+        let folder = TemporaryFolder()
+        var configuration = SidecarLedger.Configuration(directory: folder.path)
+        configuration.bytesKept = 2 << 20
+        let accepted = try fill(SidecarLedger(configuration))
+        #expect(accepted > 4_000)
+    }
+
+    /// On a disk of three segments and a bit. Where the test may not mount one, it says so.
+    @Test func aFullDiskStopsAdmissionAndLosesNothing() throws {
+        let folder = TemporaryFolder()
+        guard mount("tmpfs", folder.path, "tmpfs", 0, "size=3500k") == 0 else {
+            print("skipped: no file system can be mounted here (\(errno))")
+            return
+        }
+        defer { umount2(folder.path, Int32(MNT_DETACH)) }
+        let accepted = try fill(open(folder))
+        #expect(accepted > 4_000)
+        let again = try? open(folder)
+        // Every accepted attempt has its record, and a full disk lets nobody begin.
+        #expect(again == nil)
+    }
+
+    /// Accepts and settles until the log takes no more; every ending must be final.
+    private func fill(_ ledger: SidecarLedger) throws -> Int {
+        try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
+        var accepted = 0
+        while accepted < 100_000,
+            case .accepted(let number) = ledger.accept(
+                child(Int64(accepted + 1)), issuer: Incarnation(7), amount: NanoUSD(1))
+        {
+            accepted += 1
+            let settled = ledger.settle(
+                delegation: number,
+                record: record(cost: 1, paidBy: child(Int64(accepted)), reserved: 1), names: names)
+            #expect(settled.isFinal)
+            // The helper thread prepares segments meanwhile.
+            if accepted % 500 == 0 { usleep(2_000) }
+        }
+        #expect(ledger.gauges().nextSequence == UInt64(accepted) + 1)
+        let kept = ledger.recordBlocks(of: Incarnation(3), after: 0, max: 1_000)
+        #expect(kept.reduce(0) { $0 + $1.records.count } == accepted)
+        return accepted
+    }
+
+    @Test func aWaiterIsWokenOnceWhenMoneyComes() throws {
+        let folder = TemporaryFolder()
+        let ledger = try open(folder)
+        try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
+        let payer = try #require(ledger.payer(for: [accountTerms()]))
+        let wakes = Mutex(0)
+        var waiter: UInt64?
+        let outcome = ledger.reserve(
+            payer, worstCase: NanoUSD(10), least: .zero, waiter: &waiter,
+            wake: { wakes.withLock { $0 += 1 } })
+        #expect(outcome == .needsLease && waiter != nil)
+        grant(ledger)
+        #expect(wakes.withLock { $0 } == 1)
+        guard case .reserved = ledger.reserve(payer, worstCase: NanoUSD(10), least: .zero) else {
+            Issue.record("the grant is not usable")
+            return
+        }
+    }
+
+    @Test func aLocalAllowanceIsSpentOnceAlsoAcrossRestarts() throws {
+        let folder = TemporaryFolder()
+        for life in 0..<2 {
+            let ledger = try open(folder)
+            try ledger.beginStandalone()
+            ledger.grantLocally(accountTerms(), amount: NanoUSD(1_000))
+            let payer = try #require(ledger.payer(for: [accountTerms()]))
+            guard case .reserved(let reservation) = ledger.reserve(
+                payer, worstCase: NanoUSD(600 - Int64(life) * 200), least: .zero)
+            else {
+                Issue.record("life \(life)")
+                return
+            }
+            let key = try #require(ledger.open(reservation))
+            ledger.settle(
+                reservation, record: record(cost: 600, paidBy: key, reserved: 600), names: names)
+            if life == 0 {
+                let over = ledger.reserve(payer, worstCase: NanoUSD(401), least: .zero)
+                guard case .exhausted = over else {
+                    Issue.record("\(over)")
+                    return
+                }
+            }
+        }
+    }
+
+    private func delegate(_ ledger: SidecarLedger, _ amount: Int64) throws -> ChildKey {
+        let payer = try #require(ledger.payer(for: [accountTerms()]))
+        #expect(ledger.reserve(payer, worstCase: NanoUSD(amount), least: .zero) == .needsLease)
+        grant(ledger)
+        guard case .reserved(let reservation) = ledger.reserve(
+            payer, worstCase: NanoUSD(amount), least: .zero)
+        else { throw JournalError.locked }
+        return try #require(ledger.delegate(reservation))
+    }
+
+    private func run(_ ledger: SidecarLedger, requests: Int) throws {
+        for number in 1...requests {
+            guard case .accepted(let attempt) = ledger.accept(
+                child(Int64(number)), issuer: Incarnation(7), amount: NanoUSD(10))
+            else {
+                Issue.record("request \(number): \(ledger.gauges())")
+                return
+            }
+            _ = ledger.settle(
+                delegation: attempt,
+                record: record(cost: 7, paidBy: child(Int64(number)), reserved: 10), names: names)
+            if number % 256 == 0 {
+                let reports = try #require(ledger.makeReport())
+                ledger.apply(
+                    ReportResponse(finals: [], recalls: [], unknown: [], states: []), to: reports)
+                usleep(500)
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 import Glibc
 
 /// A folder of its own for one test, gone afterwards.
-final class TemporaryFolder: Sendable {
+final class JournalFolder: Sendable {
     let path: String
 
     init() {

@@ -114,8 +114,10 @@ if buildsSidecar {
             sources: ["WeirSidecar.swift"], swiftSettings: swiftSettings,
             // The sidecar runs in images without a Swift runtime.
             linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
+        // Counts the allocations of a thread by standing before malloc: in the benchmark only.
+        .target(name: "CAllocationCounter", path: "Benchmarks/AllocationCounter"),
         .executableTarget(
-            name: "DataPlaneBenchmark", dependencies: ["SidecarCore"],
+            name: "DataPlaneBenchmark", dependencies: ["SidecarCore", "CAllocationCounter"],
             path: "Benchmarks/DataPlane", swiftSettings: swiftSettings,
             linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
         tests(

@@ -47,6 +47,7 @@ struct Ban: Sendable {
             except: [
                 // The poll itself.
                 "Tests/Integration/Harness/Eventually.swift",
+                "Tests/ControlPlane/Store/Eventually.swift",
                 // Programs whose purpose is to take time.
                 "Tests/SampleAgents/",
             ]),

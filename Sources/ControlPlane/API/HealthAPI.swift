@@ -49,7 +49,7 @@ struct HealthAPI: Sendable {
         var checks: [Check] = []
         do {
             let ledger = try services.ledger()
-            let settings = try await RedisPersistence.problems(of: services.redis)
+            let settings = try await RedisPersistence.status(of: services.redis).problems
             checks.append(Check(name: "redis", state: .ok, detail: "answers"))
             checks.append(persistence(settings))
             // What is wrong with its settings has been said.

@@ -69,7 +69,8 @@ extension Archive {
         }
     }
 
-    /// Σ records by (parent lease, child), in their order, after a given one: pages for reconciling.
+    /// Σ records by (parent lease, child), in their order, after a given one: pages for
+    /// reconciling.
     package func sumsByPayer(
         after: ChildKey?, limit: Int
     ) async throws(ArchiveError) -> [PayerSum] {

@@ -3,8 +3,9 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// Records for good, each exactly once by (incarnation, sequence). One thread writes, one transaction
-/// and so one flush of the disk for each message of blocks; another one reads beside it.
+/// Records for good, each exactly once by (incarnation, sequence). One thread writes, one
+/// transaction and so one flush of the disk for each message of blocks; another one reads beside
+/// it.
 package final class Archive: Sendable {
     private let writer: ArchiveThread
     private let reader: ArchiveThread

@@ -53,7 +53,8 @@ enum ArchiveSQL {
 
     static let sums = """
         COUNT(*), SUM(cost), SUM(input_tokens), SUM(cached_input_tokens), SUM(cache_write_tokens),
-        SUM(output_tokens), SUM(reasoning_tokens), SUM(CASE WHEN reason = 'admitted' THEN 0 ELSE 1 END)
+        SUM(output_tokens), SUM(reasoning_tokens),
+        SUM(CASE WHEN reason = 'admitted' THEN 0 ELSE 1 END)
         """
 
     static func usage(by columns: [String], hasUser: Bool) -> String {

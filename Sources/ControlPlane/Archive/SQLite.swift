@@ -23,8 +23,8 @@ enum SQLValue: Hashable, Sendable {
     var blob: [UInt8]? { if case .blob(let value) = self { value } else { nil } }
 }
 
-/// One connection to an SQLite database, with its prepared statements. Owned by one thread. The only
-/// place that knows SQLite: another database gets a type with these functions.
+/// One connection to an SQLite database, with its prepared statements. Owned by one thread. The
+/// only place that knows SQLite: another database gets a type with these functions.
 final class SQLite {
     // SAFETY: opened in `init`, closed in `deinit` after its statements, never handed out.
     private let raw: OpaquePointer

@@ -164,7 +164,8 @@ package struct StoredSubject: Hashable, Sendable {
 }
 
 enum SubjectScripts {
-    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant. Answer: the row.
+    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant. Answer: the
+    /// row.
     static let bind = RedisScript(
         name: "bind",
         source: LedgerScripts.prelude + """

@@ -56,11 +56,12 @@ enum LedgerScripts {
     ///
     /// Arguments: incarnation, n, need, want, closed below, policy number, the period's start and
     /// end (end 0: none), lease time, how early the next period is granted, rows at most, how long
-    /// the account is kept after its end, how long a recall lasts, of how many holders; times in ms.
-    /// Answer: status, granted, expires in, now, limit, consumed, own consumed, held.
+    /// the account is kept after its end, how long a recall lasts, of how many holders; times in
+    /// ms. Answer: status, granted, expires in, now, limit, consumed, own consumed, held.
     ///
-    /// A contended account asks its other holders for what they do not need: a message on the recall
-    /// channel each, not more often than every 50 ms, and the answers to their reports say it again.
+    /// A contended account asks its other holders for what they do not need: a message on the
+    /// recall channel each, not more often than every 50 ms, and the answers to their reports say
+    /// it again.
     static let acquire = RedisScript(
         name: "acquire",
         source: prelude + """
@@ -70,7 +71,9 @@ enum LedgerScripts {
             local start, finish = tonumber(ARGV[7]), tonumber(ARGV[8])
             local now = clock()
             local limit, policy, maxLease = limitOf(KEYS[4])
-            if not limit then return {'unknown_account', '0', '0', text(now), '0', '0', '0', '0'} end
+            if not limit then
+              return {'unknown_account', '0', '0', text(now), '0', '0', '0', '0'}
+            end
 
             local consumed, heldByAll = number(account, 'consumed'), number(account, 'held')
             local own = number(holders, incarnation .. ':consumed')
@@ -179,9 +182,9 @@ enum LedgerScripts {
 
     /// Merges the counters of one incarnation's leases in one account (rules 3, 4, 5).
     ///
-    /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of (-1:
-    /// all, for a predecessor's leases), the largest amount; then n, consumed, released of each.
-    /// Answer: now, limit, consumed, own consumed, held, refused counters, open leases left,
+    /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of
+    /// (-1: all, for a predecessor's leases), the largest amount; then n, consumed, released of
+    /// each. Answer: now, limit, consumed, own consumed, held, refused counters, open leases left,
     /// then two flat lists: the open leases that were not listed (n, consumed, released), and the
     /// numbers of those to give back because somebody else needs money.
     static let report = RedisScript(
@@ -307,8 +310,8 @@ enum LedgerScripts {
         // Again it finds nothing left, and would answer 0 for what it did.
         isIdempotent: false)
 
-    /// Raises what an account has consumed to what the archive knows, after the store lost its data.
-    /// Arguments: the amount, when the account may go (ms of Unix time).
+    /// Raises what an account has consumed to what the archive knows, after the store lost its
+    /// data. Arguments: the amount, when the account may go (ms of Unix time).
     static let restore = RedisScript(
         name: "restore",
         source: prelude + """

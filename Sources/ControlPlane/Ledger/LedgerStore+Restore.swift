@@ -1,9 +1,9 @@
 import WeirCore
 import WeirLedger
 
-/// After Redis lost its data: the archive knows what was recorded, so no budget of the present month
-/// begins anew. What was spent and not yet recorded is missing still, and is shown when the ledger
-/// is reconciled; daily requests begin anew.
+/// After Redis lost its data: the archive knows what was recorded, so no budget of the present
+/// month begins anew. What was spent and not yet recorded is missing still, and is shown when the
+/// ledger is reconciled; daily requests begin anew.
 extension LedgerStore {
     /// Repeating it changes nothing: an account is only raised to what the archive knows.
     func restore(from archive: Archive) async throws {

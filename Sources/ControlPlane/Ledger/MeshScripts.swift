@@ -1,14 +1,14 @@
-// Incarnations, adoption and the finals of children: the rules of `IncarnationBook` in Lua. All keys
-// share the mesh's hash tag.
+// Incarnations, adoption and the finals of children: the rules of `IncarnationBook` in Lua. All
+// keys share the mesh's hash tag.
 
 enum MeshScripts {
     /// Begins an epoch where there is none. Numbers of epochs and incarnations grow with the clock,
     /// so that a store that lost everything does not hand out a number a second time, as long as
     /// fewer than a thousand processes a second have joined.
     ///
-    /// Keys: epoch, last incarnation. Arguments: how long a new epoch grants nothing, in ms; 0 for a
-    /// mesh without a past. Answer: epoch, ms until it grants, whether what was spent before is in
-    /// the accounts again.
+    /// Keys: epoch, last incarnation. Arguments: how long a new epoch grants nothing, in ms; 0 for
+    /// a mesh without a past. Answer: epoch, ms until it grants, whether what was spent before is
+    /// in the accounts again.
     static let begin = RedisScript(
         name: "begin",
         source: LedgerScripts.prelude + """

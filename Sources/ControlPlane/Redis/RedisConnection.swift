@@ -25,8 +25,8 @@ final class RedisConnection: Sendable {
         Thread.start("weir-redis") { RedisConnectionLoop(connection: self, url: self.url).run() }
     }
 
-    /// Queues a command; `completion` is called exactly once, on the connection's thread, or at once
-    /// when the command is refused.
+    /// Queues a command; `completion` is called exactly once, on the connection's thread, or at
+    /// once when the command is refused.
     func submit(
         _ arguments: [String], isIdempotent: Bool, timeoutNanoseconds: UInt64,
         completion: @escaping @Sendable (Result<RedisReply, RedisError>) -> Void

@@ -22,6 +22,10 @@ package enum RedisPersistence {
             replicas: onlineReplicas(info: info))
     }
 
+    package static func problems(of redis: Redis) async throws(RedisError) -> [String] {
+        try await status(of: redis).problems
+    }
+
     static func problems(info: [String: String], appendFsync: String?) -> [String] {
         var problems: [String] = []
         if info["aof_enabled"] != "1" { problems.append("appendonly is not yes") }

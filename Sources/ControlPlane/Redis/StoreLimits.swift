@@ -37,7 +37,8 @@ package enum StoreLimits {
     package static let recalledHoldersMax = 64
     /// How long finals wait for a parent that does not come back.
     package static let finalsKeepSeconds: Int64 = 40 * 86_400
-    /// A new epoch over an old mesh grants nothing for this long, so that live holders report first.
+    /// A new epoch over an old mesh grants nothing for this long, so that live holders report
+    /// first.
     package static let epochQuietMilliseconds: Int64 = 15_000
     /// How long a grant waits for replicas to have it.
     package static let replicaWaitMilliseconds: Int64 = 250

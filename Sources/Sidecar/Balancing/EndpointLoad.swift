@@ -2,8 +2,9 @@
 /// come in, a cost comes out.
 ///
 /// The cost is the peak-EWMA of Finagle: an average of latency that rises at once with a slow
-/// response and falls slowly, times the requests outstanding. Two endpoints are drawn and the cheaper
-/// one is taken (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001).
+/// response and falls slowly, times the requests outstanding. Two endpoints are drawn and the
+/// cheaper one is taken (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
+/// 2001).
 package struct EndpointLoad {
     /// Half of an old peak is forgotten after about 7 s.
     static let decayNanoseconds: Double = 10_000_000_000

@@ -2,7 +2,8 @@ import Glibc
 
 /// Slabs of memory that connections of one loop borrow while they have bytes in flight. An idle
 /// connection holds none, which is why a thousand of them cost kilobytes and not megabytes. Sizes
-/// are powers of two from 4 KB; the sum of what is lent is bounded, and so is what is kept for reuse.
+/// are powers of two from 4 KB; the sum of what is lent is bounded, and so is what is kept for
+/// reuse.
 package final class BufferPool {
     package struct Slab {
         package let base: UnsafeMutableRawPointer
@@ -70,8 +71,8 @@ package final class BufferPool {
     }
 }
 
-/// Bytes that wait to be written or parsed: first in, first out, in one slab that is lent only while
-/// there are any. A plain struct inside its owner, who must call `discard` before it goes.
+/// Bytes that wait to be written or parsed: first in, first out, in one slab that is lent only
+/// while there are any. A plain struct inside its owner, who must call `discard` before it goes.
 package struct ByteQueue {
     private var slab: BufferPool.Slab?
     private var start = 0

@@ -1,6 +1,6 @@
-/// `async` code on the loop. A serial executor alone is not enough: children of task groups leave it
-/// unless a task-executor preference is set too, so the loop is both, and `spawn` sets it. On a loop
-/// there is no `Task.sleep` and no `Task.detached`; `sleep(nanoseconds:)` is the loop's own.
+/// `async` code on the loop. A serial executor alone is not enough: children of task groups leave
+/// it unless a task-executor preference is set too, so the loop is both, and `spawn` sets it. On a
+/// loop there is no `Task.sleep` and no `Task.detached`; `sleep(nanoseconds:)` is the loop's own.
 extension EventLoop {
     package func enqueue(_ job: consuming ExecutorJob) {
         let job = UnownedJob(job)

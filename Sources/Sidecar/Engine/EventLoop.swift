@@ -31,11 +31,11 @@ package class EventHandler: Timed {
 }
 
 /// One thread, one epoll instance, and everything that runs on it. What belongs to a loop (all
-/// connections do, for ever) is touched on its thread only and needs no lock; other threads reach it
-/// through `execute`. The loop is also an executor, so that `async` code can run on its thread.
+/// connections do, for ever) is touched on its thread only and needs no lock; other threads reach
+/// it through `execute`. The loop is also an executor, so that `async` code can run on its thread.
 package final class EventLoop: SerialExecutor, TaskExecutor, @unchecked Sendable {
-    // SAFETY: everything but `mailbox`, `owner` and `stopping` is touched on the loop's thread only,
-    // or before `run`.
+    // SAFETY: everything but `mailbox`, `owner` and `stopping` is touched on the loop's thread
+    // only, or before `run`.
 
     private struct Slot {
         var handler: EventHandler?

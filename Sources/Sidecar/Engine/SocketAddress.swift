@@ -60,7 +60,8 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
         case AF_INET:
             let address = withUnsafeBytes(of: &storage) { $0.load(as: sockaddr_in.self) }
             self = .ipv4(
-                UInt32(bigEndian: address.sin_addr.s_addr), port: UInt16(bigEndian: address.sin_port))
+                UInt32(bigEndian: address.sin_addr.s_addr),
+                port: UInt16(bigEndian: address.sin_port))
         case AF_INET6:
             let (address, high, low) = withUnsafeBytes(of: &storage) {
                 (
@@ -135,7 +136,8 @@ package enum SocketAddress: Hashable, Sendable, CustomStringConvertible {
             var bytes = (high.bigEndian, low.bigEndian)
             var text = [CChar](repeating: 0, count: 64)
             inet_ntop(AF_INET6, &bytes, &text, 64)
-            return String(decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
+            return String(
+                decoding: text.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
         case .unix: return "unix"
         }
     }

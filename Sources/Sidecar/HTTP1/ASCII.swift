@@ -25,20 +25,25 @@ package enum ASCII {
     /// Whether all bytes may stand in a field value. Eight at a time: a word passes when no byte is
     /// below 0x20 and none is 0x7F; others (tabs, mostly) are looked at one by one.
     static func isFieldValue(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress else { return true }
+        let count = bytes.count
         var index = 0
         let ones: UInt64 = 0x0101_0101_0101_0101
-        while index + 8 <= bytes.count {
-            let word = bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self)
+        while index + 8 <= count {
+            let word = base.loadUnaligned(fromByteOffset: index, as: UInt64.self)
             let low = (word &- ones &* 0x20) & ~word & (ones &* 0x80)
             let flipped = word ^ (ones &* 0x7F)
             let delete = (flipped &- ones) & ~flipped & (ones &* 0x80)
             if low | delete != 0 {
-                for offset in index..<(index + 8) where !isFieldValue(bytes[offset]) { return false }
+                for offset in index..<(index + 8) where !isFieldValue(bytes[offset]) {
+                    return false
+                }
             }
             index += 8
         }
-        while index < bytes.count {
-            guard isFieldValue(bytes[index]) else { return false }
+        while index < count {
+            let byte = base.load(fromByteOffset: index, as: UInt8.self)
+            guard isFieldValue(byte) else { return false }
             index += 1
         }
         return true
@@ -49,9 +54,15 @@ package enum ASCII {
     package static func equalsIgnoringCase(
         _ bytes: UnsafeRawBufferPointer, _ lower: StaticString
     ) -> Bool {
-        guard bytes.count == lower.utf8CodeUnitCount else { return false }
+        let count = lower.utf8CodeUnitCount
+        guard bytes.count == count, let base = bytes.baseAddress else { return false }
         let expected = lower.utf8Start
-        for index in 0..<bytes.count where bytes[index] | 0x20 != expected[index] { return false }
+        var index = 0
+        while index < count {
+            let byte = base.load(fromByteOffset: index, as: UInt8.self)
+            if byte | 0x20 != expected[index] { return false }
+            index += 1
+        }
         return true
     }
 

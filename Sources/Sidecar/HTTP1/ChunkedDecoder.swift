@@ -1,6 +1,7 @@
-/// Finds the boundaries of a chunked body (RFC 9112 §7.1) in whatever pieces it arrives. The data is
-/// not copied: an event says where in the given bytes it lies. Extensions are checked, counted and
-/// forgotten; we frame the body anew for the next hop, so that no oddity of a sender travels on.
+/// Finds the boundaries of a chunked body (RFC 9112 §7.1) in whatever pieces it arrives. The data
+/// is not copied: an event says where in the given bytes it lies. Extensions are checked, counted
+/// and forgotten; we frame the body anew for the next hop, so that no oddity of a sender travels
+/// on.
 package struct ChunkedDecoder {
     package enum Event: Equatable {
         /// Data at this offset of the given bytes, so many of them.

@@ -19,11 +19,13 @@ extension FieldName {
         case 11: return match(name, "retry-after", .retryAfter, "traceparent", .traceparent)
         case 12: return match(name, "content-type", .contentType, "x-request-id", .xRequestID)
         case 13: return match(name, "authorization", .authorization, "cache-control", .cacheControl)
-        case 14: return match(name, "content-length", .contentLength, "http2-settings", .http2Settings)
+        case 14:
+            return match(name, "content-length", .contentLength, "http2-settings", .http2Settings)
         case 15:
             let first = match(name, "accept-encoding", .acceptEncoding)
             if first != .other { return first }
-            return match(name, "x-forwarded-for", .xForwardedFor, "idempotency-key", .idempotencyKey)
+            return match(
+                name, "x-forwarded-for", .xForwardedFor, "idempotency-key", .idempotencyKey)
         case 16:
             let first = match(name, "content-encoding", .contentEncoding)
             if first != .other { return first }

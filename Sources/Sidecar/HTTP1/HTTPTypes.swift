@@ -33,7 +33,8 @@ package enum FieldName: UInt8, Sendable {
     case other = 0
     case weir, host, contentLength, transferEncoding, connection, keepAlive, proxyConnection, te
     case trailer, upgrade, expect, via, xForwardedFor, xForwardedProto, xForwardedHost, forwarded
-    case traceparent, tracestate, authorization, proxyAuthorization, proxyAuthenticate, http2Settings
+    case traceparent, tracestate, authorization, proxyAuthorization, proxyAuthenticate,
+        http2Settings
     case contentType, contentEncoding, accept, acceptEncoding, date, server, retryAfter, cookie
     case setCookie, xAPIKey, idempotencyKey, cacheControl, origin, userAgent, location, xRequestID
 
@@ -53,7 +54,8 @@ package enum FieldName: UInt8, Sendable {
     }
 
     /// Fields that `Connection` may not name: taking them away would change who asks for what. A
-    /// request that tries is refused, and they are not allowed in trailers either (RFC 9110 §6.5.1).
+    /// request that tries is refused, and they are not allowed in trailers either (RFC 9110
+    /// §6.5.1).
     package var isProtected: Bool {
         switch self {
         case .weir, .host, .contentLength, .transferEncoding, .authorization, .xForwardedFor,
@@ -130,7 +132,9 @@ package struct HTTPHead {
         return UnsafeRawBufferPointer(start: base + range.start, count: Int(range.count))
     }
 
-    package func text(_ range: ByteRange) -> String { String(decoding: bytes(range), as: UTF8.self) }
+    package func text(_ range: ByteRange) -> String {
+        String(decoding: bytes(range), as: UTF8.self)
+    }
 
     package func has(_ name: FieldName) -> Bool { present & (1 << UInt64(name.rawValue)) != 0 }
 

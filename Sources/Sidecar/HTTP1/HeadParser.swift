@@ -1,10 +1,10 @@
 import CLinux
 
-/// The one parser of heads, for both directions: strict, because whatever two parsers on a path read
-/// differently is a way to smuggle a request (RFC 9112 §11.2). Each line is found by its line feed
-/// and validated once; nothing is repaired. Parsing has no state: while a head is incomplete, only
-/// `HeadScan` looks at what arrives, and the whole is parsed when its end is there, so a head that
-/// comes byte by byte costs no more than one that comes at once.
+/// The one parser of heads, for both directions: strict, because whatever two parsers on a path
+/// read differently is a way to smuggle a request (RFC 9112 §11.2). Each line is found by its line
+/// feed and validated once; nothing is repaired. Parsing has no state: while a head is incomplete,
+/// only `HeadScan` looks at what arrives, and the whole is parsed when its end is there, so a head
+/// that comes byte by byte costs no more than one that comes at once.
 package enum HeadParser {
     /// `fields` has room for `Limits.fieldsMax` entries.
     package static func parseRequest(
@@ -53,7 +53,8 @@ package enum HeadParser {
         }
     }
 
-    private static func incomplete(_ bytes: UnsafeRawBufferPointer, _ isRequest: Bool) -> HeadResult {
+    private static func incomplete(_ bytes: UnsafeRawBufferPointer, _ isRequest: Bool) -> HeadResult
+    {
         if bytes.count >= Limits.headBytesMax { return .failed(.tooLarge) }
         // Something that is no HTTP at all is told so at once, not after the timeout.
         if isRequest, let first = bytes.first, !ASCII.isToken(first), first != 0x0D {
@@ -88,6 +89,11 @@ package enum HeadParser {
     static func parseFields(
         _ bytes: UnsafeRawBufferPointer, from start: Int, into head: inout HTTPHead
     ) -> HeadResult {
+        // A plain pointer, because the subscript of a buffer costs four times as much here; every
+        // index lies between `position` and `end`, which `line` found in the buffer.
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return .needsMore
+        }
         // Kept apart from `head`, which is memory that every write would have to go through.
         var count = head.fieldCount
         var present = head.present
@@ -108,7 +114,7 @@ package enum HeadParser {
             guard count < Limits.fieldsMax, end < Limits.headBytesMax else {
                 return .failed(.tooLarge)
             }
-            guard let field = fieldLine(bytes, position, end) else { return .failed(.malformed) }
+            guard let field = fieldLine(base, position, end) else { return .failed(.malformed) }
             fields[count] = field
             count += 1
             present |= 1 &<< UInt64(field.id.rawValue)
@@ -119,7 +125,7 @@ package enum HeadParser {
     /// RFC 9112 §5: `field-name ":" OWS field-value OWS`, no space before the colon, no folding.
     @inline(__always)
     private static func fieldLine(
-        _ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int
+        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int
     ) -> HTTPField? {
         var colon = start
         var hasUnderscore = false
@@ -137,10 +143,9 @@ package enum HeadParser {
         var last = end
         while first < last, bytes[first] == 0x20 || bytes[first] == 0x09 { first += 1 }
         while last > first, bytes[last - 1] == 0x20 || bytes[last - 1] == 0x09 { last -= 1 }
-        guard ASCII.isFieldValue(UnsafeRawBufferPointer(rebasing: bytes[first..<last])) else {
-            return nil
-        }
-        let name = UnsafeRawBufferPointer(rebasing: bytes[start..<colon])
+        let value = UnsafeRawBufferPointer(start: bytes + first, count: last - first)
+        guard ASCII.isFieldValue(value) else { return nil }
+        let name = UnsafeRawBufferPointer(start: bytes + start, count: colon - start)
         if hasUnderscore, FieldName.isDisguised(name) { return nil }
         return HTTPField(
             name: ByteRange(start, colon), value: ByteRange(first, last), id: FieldName.of(name))
@@ -152,15 +157,18 @@ package enum HeadParser {
     private static func requestLine(
         _ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int, _ head: inout HTTPHead
     ) -> HeadError? {
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return .malformed
+        }
         var position = start
-        while position < end, ASCII.isToken(bytes[position]) { position += 1 }
+        while position < end, ASCII.isToken(base[position]) { position += 1 }
         guard position > start, position - start <= 32, position < end, bytes[position] == 0x20
         else { return .malformed }
         head.methodRange = ByteRange(start, position)
         head.method = .of(UnsafeRawBufferPointer(rebasing: bytes[start..<position]))
         let targetStart = position + 1
         position = targetStart
-        while position < end, isTarget(bytes[position]) { position += 1 }
+        while position < end, isTarget(base[position]) { position += 1 }
         guard position > targetStart, position < end, bytes[position] == 0x20 else {
             return .malformed
         }
@@ -169,8 +177,8 @@ package enum HeadParser {
         return RequestTarget.parse(bytes, targetStart, position, &head)
     }
 
-    /// RFC 3986 characters, and `{`, `|`, `}` that clients send unescaped. No fragment, nothing that
-    /// servers read differently (`\`), nothing beyond ASCII.
+    /// RFC 3986 characters, and `{`, `|`, `}` that clients send unescaped. No fragment, nothing
+    /// that servers read differently (`\`), nothing beyond ASCII.
     @inline(__always)
     private static func isTarget(_ byte: UInt8) -> Bool {
         switch byte {
@@ -226,7 +234,9 @@ package struct HeadScan {
 
     /// True when the head's end is there, or when something is wrong that the parser will find.
     package mutating func hasEnd(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return false }
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return false
+        }
         if bytes.count >= Limits.headBytesMax { return true }
         while scanned < bytes.count,
             let feed = weir_find_line_feed(base + scanned, bytes.count - scanned)

@@ -62,7 +62,9 @@ enum HeadRules {
     private static func host(
         _ field: HTTPField, _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
     ) -> HeadError? {
-        guard RequestTarget.isAuthority(value), head.count(of: .host) == 1 else { return .malformed }
+        guard RequestTarget.isAuthority(value), head.count(of: .host) == 1 else {
+            return .malformed
+        }
         if !head.host.isEmpty {
             return ASCII.equalsIgnoringCase(value, head.bytes(head.host)) ? nil : .malformed
         }
@@ -70,8 +72,8 @@ enum HeadRules {
         return nil
     }
 
-    /// Digits and nothing else, once. `5, 5` and a repeated field are refused although RFC 9112 §6.3
-    /// would allow to repair them.
+    /// Digits and nothing else, once. `5, 5` and a repeated field are refused although RFC 9112
+    /// §6.3 would allow to repair them.
     private static func contentLength(
         _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
     ) -> HeadError? {

@@ -1,9 +1,9 @@
 import Glibc
 import WeirCore
 
-/// Writes a head into memory that the caller has: one pass, one copy. When the room is not enough it
-/// writes nothing more and says so at the end; the caller has sized it so that this means a peer's
-/// head and our additions together are over every limit.
+/// Writes a head into memory that the caller has: one pass, one copy. When the room is not enough
+/// it writes nothing more and says so at the end; the caller has sized it so that this means a
+/// peer's head and our additions together are over every limit.
 package struct HeadWriter {
     private let base: UnsafeMutableRawPointer
     private let capacity: Int
@@ -42,6 +42,12 @@ package struct HeadWriter {
     }
 
     package mutating func write(decimal value: UInt64) {
+        // Statuses, octets of addresses, versions: no detour through a buffer.
+        if value < 1000 {
+            if value >= 100 { write(byte: UInt8(truncatingIfNeeded: 48 + value / 100)) }
+            if value >= 10 { write(byte: UInt8(truncatingIfNeeded: 48 + value / 10 % 10)) }
+            return write(byte: UInt8(truncatingIfNeeded: 48 + value % 10))
+        }
         var digits: (UInt64, UInt64, UInt32) = (0, 0, 0)
         withUnsafeMutableBytes(of: &digits) { room in
             var position = 20

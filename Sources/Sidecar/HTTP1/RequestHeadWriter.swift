@@ -118,8 +118,8 @@ enum RequestHeadWriter {
         }
     }
 
-    /// As Envoy's users know them: the client's address is appended to `X-Forwarded-For`; scheme and
-    /// host are what we saw, unless a proven peer says what it saw; `Forwarded` (RFC 7239) is
+    /// As Envoy's users know them: the client's address is appended to `X-Forwarded-For`; scheme
+    /// and host are what we saw, unless a proven peer says what it saw; `Forwarded` (RFC 7239) is
     /// continued where somebody began it, and not begun.
     private static func writeForwarded(
         _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
@@ -175,20 +175,27 @@ enum RequestHeadWriter {
 
     /// `00-` 32 hex `-` 16 hex `-` 2 hex, in lower case, identifiers not all zero.
     static func isTraceparent(_ value: UnsafeRawBufferPointer) -> Bool {
-        guard value.count == 55, value[0] == 0x30, value[1] == 0x30 else { return false }
-        var traceBits: UInt8 = 0
-        var parentBits: UInt8 = 0
-        for index in 2..<55 {
-            let byte = value[index]
-            if index == 2 || index == 35 || index == 52 {
-                if byte != UInt8(ascii: "-") { return false }
-                continue
-            }
-            let isDigit = byte &- 48 < 10 || byte &- 97 < 6
-            if !isDigit { return false }
-            // A zero is 0x30; any other digit has a bit outside of that.
-            if index < 35 { traceBits |= byte ^ 48 } else if index < 52 { parentBits |= byte ^ 48 }
+        guard value.count == 55, let base = value.baseAddress else { return false }
+        let bytes = base.assumingMemoryBound(to: UInt8.self)
+        guard bytes[0] == 0x30, bytes[1] == 0x30 else { return false }
+        guard bytes[2] == 0x2D, bytes[35] == 0x2D, bytes[52] == 0x2D else { return false }
+        return isHex(bytes + 3, 32, mayBeZero: false) && isHex(bytes + 36, 16, mayBeZero: false)
+            && isHex(bytes + 53, 2, mayBeZero: true)
+    }
+
+    @inline(__always)
+    private static func isHex(
+        _ bytes: UnsafePointer<UInt8>, _ count: Int, mayBeZero: Bool
+    ) -> Bool {
+        // A zero is 0x30; any other digit has a bit outside of that.
+        var bits: UInt8 = 0
+        var index = 0
+        while index < count {
+            let byte = bytes[index]
+            guard byte &- 48 < 10 || byte &- 97 < 6 else { return false }
+            bits |= byte ^ 48
+            index += 1
         }
-        return traceBits != 0 && parentBits != 0
+        return mayBeZero || bits != 0
     }
 }

@@ -60,7 +60,9 @@ enum RequestTarget {
         guard let first = bytes.first, bytes.count <= 261 else { return false }
         var position = 0
         if first == UInt8(ascii: "[") {
-            guard let close = bytes.firstIndex(of: UInt8(ascii: "]")), close > 2 else { return false }
+            guard let close = bytes.firstIndex(of: UInt8(ascii: "]")), close > 2 else {
+                return false
+            }
             for index in 1..<close where ASCII.hexDigit(bytes[index]) == nil {
                 guard bytes[index] == 0x3A || bytes[index] == 0x2E else { return false }
             }
@@ -70,7 +72,9 @@ enum RequestTarget {
             guard position > 0 else { return false }
         }
         if position == bytes.count { return true }
-        guard bytes[position] == UInt8(ascii: ":"), bytes.count - position <= 6 else { return false }
+        guard bytes[position] == UInt8(ascii: ":"), bytes.count - position <= 6 else {
+            return false
+        }
         for index in (position + 1)..<bytes.count where !(48...57).contains(bytes[index]) {
             return false
         }

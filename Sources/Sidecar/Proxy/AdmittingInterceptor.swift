@@ -1,5 +1,5 @@
-/// Admits every request to one target and says so in the response: the data plane without admission,
-/// for benchmarks and for a sidecar in `observe` mode before its first policy.
+/// Admits every request to one target and says so in the response: the data plane without
+/// admission, for benchmarks and for a sidecar in `observe` mode before its first policy.
 package final class AdmittingInterceptor: Interceptor {
     private let target: UpstreamTarget
 

@@ -27,8 +27,8 @@ package class ConnectionOwner {
 ///
 /// Output is corked: it gathers in the worker's write scratch until the end of the turn, so that a
 /// head and the body behind it leave in one system call. What the socket does not take waits in
-/// `pending`; then the owner hears `congested` and stops its source, so `pending` holds at most about
-/// one read.
+/// `pending`; then the owner hears `congested` and stops its source, so `pending` holds at most
+/// about one read.
 package final class Connection: EventHandler {
     unowned(unsafe) let worker: Worker
     private let descriptor: Int32
@@ -143,7 +143,8 @@ package final class Connection: EventHandler {
             if count > 0 {
                 if count < room.count, !sawPeerClose { mayHaveMore = false }
                 if isFresh {
-                    deliver(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<count]))
+                    deliver(
+                        UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<count]))
                 } else {
                     unread.added(count)
                     deliverUnread()
@@ -257,7 +258,8 @@ package final class Connection: EventHandler {
         if first.isEmpty { return Glibc.send(descriptor, second.baseAddress, second.count, flags) }
         return withUnsafeTemporaryAllocation(of: iovec.self, capacity: 2) { vectors in
             vectors[0] = iovec(
-                iov_base: UnsafeMutableRawPointer(mutating: first.baseAddress), iov_len: first.count)
+                iov_base: UnsafeMutableRawPointer(mutating: first.baseAddress), iov_len: first.count
+            )
             vectors[1] = iovec(
                 iov_base: UnsafeMutableRawPointer(mutating: second.baseAddress),
                 iov_len: second.count)

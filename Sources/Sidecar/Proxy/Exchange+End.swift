@@ -67,7 +67,8 @@ extension Exchange {
 
     // MARK: The client is gone
 
-    /// The client closed its side behind a whole request: it may still read (half-close), or be gone.
+    /// The client closed its side behind a whole request: it may still read (half-close), or be
+    /// gone.
     func downstreamEnded() {
         switch phase {
         case .forwarding, .connecting:

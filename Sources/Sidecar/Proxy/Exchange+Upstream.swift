@@ -47,7 +47,7 @@ extension Exchange {
         } else {
             server?.resumeBody()
         }
-        worker.flush()
+        // No flush here: what has come of the body leaves together with the head.
     }
 
     private func sendHeld() {
@@ -91,7 +91,9 @@ extension Exchange {
 
     func responseInformational(_ head: HTTPHead) {
         informationals += 1
-        guard informationals <= Limits.informationalMax else { return upstreamFailed(.protocolError) }
+        guard informationals <= Limits.informationalMax else {
+            return upstreamFailed(.protocolError)
+        }
         // RFC 9110 §15.2: a 1.0 client knows none; 100 only for who asked; 101 we never ask for.
         switch head.status {
         case 100 where requestHead.flags.contains(.expectsContinue) && !bodyIsHeld:

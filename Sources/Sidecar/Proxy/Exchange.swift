@@ -1,10 +1,10 @@
 import Glibc
 import WeirCore
 
-/// One request and its answer: where a downstream stream, an interceptor and an upstream stream meet,
-/// whatever protocols they speak. It decides nothing about admission (the interceptor does) and
-/// nothing about bytes on the wire (the streams do); it keeps the order of events and sees to it that
-/// each exchange ends exactly once.
+/// One request and its answer: where a downstream stream, an interceptor and an upstream stream
+/// meet, whatever protocols they speak. It decides nothing about admission (the interceptor does)
+/// and nothing about bytes on the wire (the streams do); it keeps the order of events and sees to
+/// it that each exchange ends exactly once.
 ///
 ///     deciding ──admit──► connecting ──► forwarding ──► ended
 ///        │ holdBody ► holding ─┘ │            ▲
@@ -168,7 +168,9 @@ package final class Exchange: Timed {
         requestLength = head.flags.contains(.chunked) ? -1 : max(head.contentLength, 0)
         requestIsWhole = requestLength == 0
         worker.loop.setDeadline(self, afterNanoseconds: worker.timeouts.totalNanoseconds)
-        guard keep(head) else { return refuseBeforeBegin(Refusal(.overloaded, retryAfterSeconds: 1)) }
+        guard keep(head) else {
+            return refuseBeforeBegin(Refusal(.overloaded, retryAfterSeconds: 1))
+        }
         if head.method == .connect || head.method == .trace || head.flags.contains(.websocket) {
             return refuseBeforeBegin(Refusal(.notImplemented))
         }
@@ -228,7 +230,9 @@ package final class Exchange: Timed {
             interceptor?.requestBytes(self, bytes)
             client?.sendBody(bytes)
         case .holding, .gathering:
-            guard held.count + bytes.count <= heldBytesMax else { return refuse(Refusal(.tooLarge)) }
+            guard held.count + bytes.count <= heldBytesMax else {
+                return refuse(Refusal(.tooLarge))
+            }
             if !held.append(bytes, pool: worker.loop.pool) {
                 refuse(Refusal(.overloaded, retryAfterSeconds: 1))
             }

@@ -14,13 +14,16 @@ package struct FieldBuffer {
     package var count: Int { bytes }
 
     /// The field lines, each with its line end. Valid until the next change.
-    package var lines: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: memory, count: bytes) }
+    package var lines: UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(start: memory, count: bytes)
+    }
 
     /// False, and nothing is added, when the value has bytes that no field may have, or when the
     /// limits are reached. The name is ours and in lower case.
     @discardableResult
     package mutating func add(_ name: StaticString, _ value: UnsafeRawBufferPointer) -> Bool {
-        add(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value)
+        // Written in the source, so there is nothing to check.
+        append(UnsafeRawBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount), value)
     }
 
     @discardableResult
@@ -28,8 +31,10 @@ package struct FieldBuffer {
         add(name, UnsafeRawBufferPointer(start: value.utf8Start, count: value.utf8CodeUnitCount))
     }
 
-    /// For cold paths: a String that is not native UTF-8 would be copied.
+    /// For cold paths: a String that is not native UTF-8 would be copied. Disfavoured, or literals
+    /// would become Strings.
     @discardableResult
+    @_disfavoredOverload
     package mutating func add(_ name: String, _ value: String) -> Bool {
         var name = name
         var value = value
@@ -51,7 +56,13 @@ package struct FieldBuffer {
     package mutating func add(
         _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer
     ) -> Bool {
-        guard ASCII.isToken(name), ASCII.isFieldValue(value), fieldCount < Limits.addedFieldsMax,
+        ASCII.isToken(name) && append(name, value)
+    }
+
+    private mutating func append(
+        _ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard ASCII.isFieldValue(value), fieldCount < Limits.addedFieldsMax,
             bytes + name.count + value.count + 4 <= Limits.addedFieldBytesMax
         else { return false }
         let base = memory ?? .allocate(byteCount: Limits.addedFieldBytesMax, alignment: 16)

@@ -1,7 +1,8 @@
 import Glibc
 import WeirCore
 
-/// An upstream HTTP/1.1 connection: one exchange at a time, idle in its endpoint's list between them.
+/// An upstream HTTP/1.1 connection: one exchange at a time, idle in its endpoint's list between
+/// them.
 package final class HTTP1ClientConnection: ClientStream {
     private enum Phase {
         case connecting, idle

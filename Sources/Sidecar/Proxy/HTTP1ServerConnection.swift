@@ -305,7 +305,9 @@ package final class HTTP1ServerConnection: ServerStream {
     }
 
     private func decidesToClose() -> Bool {
-        if !clientKeepsAlive || worker.isDraining || framing == .untilClose || hasEnded { return true }
+        if !clientKeepsAlive || worker.isDraining || framing == .untilClose || hasEnded {
+            return true
+        }
         switch phase {
         case .lengthBody:
             // A client that was not told to continue may send the body or the next request.

@@ -154,6 +154,7 @@ final class ClientCall: ServerStream {
     private var isWhole = false
     private var failure: ClientError?
     private var waiter: UnsafeContinuation<Void, Never>?
+    private var hasNews = false
     private var interceptor: ClientInterceptor?
 
     fileprivate init?(
@@ -187,7 +188,8 @@ final class ClientCall: ServerStream {
     }
 
     private static func head(of request: ClientRequest, host: String?) -> [UInt8] {
-        var text = "\(request.method) \(request.target) HTTP/1.1\r\nhost: \(host ?? request.host)\r\n"
+        var text =
+            "\(request.method) \(request.target) HTTP/1.1\r\nhost: \(host ?? request.host)\r\n"
         for field in request.fields { text += "\(field.name): \(field.value)\r\n" }
         if !request.body.isEmpty { text += "content-length: \(request.body.count)\r\n" }
         return Array((text + "\r\n").utf8)
@@ -229,13 +231,19 @@ final class ClientCall: ServerStream {
         let bound = LoopBound(self, loop: worker.loop)
         let loop = worker.loop
         await withTaskCancellationHandler {
-            await withUnsafeContinuation { waiter = $0 }
+            await withUnsafeContinuation { continuation in
+                // Getting here may have taken a turn of the loop, and the news another way.
+                guard !hasNews else { return continuation.resume() }
+                waiter = continuation
+            }
+            hasNews = false
         } onCancel: {
             loop.execute { bound.value.cancel() }
         }
     }
 
     private func wake() {
+        hasNews = true
         let waiter = self.waiter
         self.waiter = nil
         waiter?.resume()

@@ -50,14 +50,14 @@ package struct ExchangeOutcome {
     package var endedNanoseconds: UInt64 = 0
 }
 
-/// State that an interceptor keeps for one exchange. Subclass it, take instances from a free list in
-/// `requestBegan` and put them back in `exchangeEnded`: then it costs no allocation.
+/// State that an interceptor keeps for one exchange. Subclass it, take instances from a free list
+/// in `requestBegan` and put them back in `exchangeEnded`: then it costs no allocation.
 package class InterceptorContext {
     package init() {}
 }
 
-/// What stands between the head of a request and the upstream: one for each worker and listener. All
-/// calls are made on the worker's loop. This base admits nothing.
+/// What stands between the head of a request and the upstream: one for each worker and listener.
+/// All calls are made on the worker's loop. This base admits nothing.
 package class Interceptor {
     package init() {}
 

@@ -41,7 +41,8 @@ package struct LocalResponse {
 }
 
 /// Answers requests in this process, on the worker's loop, as plain `async` code. When the client
-/// goes away the task is cancelled. A closure and not a subclass, so that other modules can make one.
+/// goes away the task is cancelled. A closure and not a subclass, so that other modules can make
+/// one.
 package final class LocalHandler {
     let bodyBytesMax: Int
     let respond: (LocalRequest) async -> LocalResponse

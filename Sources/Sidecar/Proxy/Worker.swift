@@ -4,8 +4,9 @@ import WeirCore
 
 /// What all connections of one loop share. One worker is one thread; nothing here is locked.
 ///
-/// Everything that belongs to a worker refers to it `unowned(unsafe)`: it outlives its loop's thread
-/// (`SidecarServer` joins that first), and a counted reference cost 48 atomic pairs a request.
+/// Everything that belongs to a worker refers to it `unowned(unsafe)`: it outlives its loop's
+/// thread (`SidecarServer` joins that first), and a counted reference cost 48 atomic pairs a
+/// request.
 package final class Worker {
     package let loop: EventLoop
     package let timeouts: Timeouts
@@ -152,7 +153,9 @@ package final class Worker {
         line.write(UnsafeRawBufferPointer(start: months.utf8Start + (date.month - 1) * 3, count: 3))
         line.write(" ")
         line.write(decimal: UInt64(date.year))
-        for (position, unit) in [seconds % 86_400 / 3600, seconds / 60 % 60, seconds % 60].enumerated() {
+        for (position, unit) in [seconds % 86_400 / 3600, seconds / 60 % 60, seconds % 60]
+            .enumerated()
+        {
             line.write(position == 0 ? " " : ":")
             writeTwo(unit, to: &line)
         }

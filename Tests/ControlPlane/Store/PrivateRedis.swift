@@ -70,12 +70,9 @@ final class PrivateRedis: @unchecked Sendable {
             throw Failure("redis-server cannot be started")
         }
         let parsed = try RedisURL(parsing: url)
-        // Bounded: a socket that answers within ten seconds, or a failure.
-        for _ in 0..<1_000 {
-            if case .success = RedisSession.open(parsed) { return }
-            usleep(10_000)
+        try eventually("redis-server answers") {
+            if case .success = RedisSession.open(parsed) { true } else { false }
         }
-        throw Failure("redis-server does not answer")
     }
 
     /// SIGKILL, and waits until the process is gone.

@@ -41,8 +41,10 @@ struct BudgetTests {
         let policy = try AcceptancePolicy(in: folder)
         let budget = NanoUSD(40 * AcceptancePolicy.fixedPrice.rawValue)
         try policy.addFixedPriceTier(budget: budget.usd, maxLease: budget.usd)
-        let options = Mesh.Options(
+        var options = Mesh.Options(
             agents: ["finbert", "llama2-7b"], latency: "12", policyFolder: policy.path)
+        // The gateway sheds above 100 by default, and this is about money.
+        options.environment["gateway"] = ["MAX_CONCURRENT_REQUESTS": "400"]
         try await Mesh.run(options) { mesh in
             let tally = try await storm(mesh, count: 200, user: "alice")
             #expect(tally.served == 40)
@@ -74,8 +76,9 @@ struct BudgetTests {
         let budget = NanoUSD(40 * AcceptancePolicy.fixedPrice.rawValue)
         // The default maxLease: a twentieth, so two calls of 40 at a time.
         try policy.addFixedPriceTier(budget: budget.usd)
-        let options = Mesh.Options(
+        var options = Mesh.Options(
             agents: ["finbert", "llama2-7b"], latency: "5", policyFolder: policy.path)
+        options.environment["gateway"] = ["MAX_CONCURRENT_REQUESTS": "400"]
         try await Mesh.run(options) { mesh in
             let tally = try await storm(mesh, count: 200, user: "bob")
             #expect(tally.served <= 40)

@@ -35,7 +35,7 @@ import Testing
         var queue = ByteQueue()
         var expected: [UInt8] = []
         for step in 0..<500 {
-            let text = String(repeating: Character("a") , count: step % 97) + "\(step)"
+            let text = String(repeating: Character("a"), count: step % 97) + "\(step)"
             #expect(append(text, to: &queue, pool))
             expected += Array(text.utf8)
             if step % 3 == 0 {

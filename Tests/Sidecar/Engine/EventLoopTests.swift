@@ -1,8 +1,9 @@
 import CLinux
 import Glibc
-@testable import SidecarCore
 import Synchronization
 import Testing
+
+@testable import SidecarCore
 
 @Suite struct EventLoopTests {
     @Test func executesOnItsThread() throws {

@@ -40,7 +40,9 @@ import Testing
         let bound = try #require(listener)
         let target = fixture.sync { bound.value.address }
         let client: FileDescriptor
-        if case .unix = address { client = try Socket.connect(to: address) } else {
+        if case .unix = address {
+            client = try Socket.connect(to: address)
+        } else {
             #expect(target.port != 0)
             client = try Socket.connect(to: target)
         }
@@ -84,7 +86,8 @@ import Testing
     @Test func signalsAreEvents() throws {
         let seen = Atomic<Int32>(0)
         let done = Signal()
-        // `raise` reaches the calling thread, so the loop runs on the thread that blocks the signal.
+        // `raise` reaches the calling thread, so the loop runs on the thread that blocks the
+        // signal.
         let thread = Thread {
             guard let loop = try? EventLoop(),
                 let source = try? SignalSource(

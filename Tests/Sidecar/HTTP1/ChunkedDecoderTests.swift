@@ -51,7 +51,8 @@ import Testing
 
     @Test(arguments: [
         "g\r\n", "\r\n", "-1\r\n", "+1\r\n", "0x1\r\n", " 1\r\n", "1 \r\n", "1\n", "1\r\rA",
-        "1\r\nAB\r\n", "1\r\nA\n", "1\r\nA\rX", "1234567890ABCDEF\r\n", "1;a\u{0}\r\n", "1;a\nb\r\n",
+        "1\r\nAB\r\n", "1\r\nA\n", "1\r\nA\rX", "1234567890ABCDEF\r\n", "1;a\u{0}\r\n",
+        "1;a\nb\r\n",
         "0\r\n\n", "0\r\n\rX", "0\r\nA: b\n\r\n",
     ])
     func malformedFramingIsRefused(text: String) {
@@ -61,7 +62,8 @@ import Testing
     @Test func extensionsAndTrailersAreBounded() {
         let one = "1;" + String(repeating: "x", count: 300) + "\r\nA\r\n"
         #expect(decode(one, step: 64) == .failed(.tooLarge))
-        let many = String(repeating: "1;" + String(repeating: "x", count: 200) + "\r\nA\r\n", count: 30)
+        let many = String(
+            repeating: "1;" + String(repeating: "x", count: 200) + "\r\nA\r\n", count: 30)
         #expect(decode(many, step: 64) == .failed(.tooLarge))
         let trailers = "0\r\n" + String(repeating: "A: b\r\n", count: 2000)
         #expect(decode(trailers, step: 64) == .failed(.tooLarge))

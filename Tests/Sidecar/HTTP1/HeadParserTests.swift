@@ -60,8 +60,14 @@ enum HostileHeads {
         ("GET / HTTP/1.1\r\nHost: a:x\r\n\r\n", .malformed),
         // Framing.
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n", .malformed),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", .malformed),
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", .malformed),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            .malformed
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            .malformed
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", .malformed),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", .malformed),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", .malformed),
@@ -134,7 +140,9 @@ enum HostileHeads {
     }
 
     @Test func anAbsoluteTargetBecomesOrigin() {
-        let head = HeadFixture("GET http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n").head
+        let fixture = HeadFixture("GET http://A:80/x?y HTTP/1.1\r\nHost: a:80\r\n\r\n")
+        let head = fixture.head
+        defer { withExtendedLifetime(fixture) {} }
         #expect(head.text(head.target) == "/x?y" && head.text(head.host) == "A:80")
     }
 
@@ -162,7 +170,8 @@ enum HostileHeads {
             let hasEnd = bytes[..<count].withUnsafeBytes { scan.hasEnd($0) }
             let isWhole = count >= bytes.count - 3
             #expect(hasEnd == isWhole)
-            #expect(HeadFixture(prefix).result == (isWhole ? .complete(bytes.count - 3) : .needsMore))
+            #expect(
+                HeadFixture(prefix).result == (isWhole ? .complete(bytes.count - 3) : .needsMore))
         }
     }
 
@@ -176,7 +185,9 @@ enum HostileHeads {
                 let position = Int(random.next() % UInt64(bytes.count))
                 bytes[position] = UInt8(truncatingIfNeeded: random.next())
             }
-            _ = HeadFixture(String(decoding: bytes, as: UTF8.self), isRequest: round % 2 == 0).result
+            _ =
+                HeadFixture(String(decoding: bytes, as: UTF8.self), isRequest: round % 2 == 0)
+                .result
         }
     }
 

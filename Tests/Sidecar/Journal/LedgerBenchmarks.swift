@@ -11,7 +11,7 @@ import WeirMeshProtocol
 /// LedgerBenchmarks`.
 @Suite(.enabled(if: getenv("WEIR_BENCH") != nil)) struct LedgerBenchmarks {
     @Test func reserveAndSettle() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         var configuration = SidecarLedger.Configuration(directory: folder.path)
         configuration.isStandalone = true
         configuration.bytesKept = 16 << 20

@@ -44,7 +44,7 @@ func grantAll(_ ledger: SidecarLedger) {
     ledger.apply(LeasesResponse(grants: grants), to: demands)
 }
 
-func openLedger(_ folder: JournalFolder) throws -> SidecarLedger {
+func openLedger(_ folder: TemporaryFolder) throws -> SidecarLedger {
     try SidecarLedger(SidecarLedger.Configuration(directory: folder.path))
 }
 

@@ -9,7 +9,7 @@ import WeirMeshProtocol
 /// The ledger on real files. Dropping it is what kill -9 does: nothing is written at the end.
 @Suite struct SidecarLedgerTests {
     @Test func anOpenDelegationSettlesAtItsWorstCaseAfterACrash() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [1, 2, 3], isAdopted: false)
         #expect(accept(ledger, 1, 500) == .accepted(1))
@@ -36,7 +36,7 @@ import WeirMeshProtocol
     }
 
     @Test func anOpenChildStaysOutstandingAcrossACrash() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         var key: ChildKey?
         var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
@@ -58,8 +58,8 @@ import WeirMeshProtocol
     }
 
     @Test func aCopiedLogReleasesNothing() throws {
-        let folder = JournalFolder()
-        let copy = JournalFolder()
+        let folder = TemporaryFolder()
+        let copy = TemporaryFolder()
         var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [9], isAdopted: false)
         if let ledger { _ = try delegate(ledger, 400) }
@@ -79,7 +79,7 @@ import WeirMeshProtocol
     }
 
     @Test func replayStopsAtABadEntry() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
         for number in Int64(1)...3 {
@@ -98,14 +98,14 @@ import WeirMeshProtocol
     }
 
     @Test func twoProcessesCannotHaveOneLog() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         let ledger = try openLedger(folder)
         #expect(throws: JournalError.locked) { try openLedger(folder) }
         #expect(ledger.incarnation == nil)
     }
 
     @Test func theSecretIsForItsOwnerOnly() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         let ledger = try openLedger(folder)
         try ledger.begin(Incarnation(1), secret: [1], isAdopted: false)
         var status = stat()
@@ -114,7 +114,7 @@ import WeirMeshProtocol
     }
 
     @Test func segmentsGoWhenTheirRecordsAreStored() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         let ledger = try openLedger(folder)
         try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
         try run(ledger, requests: 9_000)
@@ -132,7 +132,7 @@ import WeirMeshProtocol
     }
 
     @Test func aLongLogReplaysFromItsNewestSnapshot() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
         if let ledger { try run(ledger, requests: 9_000) }
@@ -144,7 +144,7 @@ import WeirMeshProtocol
     }
 
     @Test func aLogAboveItsLimitStopsAdmissionAndLosesNothing() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         var configuration = SidecarLedger.Configuration(directory: folder.path)
         configuration.bytesKept = 2 << 20
         let accepted = try fill(SidecarLedger(configuration))
@@ -153,7 +153,7 @@ import WeirMeshProtocol
 
     /// On a disk of three segments and a bit. Where the test may not mount one, it says so.
     @Test func aFullDiskStopsAdmissionAndLosesNothing() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         guard mount("tmpfs", folder.path, "tmpfs", 0, "size=3500k") == 0 else {
             print("skipped: no file system can be mounted here (\(errno))")
             return
@@ -190,7 +190,7 @@ import WeirMeshProtocol
     }
 
     @Test func aWaiterIsWokenOnceWhenMoneyComes() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         let ledger = try openLedger(folder)
         try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
         let payer = try #require(ledger.payer(for: [ledgerTerms()]))
@@ -209,7 +209,7 @@ import WeirMeshProtocol
     }
 
     @Test func aLocalAllowanceIsSpentOnceAlsoAcrossRestarts() throws {
-        let folder = JournalFolder()
+        let folder = TemporaryFolder()
         for life in 0..<2 {
             let ledger = try openLedger(folder)
             try ledger.beginStandalone()

@@ -22,7 +22,7 @@ import WeirPolicy
     }
 
     @Test func aPolicyThatCannotBeUsedEndsTheStart() throws {
-        let folder = try TemporaryFolder()
+        let folder = TemporaryFolder()
         let gone = try SidecarProcess(Self.arguments(folder, policy: folder.path + "/gone.json"))
         #expect(gone.wait() == 3)
         let other = try Self.writePolicy(folder, hash: "00")
@@ -32,7 +32,7 @@ import WeirPolicy
     }
 
     @Test func aTakenAddressEndsTheStart() throws {
-        let folder = try TemporaryFolder()
+        let folder = TemporaryFolder()
         let taken = try Socket.listen(on: .loopback(port: 0), sharesPort: false)
         let address = try #require(Socket.localAddress(taken.raw))
         let policy = try Self.writePolicy(folder)
@@ -42,7 +42,7 @@ import WeirPolicy
     }
 
     @Test func servesAndEndsWhenTold() async throws {
-        let folder = try TemporaryFolder()
+        let folder = TemporaryFolder()
         let policy = try Self.writePolicy(folder)
         let upstream = try Socket.listen(on: .loopback(port: 0))
         let address = try #require(Socket.localAddress(upstream.raw))
@@ -126,7 +126,7 @@ private final class SidecarProcess {
     private var status: Int32?
 
     init(_ arguments: [String]) throws {
-        folder = try TemporaryFolder()
+        folder = TemporaryFolder()
         outputPath = folder.path + "/output"
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)

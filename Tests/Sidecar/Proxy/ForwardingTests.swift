@@ -148,7 +148,8 @@ import WeirCore
         }
         let proxy = try ProxyFixture(upstream)
         let client = proxy.client()
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        client.send(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
         #expect(client.readHead()?.status == 100)
         client.send("abc")
         let hints = client.readHead()

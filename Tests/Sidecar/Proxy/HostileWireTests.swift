@@ -46,8 +46,8 @@ import WeirCore
         #expect(upstream.connections.count == 0)
     }
 
-    /// The head is fine, the framing of the body is not: the upstream has the head by then, and must
-    /// never take what came for a whole request.
+    /// The head is fine, the framing of the body is not: the upstream has the head by then, and
+    /// must never take what came for a whole request.
     @Test(arguments: [
         "g\r\n", "\r\n", "-1\r\n", "0x1\r\nA\r\n", " 1\r\nA\r\n", "1 \r\nA\r\n", "1\nA\n",
         "1\r\nAB\r\n", "1\r\nA\n0\r\n\r\n", "FFFFFFFFFFFFFFFFF\r\n", "1;a\u{0}\r\nA\r\n",

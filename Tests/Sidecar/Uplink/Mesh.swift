@@ -32,7 +32,7 @@ final class Mesh: Sendable {
     init() throws {
         let shared = Shared()
         self.shared = shared
-        folder = try TemporaryFolder()
+        folder = TemporaryFolder()
         server = try HTTP2TestServer { Mesh.answer($0, shared) }
     }
 

@@ -141,7 +141,7 @@ import WeirPolicy
 
 @Suite struct LastGoodTests {
     @Test func itIsReplacedWholeAndPrivate() throws {
-        let folder = try TemporaryFolder()
+        let folder = TemporaryFolder()
         let file = LastGoodFile(folder: folder.path)
         #expect(try file.read() == nil)
         var lastGood = LastGood(role: .agent, agent: "finbert", join: MeshFixtures.join(7))
@@ -160,7 +160,7 @@ import WeirPolicy
     }
 
     @Test func whatOthersCanReadIsNotUsed() throws {
-        let folder = try TemporaryFolder()
+        let folder = TemporaryFolder()
         let file = LastGoodFile(folder: folder.path)
         try file.write(LastGood(role: .gateway, agent: nil, join: MeshFixtures.join(7)))
         chmod(file.path, 0o640)
@@ -169,7 +169,7 @@ import WeirPolicy
 
     @Test(arguments: ["", "{", "{\"format\":2}", "[]", "null"])
     func whatIsNotUnderstoodIsAnError(text: String) throws {
-        let folder = try TemporaryFolder()
+        let folder = TemporaryFolder()
         let file = LastGoodFile(folder: folder.path)
         let raw = open(file.path, O_CREAT | O_WRONLY, 0o600)
         _ = text.withCString { Glibc.write(raw, $0, text.utf8.count) }

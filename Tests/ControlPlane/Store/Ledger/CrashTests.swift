@@ -25,11 +25,11 @@ import WeirMeshProtocol
                 }
             }
             for _ in 0..<Self.kills {
-                try await Task.sleep(nanoseconds: 250_000_000)
+                try await grantsGoOn(mesh, account)
                 mesh.server.kill()
                 try mesh.server.start()
             }
-            try await Task.sleep(nanoseconds: 250_000_000)
+            try await grantsGoOn(mesh, account)
             group.cancelAll()
             for try await book in group { books.append(book) }
         }
@@ -38,7 +38,7 @@ import WeirMeshProtocol
         let granted = try #require(Int64(fields["granted"] ?? ""))
         let released = Int64(fields["released"] ?? "0") ?? 0
         #expect(granted - released <= Self.limit)
-        #expect(books.contains { $0.acknowledged.count > 20 }, "too little happened to tell")
+        #expect(books.contains { $0.acknowledged.count > 5 }, "too little happened to tell")
         for book in books {
             let rows = try await mesh.redis.read(
                 "HGETALL", StoreKeys.leases(account, book.holder)
@@ -50,6 +50,15 @@ import WeirMeshProtocol
                 #expect(parts[2] >= lease.consumed && parts[3] >= lease.released)
             }
         }
+    }
+
+    /// Until the holders have been granted something more: the load is on.
+    private func grantsGoOn(_ mesh: LedgerMesh, _ account: AccountKey) async throws {
+        func granted() async throws -> Int64 {
+            try await mesh.redis.read("HGET", StoreKeys.account(account), "granted").integer ?? 0
+        }
+        let before = try await granted()
+        try await eventually("holders are granted leases") { try await granted() > before + 2_000 }
     }
 }
 

@@ -74,7 +74,8 @@ import WeirMeshProtocol
             LedgerMesh.report([counters]), by: second.incarnation)
         #expect(answer.states.map(\.consumedByOthers) == [.zero])
         #expect(answer.states.map(\.consumed) == [NanoUSD(10)])
-        // The predecessor is granted nothing any more, and another copy of its journal nothing else.
+        // The predecessor is granted nothing any more, and another copy of its journal nothing
+        // else.
         let late = try await mesh.acquire(2, of: account, by: first.incarnation, need: 1)
         #expect(late.status == .unavailable)
         #expect(try await mesh.join(after: first).adopted == nil)

@@ -183,9 +183,9 @@ import Testing
     @Test func persistenceIsLookedAt() async throws {
         let server = try PrivateRedis()
         let redis = try Redis(url: server.url)
-        #expect(try await RedisPersistence.status(of: redis).problems.isEmpty)
+        #expect(try await RedisPersistence.problems(of: redis).isEmpty)
         try await redis.command(["CONFIG", "SET", "appendfsync", "everysec"])
         try await redis.command(["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"])
-        #expect(try await RedisPersistence.status(of: redis).problems.count == 2)
+        #expect(try await RedisPersistence.problems(of: redis).count == 2)
     }
 }

@@ -1,11 +1,11 @@
 import Glibc
 
 /// A folder of its own for one test, gone afterwards.
-final class JournalFolder: Sendable {
+final class TemporaryFolder: Sendable {
     let path: String
 
     init() {
-        var template = Array("/tmp/weir-journal-XXXXXX".utf8CString)
+        var template = Array("/tmp/weir-test-XXXXXX".utf8CString)
         path = template.withUnsafeMutableBufferPointer { buffer in
             guard let base = buffer.baseAddress, let made = mkdtemp(base) else {
                 preconditionFailure("no folder in /tmp")

@@ -1,0 +1,48 @@
+import SidecarCore
+import Synchronization
+import WeirCore
+
+/// The seed's metrics of users' requests, which the gateway knows the truth of. Labels are names of
+/// the policy, or a dash for what was not known yet when a request was refused.
+package final class OrchestratorMetrics: GatewayMetrics {
+    private static let bounds = SidecarMetrics.latencyBounds
+
+    private let registry: Metrics
+    private let requests: Metrics.Family
+    private let duration: Metrics.Family
+    /// Requests end on every worker's loop; a shard has one writer, and the lock is that writer.
+    private let shard: Mutex<MetricsShard>
+
+    /// `score` gives `system_health_score` at the time of a scrape, from 0 to 1.
+    package init(_ registry: Metrics, score: @escaping @Sendable () -> Double) {
+        self.registry = registry
+        requests = registry.family(
+            .counter, "orchestrator_requests_total",
+            help: "Users' requests by type, tier and outcome: complete, partial or a reason.",
+            labels: ["type", "tier", "status"])
+        duration = registry.family(
+            .histogram(bounds: Self.bounds), "orchestrator_request_duration_seconds",
+            help: "How long users' requests took.", labels: ["type", "tier"])
+        shard = Mutex(registry.shard())
+        registry.collect { text in
+            text.family(
+                "system_health_score", .gauge,
+                help: "Mean over agents of the share of their endpoints that serve, 0 to 1.")
+            text.sample("system_health_score", [], "\(score())")
+        }
+    }
+
+    package func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
+        let requests = registry.series(self.requests, [type, tier, status])
+        let duration = registry.series(self.duration, [type, tier])
+        shard.withLock { shard in
+            shard.add(requests)
+            shard.observe(duration, bounds: Self.bounds, nanoseconds: nanoseconds)
+        }
+    }
+}
+
+extension GatewayState {
+    /// What `system_health_score` says of the snapshot in force.
+    package var healthScore: Double { GatewayHealth.score(snapshot) }
+}

@@ -1,0 +1,26 @@
+import Glibc
+
+/// What a poll waited for did not happen in time.
+struct NeverHappened: Error, CustomStringConvertible {
+    let what: String
+    var description: String { "not within ten seconds: \(what)" }
+}
+
+/// Tries each 10 ms for at most ten seconds. The one place where these tests sleep: they wait for
+/// conditions, never for time to pass.
+func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {
+    for _ in 0..<1_000 {
+        if try await condition() { return }
+        try await Task.sleep(nanoseconds: 10_000_000)
+    }
+    throw NeverHappened(what: what)
+}
+
+/// The same outside of tasks.
+func eventually(_ what: String, _ condition: () -> Bool) throws {
+    for _ in 0..<1_000 {
+        if condition() { return }
+        usleep(10_000)
+    }
+    throw NeverHappened(what: what)
+}

@@ -25,7 +25,8 @@ struct World {
     var random: SeededRandom
     var now: UInt64 = 100_000_000_000
     /// Ten seconds before a month's end, so that most histories see it.
-    var wall = UnixTime(milliseconds: UnixTime(CivilDate(year: 2026, month: 4, day: 1)).milliseconds - 10_000)
+    var wall = UnixTime(
+        milliseconds: UnixTime(CivilDate(year: 2026, month: 4, day: 1)).milliseconds - 10_000)
     var store = SimulatedStore(limit: World.limit, maxLease: NanoUSD(3_000))
     var gateways: [SimulatedGateway] = []
     var agents: [SimulatedAgent] = []
@@ -88,8 +89,9 @@ struct World {
         case .acquire(let gateway, let request, let sentAt, let life):
             guard isReachable(gateway) else { return }
             let response = store.acquire(request, now: wall)
-            send(.acquireAnswer(
-                gateway: gateway, response, to: request, sentAt: sentAt, life: life))
+            send(
+                .acquireAnswer(
+                    gateway: gateway, response, to: request, sentAt: sentAt, life: life))
         case .acquireAnswer(let gateway, let response, let request, let sentAt, let life):
             guard isLive(gateway, life), isReachable(gateway) else { return }
             // A late answer to a request that was given up is no answer to the one under way.
@@ -173,8 +175,10 @@ struct World {
         }
         amounts[key] = amount
         gateways[gateway].open.insert(key.child)
-        send(.delegation(
-            gateway: gateway, agent: random.below(agents.count), key, issuer: incarnation, amount))
+        send(
+            .delegation(
+                gateway: gateway, agent: random.below(agents.count), key, issuer: incarnation,
+                amount))
     }
 
     /// Rule 9: nobody is told 402 while a settlement could still make room.
@@ -193,8 +197,9 @@ struct World {
         _ gateway: Int, _ agent: Int, _ key: ChildKey, _ issuer: Incarnation, _ amount: NanoUSD
     ) {
         guard !agents[agent].isDown else { return }
-        guard case .accepted(let accepted) = agents[agent].book.accept(
-            key, issuer: issuer, amount: amount)
+        guard
+            case .accepted(let accepted) = agents[agent].book.accept(
+                key, issuer: issuer, amount: amount)
         else { return }
         agents[agent].log.commit(.accepted(accepted))
         agents[agent].running.append(
@@ -209,9 +214,10 @@ struct World {
             let cost = NanoUSD(Int64(random.below(Int(running.amount.rawValue) + 1)))
             agents[agent].record(running.number, running.key, cost: cost)
             served += 1
-            send(.final(
-                gateway: running.gateway, ChildFinal(key: running.key, consumed: cost),
-                life: gatewayLives[running.gateway]))
+            send(
+                .final(
+                    gateway: running.gateway, ChildFinal(key: running.key, consumed: cost),
+                    life: gatewayLives[running.gateway]))
         }
         agents[agent].running.removeAll { $0.endsAt <= now }
     }

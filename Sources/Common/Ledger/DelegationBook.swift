@@ -6,7 +6,7 @@ import WeirCore
 package struct IssuerWindow: Hashable, Sendable {
     package var issuer: Incarnation
     package private(set) var highest: Int64 = 0
-    /// Orders windows by their last acceptance; not part of what is kept on disk, whose order is it.
+    /// Orders windows by their last acceptance; not kept on disk, where the order says it.
     fileprivate var usedAt: UInt64 = 0
     /// Bit `number % childWindow`: accepted, for the numbers in (highest − childWindow, highest].
     package private(set) var bits: ContiguousArray<UInt64>
@@ -183,7 +183,8 @@ extension DelegationBook {
 
     package func snapshot() -> [LedgerEntry] {
         [.forgottenIssuers(through: forgottenThrough)]
-            + windows.sorted { $0.usedAt < $1.usedAt }.map { .window($0) } + openDelegations.map { .accepted($0) }
+            + windows.sorted { $0.usedAt < $1.usedAt }.map { .window($0) }
+            + openDelegations.map { .accepted($0) }
             + finals.map { .final($0) }
     }
 
@@ -214,7 +215,8 @@ extension DelegationBook {
         case .final(let final):
             guard finals.count < LedgerLimits.finalsToReportMax else { return false }
             finals.append(final)
-        case .life, .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened, .childFinal,
+        case .life, .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened,
+            .childFinal,
             .settled, .spent:
             return true
         }

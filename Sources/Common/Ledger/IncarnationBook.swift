@@ -17,8 +17,8 @@ package struct IncarnationBook: Sendable {
         return Incarnation(last)
     }
 
-    /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That the
-    /// successor holds the predecessor's journal is the caller's to check.
+    /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That
+    /// the successor holds the predecessor's journal is the caller's to check.
     package mutating func adopt(_ predecessor: Incarnation, by successor: Incarnation) -> Bool {
         guard predecessor < successor, successor.rawValue <= last, predecessor.rawValue > 0 else {
             return false
@@ -28,9 +28,9 @@ package struct IncarnationBook: Sendable {
         return true
     }
 
-    /// Whether `holder` may say what a lease of `owner` consumed and gave back: its own, or one that
-    /// came to it by adoption, over any number of lives. The dead may speak late: counters only
-    /// grow, and whatever they said was journaled before, so their successor says it too.
+    /// Whether `holder` may say what a lease of `owner` consumed and gave back: its own, or one
+    /// that came to it by adoption, over any number of lives. The dead may speak late: counters
+    /// only grow, and whatever they said was journaled before, so their successor says it too.
     package func mayReport(leaseOf owner: Incarnation, by holder: Incarnation) -> Bool {
         var current = owner
         while current != holder {

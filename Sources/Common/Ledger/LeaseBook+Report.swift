@@ -94,7 +94,8 @@ extension LeaseBook {
         var named: [LeaseID: UInt64] = [:]
         for lease in unknown.prefix(LedgerLimits.leasesPerMessageMax) {
             let number = lease.lease.number
-            guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil, lease.consumed == .zero,
+            guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil,
+                lease.consumed == .zero,
                 lease.granted > .zero, lease.granted <= .limitMax,
                 lease.lease.incarnation != incarnation || pendingIndex[number] == nil
             else { continue }

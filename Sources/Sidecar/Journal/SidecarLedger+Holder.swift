@@ -12,19 +12,20 @@ extension SidecarLedger {
         state.withLock { $0.book.payer(for: accounts, now: Self.bootTime()) }
     }
 
-    /// Sets a worst case aside on all accounts of the payer, or on none. `least` is what the attempt
-    /// costs at least once bytes went upstream: the worst case for a fixed price, otherwise zero or
-    /// the input's part.
+    /// Sets a worst case aside on all accounts of the payer, or on none. `least` is what the
+    /// attempt costs at least once bytes went upstream: the worst case for a fixed price,
+    /// otherwise zero or the input's part.
     ///
     /// With `wake`, an outcome that waiting can change (`needsLease`, `contended`) keeps it and
-    /// calls it once, from any thread, when one of the accounts changed: reserve again then. `waiter`
-    /// gives up waiting.
+    /// calls it once, from any thread, when one of the accounts changed: reserve again then.
+    /// `waiter` gives up waiting.
     package func reserve(
         _ payer: Payer, worstCase: NanoUSD, least: NanoUSD, waiter: inout UInt64?,
         wake: (@Sendable () -> Void)?
     ) -> ReserveOutcome {
         let now = Self.bootTime()
-        let (outcome, demand) = state.withLock { state -> (ReserveOutcome, (@Sendable () -> Void)?) in
+        let (outcome, demand) = state.withLock {
+            state -> (ReserveOutcome, (@Sendable () -> Void)?) in
             guard state.mayOpen() else { return (.journalFull, nil) }
             let outcome = state.book.reserve(payer, amount: worstCase, least: least, now: now)
             switch outcome {
@@ -126,8 +127,8 @@ extension SidecarLedger {
         }
     }
 
-    /// Standalone: the allowance that stands in for an account's budget. Once for each account; what
-    /// a restart finds in the log is what is left of it.
+    /// Standalone: the allowance that stands in for an account's budget. Once for each account;
+    /// what a restart finds in the log is what is left of it.
     package func grantLocally(_ account: AccountTerms, amount: NanoUSD) {
         state.withLock { state in
             guard

@@ -70,7 +70,8 @@ extension SidecarLedger {
     /// the log cannot be written, so nothing may be said.
     package func makeReport(wall: UnixTime = SidecarLedger.wallTime()) -> LedgerReports? {
         let now = Self.bootTime()
-        let (reports, demand) = state.withLock { state -> (LedgerReports?, (@Sendable () -> Void)?) in
+        let (reports, demand) = state.withLock {
+            state -> (LedgerReports?, (@Sendable () -> Void)?) in
             guard state.isAlive, state.settleDebts() else { return (nil, nil) }
             state.book.prepareNextPeriods(wall: wall, now: now)
             guard state.commit(state.book.maintain(now: now)) else { return (nil, nil) }
@@ -129,6 +130,8 @@ extension SidecarLedger {
 
     package struct Gauges: Sendable {
         package let journalBytes: Int64
+        /// What can be written before the helper thread has to prepare more.
+        package let bytesReady: Int
         package let nextSequence: UInt64
         package let openReservations: Int
         package let openDelegations: Int
@@ -139,7 +142,8 @@ extension SidecarLedger {
     package func gauges() -> Gauges {
         state.withLock { state in
             Gauges(
-                journalBytes: state.journal.byteCount, nextSequence: state.nextSequence,
+                journalBytes: state.journal.byteCount, bytesReady: state.journal.bytesReady,
+                nextSequence: state.nextSequence,
                 openReservations: state.book.openCount,
                 openDelegations: state.delegations.openCount,
                 deferredEndings: state.deferred.count, journalFailure: state.journal.failure)

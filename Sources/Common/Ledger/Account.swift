@@ -133,6 +133,9 @@ package struct ChildKey: Hashable, Sendable, Codable {
         self.lease = lease
         self.child = child
     }
+
+    /// The life that gave the delegation: a child is only ever paid from its issuer's own leases.
+    package var issuer: Incarnation { lease.incarnation }
 }
 
 /// How the cost of an attempt is known.

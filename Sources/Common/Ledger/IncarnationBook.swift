@@ -8,6 +8,8 @@ package struct IncarnationBook: Sendable {
     package private(set) var adoptedBy: [Incarnation: Incarnation] = [:]
     /// By the incarnation in the lease's id.
     private var finals: [Incarnation: [ChildKey: NanoUSD]] = [:]
+    /// By the life that is to answer: questions that no report of it fetched yet.
+    private var inquiries: [Incarnation: Set<OpenChild>] = [:]
 
     package init() {}
 
@@ -60,6 +62,29 @@ package struct IncarnationBook: Sendable {
         for key in keys where mayReport(leaseOf: key.lease.incarnation, by: holder) {
             finals[key.lease.incarnation]?.removeValue(forKey: key)
         }
+    }
+
+    /// A parent asks about its own children. The question goes to the newest life that adopted the
+    /// audience's log; whoever has no final by the next report asks again, so questions may get
+    /// lost and are taken away when they are fetched.
+    package mutating func ask(_ children: [OpenChild], by holder: Incarnation) {
+        for child in children {
+            let parent = child.key.lease.incarnation
+            guard mayReport(leaseOf: parent, by: holder), finals[parent]?[child.key] == nil else {
+                continue
+            }
+            var asked = child.audience
+            while let next = adoptedBy[asked] { asked = next }
+            guard inquiries[asked, default: []].count < LedgerLimits.inquiriesPerMessageMax else {
+                continue
+            }
+            inquiries[asked, default: []].insert(child)
+        }
+    }
+
+    package mutating func takeInquiries(for holder: Incarnation) -> [OpenChild] {
+        (inquiries.removeValue(forKey: holder) ?? [])
+            .sorted { ($0.key.lease, $0.key.child) < ($1.key.lease, $1.key.child) }
     }
 
     package func finals(for holder: Incarnation) -> [ChildFinal] {

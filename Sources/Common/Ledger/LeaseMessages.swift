@@ -128,6 +128,17 @@ package struct ChildFinal: Hashable, Sendable, Codable {
     }
 }
 
+/// An open child whose answer is overdue, and the life that its delegation was addressed to: its
+/// parent asks what became of it, and that life, or whoever adopted it, is told of the question.
+package struct OpenChild: Hashable, Sendable, Codable {
+    package var key: ChildKey
+    package var audience: Incarnation
+    package init(key: ChildKey, audience: Incarnation) {
+        self.key = key
+        self.audience = audience
+    }
+}
+
 /// A lease that the store has open for a holder that did not list it.
 package struct UnknownLease: Hashable, Sendable, Codable {
     package var lease: LeaseID
@@ -149,13 +160,18 @@ package struct ReportResponse: Hashable, Sendable, Codable {
     /// Leases that the store has open for this holder and the report does not list.
     package var unknown: [UnknownLease]
     package var states: [AccountState]
+    /// What parents ask of this sidecar, or of a predecessor that it adopted. Said once: a parent
+    /// asks again with its next report.
+    package var inquiries: [OpenChild]
 
     package init(
-        finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState]
+        finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState],
+        inquiries: [OpenChild] = []
     ) {
         self.finals = finals
         self.recalls = recalls
         self.unknown = unknown
         self.states = states
+        self.inquiries = inquiries
     }
 }

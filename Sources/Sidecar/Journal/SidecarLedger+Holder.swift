@@ -57,12 +57,13 @@ extension SidecarLedger {
         }
     }
 
-    /// Turns a reservation into a child: journaled when this returns, so the delegation may go.
-    /// `nil`: the log is full, or there is no such reservation; it is still to be cancelled.
-    package func delegate(_ reservation: Reservation) -> ChildKey? {
+    /// Turns a reservation into a child: journaled when this returns, so the delegation may go to
+    /// its audience, the life that is asked for the final if no answer brings it. `nil`: the log is
+    /// full, or there is no such reservation; it is still to be cancelled.
+    package func delegate(_ reservation: Reservation, audience: Incarnation) -> ChildKey? {
         state.withLock { state in
             guard state.makeRoom(64), state.deferred.isEmpty,
-                let opened = state.book.open(reservation, as: .child)
+                let opened = state.book.open(reservation, as: .child, audience: audience)
             else { return nil }
             state.journal.append(.opened(opened))
             return state.book.key(of: reservation)
@@ -100,6 +101,12 @@ extension SidecarLedger {
             return state.takeWakes()
         }
         for wake in wakes { wake() }
+    }
+
+    /// The call of a child ended, and no settlement said what it cost. The child stays outstanding,
+    /// and reports ask for its final.
+    package func childLost(_ key: ChildKey) {
+        state.withLock { $0.book.childLost(key) }
     }
 
     /// Ends an own attempt with its record. Sequence, incarnation and names are filled in here.

@@ -62,7 +62,8 @@ extension SidecarLedger {
         package func report(health: SidecarHealth) -> Report {
             Report(
                 highestLease: ledger.highestLease, leases: ledger.leases, childFinals: childFinals,
-                acknowledgedFinals: ledger.acknowledgedFinals, health: health)
+                acknowledgedFinals: ledger.acknowledgedFinals, openChildren: ledger.openChildren,
+                health: health)
         }
     }
 
@@ -88,7 +89,7 @@ extension SidecarLedger {
         let wakes = state.withLock { state -> [@Sendable () -> Void] in
             state.delegations.finalsReported(reports.childFinals)
             let entries = state.book.apply(response, to: reports.ledger, now: now)
-            _ = state.commit(entries)
+            _ = state.commit(entries + state.answer(response.inquiries))
             return state.takeWakes()
         }
         for wake in wakes { wake() }
@@ -148,5 +149,14 @@ extension SidecarLedger {
                 openDelegations: state.delegations.openCount,
                 deferredEndings: state.deferred.count, journalFailure: state.journal.failure)
         }
+    }
+}
+
+extension SidecarLedger.State {
+    /// Only of lives whose log is whole: another one may have accepted what is missing here, and
+    /// then the child stays outstanding until somebody writes it off.
+    fileprivate mutating func answer(_ inquiries: [OpenChild]) -> [LedgerEntry] {
+        let keys = inquiries.filter { book.isWhole(of: $0.audience) }.map(\.key)
+        return delegations.answer(keys)
     }
 }

@@ -250,7 +250,7 @@ import WeirMeshProtocol
             case .reserved(let reservation) = ledger.reserve(
                 payer, worstCase: NanoUSD(amount), least: .zero)
         else { throw JournalError.locked }
-        return try #require(ledger.delegate(reservation))
+        return try #require(ledger.delegate(reservation, audience: Incarnation(9)))
     }
 
     private func run(_ ledger: SidecarLedger, requests: Int) throws {

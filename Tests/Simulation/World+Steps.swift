@@ -168,7 +168,7 @@ extension World {
             if gateways[gateway].isDown { try restartGateway(gateway) }
         }
         for agent in agents.indices where agents[agent].isDown { try restartAgent(agent) }
-        for round in 0..<40 {
+        for _ in 0..<40 {
             advance(1_000 * World.millisecond)
             try deliver()
             for agent in agents.indices {

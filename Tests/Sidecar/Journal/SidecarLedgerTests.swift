@@ -236,6 +236,42 @@ import WeirMeshProtocol
         }
     }
 
+    @Test func aParentsQuestionIsAnsweredOutOfAWholeLogOnly() throws {
+        let folder = TemporaryFolder()
+        let copy = TemporaryFolder()
+        var ledger: SidecarLedger? = try openLedger(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        _ = accept(ledger, 1, 100)
+        for file in folder.files { copy.write(folder.read(file), to: file) }
+        ledger = nil
+
+        let questions = [1, 2].map { OpenChild(key: ledgerChild($0), audience: Incarnation(3)) }
+        for place in [folder, copy] {
+            var again: SidecarLedger? = try openLedger(place)
+            try again?.begin(Incarnation(4), secret: [], isAdopted: true)
+            try ask(again, questions)
+            let finals = again?.makeReport()?.childFinals ?? []
+            let worstCase = ChildFinal(key: ledgerChild(1), consumed: NanoUSD(100))
+            let refused = ChildFinal(key: ledgerChild(2), consumed: .zero)
+            #expect(finals == (place === folder ? [worstCase, refused] : [worstCase]))
+            // What this life was asked itself, it knows in either case.
+            try ask(again, [OpenChild(key: ledgerChild(3), audience: Incarnation(4))])
+            #expect(accept(again, 3, 1) == .repeated)
+            again = nil
+            let after = try openLedger(place)
+            try after.begin(Incarnation(5), secret: [], isAdopted: true)
+            #expect(accept(after, 3, 1) == .repeated)
+        }
+    }
+
+    private func ask(_ ledger: SidecarLedger?, _ questions: [OpenChild]) throws {
+        let reports = try #require(ledger?.makeReport())
+        ledger?.apply(
+            ReportResponse(
+                finals: [], recalls: [], unknown: [], states: [], inquiries: questions),
+            to: reports)
+    }
+
     private func accept(
         _ ledger: SidecarLedger?, _ number: Int64, _ amount: Int64
     ) -> SidecarLedger.AcceptOutcome? {

@@ -32,7 +32,8 @@ extension AccountKey: CustomStringConvertible {
     }
 
     package init?(_ text: some StringProtocol) {
-        // By bytes: an id may begin with a mark that would join the slash before it to one character.
+        // By bytes: an id may begin with a mark that would join the slash before it to one
+        // character.
         let parts = text.utf8.split(
             separator: UInt8(ascii: "/"), maxSplits: 3, omittingEmptySubsequences: false
         ).map { String(decoding: $0, as: UTF8.self) }

@@ -54,7 +54,8 @@ package struct LeasesRequest: Hashable, Sendable, Codable {
 }
 
 /// An account as the store sees it. `consumedByOthers` is what holders other than the asking one
-/// have spent, so that the holder can tell what is left to the n$: limit − consumedByOthers − own.
+/// have spent, so that the holder can tell what is left to the n$: limit − consumedByOthers −
+/// own.
 package struct AccountState: Hashable, Sendable, Codable {
     package var account: AccountKey
     package var limit: NanoUSD

@@ -91,8 +91,8 @@ package struct AgentAnswer: Hashable, Sendable {
     }
 }
 
-/// Why there is no answer. What matters for money is whether a byte of the request was written: only
-/// if none was can the sidecar not have accepted the delegation.
+/// Why there is no answer. What matters for money is whether a byte of the request was written:
+/// only if none was can the sidecar not have accepted the delegation.
 package struct AgentCallError: Error, Hashable, Sendable {
     package var reason: Reason
     package var wasSent: Bool

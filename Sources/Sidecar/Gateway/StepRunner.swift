@@ -21,8 +21,8 @@ package struct RunContext: Sendable {
 }
 
 /// Runs one step: picks the agents that may serve it, and calls one after the other until one
-/// answers. Each call is a child of its own: priced, reserved and delegated by itself, so a fallback
-/// meets the budget again.
+/// answers. Each call is a child of its own: priced, reserved and delegated by itself, so a
+/// fallback meets the budget again.
 struct StepRunner: Sendable {
     /// A call that is ready to go.
     private struct Prepared {

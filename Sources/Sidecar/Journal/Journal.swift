@@ -6,8 +6,8 @@ import WeirLedger
 import WeirMeshProtocol
 
 /// The write-ahead log of one process: a row of memory-mapped segments (`JournalLayout`). Each
-/// opens with a snapshot, so that older ones are needed only for records that are not stored
-/// yet. What is committed survives the process, because it is in the page cache; what the helper has
+/// opens with a snapshot, so that older ones are needed only for records that are not stored yet.
+/// What is committed survives the process, because it is in the page cache; what the helper has
 /// synced survives the machine.
 ///
 /// Not thread-safe: whoever owns it calls it under one lock.

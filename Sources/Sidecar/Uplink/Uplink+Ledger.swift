@@ -71,7 +71,8 @@ extension Uplink {
             reporting.answered(response)
             // Finals that came are acknowledged by the next report, which also has the answers to
             // inquiries; releases travel with leases.
-            if !response.finals.isEmpty || !response.unknown.isEmpty || !response.inquiries.isEmpty {
+            if !response.finals.isEmpty || !response.unknown.isEmpty || !response.inquiries.isEmpty
+            {
                 reportSignal.notify()
             }
             return true

@@ -198,6 +198,7 @@ final class TestClock: GatewayClock {
         gate.continuation.yield()
     }
 
+    // tidy: a method of the clock under test
     func sleep(untilNanoseconds: UInt64) async throws {
         // Ends with the first element, or when the task is cancelled.
         for await _ in gate.stream { return }

@@ -222,12 +222,10 @@ import WeirMeshProtocol
             let key = try #require(ledger.open(reservation))
             ledger.settle(
                 reservation, record: record(cost: 600, paidBy: key, reserved: 600), names: names)
-            if life == 0 {
-                let over = ledger.reserve(payer, worstCase: NanoUSD(401), least: .zero)
-                guard case .exhausted = over else {
-                    Issue.record("\(over)")
-                    return
-                }
+            let over = ledger.reserve(payer, worstCase: NanoUSD(401), least: .zero)
+            guard case .exhausted = over else {
+                Issue.record("life \(life): \(over)")
+                return
             }
         }
     }

@@ -180,11 +180,12 @@ extension LeaseBook {
     package mutating func grantLocally(
         _ terms: AccountTerms, amount: NanoUSD, now: UInt64
     ) -> LedgerEntry? {
-        guard let account = intern(terms, now: now), amount > .zero,
-            accounts[Int(account)].firstLease == noSlot
-        else { return nil }
+        guard let account = intern(terms, now: now), amount > .zero else { return nil }
+        // The log has the lease and what was spent of it, but never what a store would say: without
+        // that, a spent allowance would be waited for instead of refused.
         accounts[Int(account)].isStateKnown = true
         accounts[Int(account)].stateLimit = amount.rawValue
+        guard accounts[Int(account)].firstLease == noSlot else { return nil }
         let id = LeaseID(incarnation: incarnation ?? Incarnation(0), number: nextLeaseNumber)
         let image = LeaseImage(
             slot: noSlot, id: id, account: terms.key, granted: amount.rawValue, consumed: 0,

@@ -52,8 +52,9 @@ final class AgentPlane {
         self.version = version
         guard let runtime else { return try serve(snapshot, agent) }
         runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
+        let waits = timeouts(agent, context.serverConfiguration().timeouts)
         for (loop, interceptor) in interceptors {
-            loop.execute { interceptor.apply(snapshot) }
+            loop.execute { interceptor.apply(snapshot, timeouts: waits) }
         }
     }
 
@@ -69,6 +70,7 @@ final class AgentPlane {
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
+        context.metrics.show(runtime, agent: agentName, endpoint: upstream.authority)
         running.set(runtime)
         self.server = server
         context.log.info(

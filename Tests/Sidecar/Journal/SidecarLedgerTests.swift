@@ -224,7 +224,6 @@ import WeirMeshProtocol
             }
             let key = try #require(ledger.open(reservation))
             ledger.settle(
-<<<<<<< HEAD
                 reservation, record: ledgerRecord(cost: 600, paidBy: key, reserved: 600),
                 names: ledgerNames)
             if life == 0 {
@@ -233,13 +232,6 @@ import WeirMeshProtocol
                     Issue.record("\(over)")
                     return
                 }
-=======
-                reservation, record: record(cost: 600, paidBy: key, reserved: 600), names: names)
-            let over = ledger.reserve(payer, worstCase: NanoUSD(401), least: .zero)
-            guard case .exhausted = over else {
-                Issue.record("life \(life): \(over)")
-                return
->>>>>>> 657a9f23daf765a115ff607e7f1a59674843a5cb
             }
         }
     }

@@ -84,7 +84,7 @@ package struct DelegationBook: Sendable {
 
     /// The entry (`accepted`) must be committed before the first byte goes upstream.
     package mutating func accept(
-        _ key: ChildKey, issuer: Incarnation, amount: NanoUSD
+        _ key: ChildKey, issuer: Incarnation, amount: NanoUSD, names: RecordNames = RecordNames()
     ) -> Answer {
         guard let window = window(of: issuer) else { return .full }
         guard windows[window].isNew(key.child), amount >= .zero else { return .repeated }
@@ -94,7 +94,8 @@ package struct DelegationBook: Sendable {
         take(key.child, window)
         let slot = open.insert()
         let accepted = AcceptedDelegation(
-            number: open[slot].number, issuer: issuer, key: key, amount: amount.rawValue)
+            number: open[slot].number, issuer: issuer, key: key, amount: amount.rawValue,
+            names: names)
         remember(accepted, slot)
         return .accepted(accepted)
     }

@@ -101,11 +101,39 @@ package struct AcceptedDelegation: Hashable, Sendable {
     package var issuer: Incarnation
     package var key: ChildKey
     package var amount: Int64
+    /// Whose money it is must be known even if a crash ends it; the model is not known yet.
+    package var names: RecordNames
 
-    package init(number: Int64, issuer: Incarnation, key: ChildKey, amount: Int64) {
+    package init(
+        number: Int64, issuer: Incarnation, key: ChildKey, amount: Int64,
+        names: RecordNames = RecordNames()
+    ) {
         self.number = number
         self.issuer = issuer
         self.key = key
         self.amount = amount
+        self.names = names
+    }
+}
+
+/// Who and what an attempt was about. A record has numbers for them, which the log explains.
+package struct RecordNames: Hashable, Sendable {
+    package var subject: String
+    package var tier: String
+    package var tenant: String
+    package var agent: String
+    package var model: String
+    package var requestType: String
+
+    package init(
+        subject: String = "", tier: String = "", tenant: String = "", agent: String = "",
+        model: String = "", requestType: String = ""
+    ) {
+        self.subject = subject
+        self.tier = tier
+        self.tenant = tenant
+        self.agent = agent
+        self.model = model
+        self.requestType = requestType
     }
 }

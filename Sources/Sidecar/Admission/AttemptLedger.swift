@@ -41,7 +41,10 @@ package final class AttemptLedger: Sendable {
     /// Once for each delegation; journaled when it returns.
     func accept(_ delegation: Delegation) -> Opening {
         let outcome = ledger.accept(
-            delegation.key, issuer: delegation.issuer, amount: delegation.amount)
+            delegation.key, issuer: delegation.issuer, amount: delegation.amount,
+            names: RecordNames(
+                subject: delegation.subject, tier: delegation.tier, tenant: delegation.tenant,
+                agent: delegation.agent, requestType: delegation.requestType))
         switch outcome {
         case .accepted(let number):
             return .opened(

@@ -88,7 +88,10 @@ extension LedgerEntry {
         case .opened(let opened): opened.head(.opened)
         case .spent(let opened): opened.head(.spent)
         case .childFinal: EntryHead(kind: .childFinal, payload: 16)
-        case .accepted: EntryHead(kind: .accepted, payload: 48)
+        case .accepted(let accepted):
+            EntryHead(
+                kind: .accepted,
+                payload: AcceptedDelegation.fixedBytes + accepted.names.journalBytes)
         case .window(let window):
             EntryHead(kind: .window, payload: 16 + window.bits.count * 8)
         case .forgottenIssuers: EntryHead(kind: .forgottenIssuers, payload: 8)
@@ -173,11 +176,47 @@ extension OpenedReservation {
 }
 
 extension AcceptedDelegation {
+    /// Without the names.
+    static let fixedBytes = 48
+
     func write(_ writer: inout RawWriter) {
         writer.integer(number)
         writer.integer(issuer.rawValue)
         writer.lease(key.lease)
         writer.integer(key.child)
         writer.integer(amount)
+        for name in names.journaled {
+            writer.integer(UInt16(name.count))
+            writer.raw(Array(name))
+        }
+    }
+}
+
+extension RecordNames {
+    /// Cut at the limit of a record's names, so that the record of a crash says what others say.
+    fileprivate var journaled: [String.UTF8View.SubSequence] {
+        [subject, tier, tenant, agent, requestType].map {
+            $0.utf8.prefix(JournalLimits.nameBytesMax)
+        }
+    }
+
+    fileprivate var journalBytes: Int { journaled.reduce(0) { $0 + 2 + $1.count } }
+
+    /// The whole entry of a delegation that is accepted under these names.
+    var acceptedEntryBytes: Int {
+        EntryHead(kind: .accepted, payload: AcceptedDelegation.fixedBytes + journalBytes).length
+    }
+
+    init?(reading reader: inout ByteReader) {
+        var names: [String] = []
+        for _ in 0..<5 {
+            guard let count = reader.integer(UInt16.self), let bytes = reader.raw(Int(count)) else {
+                return nil
+            }
+            names.append(String(decoding: bytes, as: UTF8.self))
+        }
+        self.init(
+            subject: names[0], tier: names[1], tenant: names[2], agent: names[3],
+            requestType: names[4])
     }
 }

@@ -175,12 +175,12 @@ struct SegmentReading {
                     key: ChildKey(lease: lease, child: child), consumed: NanoUSD(consumed)))
         }
         guard let lease = reader.lease(), let child = reader.integer(Int64.self),
-            let amount = reader.integer(Int64.self)
+            let amount = reader.integer(Int64.self), let names = RecordNames(reading: &reader)
         else { return nil }
         return .accepted(
             AcceptedDelegation(
                 number: first, issuer: Incarnation(second),
-                key: ChildKey(lease: lease, child: child), amount: amount))
+                key: ChildKey(lease: lease, child: child), amount: amount, names: names))
     }
 }
 

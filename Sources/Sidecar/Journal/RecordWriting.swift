@@ -2,28 +2,6 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// The names of one record, as they are written into a segment once.
-package struct RecordNames: Sendable {
-    package var subject: String
-    package var tier: String
-    package var tenant: String
-    package var agent: String
-    package var model: String
-    package var requestType: String
-
-    package init(
-        subject: String = "", tier: String = "", tenant: String = "", agent: String = "",
-        model: String = "", requestType: String = ""
-    ) {
-        self.subject = subject
-        self.tier = tier
-        self.tenant = tenant
-        self.agent = agent
-        self.model = model
-        self.requestType = requestType
-    }
-}
-
 extension AttemptRecord {
     /// The bytes of `bytes`, straight into the mapping: no array is made on the way.
     func write(to start: UnsafeMutableRawPointer) {

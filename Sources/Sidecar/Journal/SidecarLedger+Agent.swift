@@ -14,13 +14,16 @@ extension SidecarLedger {
         case journalFull
     }
 
-    /// Accepts (issuer, lease, child) once. That its MAC is good is checked before.
+    /// Accepts (issuer, lease, child) once. That its MAC is good is checked before. The names are
+    /// what the record of an attempt says that a crash cut off.
     package func accept(
-        _ key: ChildKey, issuer: Incarnation, amount: NanoUSD
+        _ key: ChildKey, issuer: Incarnation, amount: NanoUSD, names: RecordNames = RecordNames()
     ) -> AcceptOutcome {
         state.withLock { state in
-            guard state.mayOpen() else { return .journalFull }
-            switch state.delegations.accept(key, issuer: issuer, amount: amount) {
+            guard state.mayOpen(entryBytes: names.acceptedEntryBytes) else {
+                return .journalFull
+            }
+            switch state.delegations.accept(key, issuer: issuer, amount: amount, names: names) {
             case .repeated: return .repeated
             case .full: return .journalFull
             case .accepted(let accepted):

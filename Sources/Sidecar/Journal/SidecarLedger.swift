@@ -176,13 +176,13 @@ extension SidecarLedger.State {
     }
 
     /// Whether one more thing may be opened: its entry has room now, and its ending later.
-    mutating func mayOpen() -> Bool {
+    mutating func mayOpen(entryBytes: Int = 64) -> Bool {
         guard isAlive, deferred.isEmpty || settleDebts() else { return false }
         let open = book.openCount + delegations.openCount + 1
         guard journal.bytesReady >= open * JournalLimits.settlementBytes + 4_096,
             isStandalone || journal.byteCount <= bytesKept
         else { return false }
-        return makeRoom(64)
+        return makeRoom(entryBytes)
     }
 
     /// Called before a change in memory, because a new segment begins with a snapshot of the state
@@ -263,16 +263,15 @@ extension SidecarLedger.State {
     /// Rule 6: attempts that were open when the process died settle at their worst case. The log
     /// has no names for them; the run and the agent are in the parent's trace.
     mutating func settleCrashed(wall: UnixTime) -> Int {
-        let names = RecordNames()
         var endings: [SidecarLedger.Ending] = []
         for open in book.openAttempts() {
             let record = Self.crashed(paidBy: open.key, amount: open.amount, wall: wall)
-            endings.append(.attempt(open.reservation, record, names))
+            endings.append(.attempt(open.reservation, record, RecordNames()))
         }
         for open in delegations.openDelegations {
             let record = Self.crashed(
                 paidBy: open.key, amount: NanoUSD(open.amount), wall: wall)
-            endings.append(.delegation(open.number, record, names))
+            endings.append(.delegation(open.number, record, open.names))
         }
         for ending in endings { _ = end(ending) }
         return endings.count

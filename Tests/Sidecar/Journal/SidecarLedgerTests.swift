@@ -97,6 +97,28 @@ import WeirMeshProtocol
         #expect(again.found.crashedAttempts == 2)
     }
 
+    @Test func theRecordOfACrashNamesWhoseMoneyItWas() throws {
+        let folder = TemporaryFolder()
+        var ledger: SidecarLedger? = try openLedger(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        let names = RecordNames(
+            subject: "alice", tier: "free", tenant: "acme", agent: "finbert",
+            requestType: "news_analysis")
+        _ = ledger?.accept(
+            ledgerChild(1), issuer: Incarnation(7), amount: NanoUSD(100), names: names)
+        ledger = nil
+        let again = try openLedger(folder)
+        #expect(again.found.crashedAttempts == 1)
+        let block = try #require(again.recordBlocks(of: Incarnation(3), after: 0).first)
+        let record = try #require(block.records.first)
+        #expect(record.reason == .crashed)
+        #expect(block.names[record.subject] == "alice")
+        #expect(block.names[record.tier] == "free")
+        #expect(block.names[record.tenant] == "acme")
+        #expect(block.names[record.agent] == "finbert")
+        #expect(block.names[record.requestType] == "news_analysis")
+    }
+
     @Test func twoProcessesCannotHaveOneLog() throws {
         let folder = TemporaryFolder()
         let ledger = try openLedger(folder)

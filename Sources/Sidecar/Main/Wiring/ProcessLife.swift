@@ -37,6 +37,7 @@ final class ProcessLife {
         self.control = control
         self.log = log
         metrics = SidecarMetrics(Metrics())
+        metrics.show(log)
         let failure = FailureBox()
         let context = RoleContext(
             options: options, control: control, log: log, metrics: metrics, failure: failure)

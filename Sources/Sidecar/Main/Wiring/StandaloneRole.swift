@@ -75,6 +75,9 @@ final class StandaloneRole: Role {
     }
 
     func start() throws {
+        let version = compiled.version
+        context.metrics.show(ledger)
+        context.metrics.showPolicy { version }
         guard let agent = policy.agents[mode.agent],
             let snapshot = plane.snapshot(
                 policy, version: compiled.version, funding: .ownAllowance)

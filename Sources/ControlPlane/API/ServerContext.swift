@@ -24,7 +24,7 @@ struct RouteTable {
     typealias Handler = @Sendable (Request, ServerContext) async throws -> Response
 
     private static let methods: [HTTPRequest.Method] = [
-        .get, .head, .put, .post, .patch, .delete, .options,
+        .get, .head, .put, .post, .patch, .delete, .options, .trace,
     ]
 
     let router: Router<ServerContext>

@@ -53,6 +53,7 @@ struct GetSidecars: AsyncParsableCommand {
             try output.output.print(answer) {
                 var table = Table(headings: [
                     "INSTANCE", "ROLE", "AGENT", "POLICY", "STATE", "HEALTH", "ENDPOINT",
+                    "PROBLEMS",
                 ])
                 table.rows = (answer["sidecars"]?.array ?? []).map(Self.row)
                 return table
@@ -70,6 +71,10 @@ struct GetSidecars: AsyncParsableCommand {
             policy?["state"]?.string ?? "-",
             isConnected ? sidecar["health"]?["state"]?.string ?? "unknown" : "disconnected",
             sidecar["endpoint"]?.string ?? "-",
+            // The sidecar's own words, where it refused a policy.
+            (policy?["refused"]?["problems"]?.array ?? []).map {
+                "\($0["path"]?.string ?? ""): \($0["message"]?.string ?? "")"
+            }.joined(separator: "; "),
         ]
     }
 }

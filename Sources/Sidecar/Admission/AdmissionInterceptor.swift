@@ -20,7 +20,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     let ledger: AttemptLedger
     let series: AgentSeries
     private(set) var snapshot: AdmissionSnapshot
-    private var target: UpstreamTarget
+    private let target: UpstreamTarget
     private var queued: [UInt64: Exchange] = [:]
     private var freeContexts: ContiguousArray<AttemptContext> = []
     private static let freeContextsMax = 256
@@ -41,10 +41,10 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
 
     /// A new policy, on the loop. Requests in flight keep theirs. The shared stages are changed
     /// once for the process, by `AgentRuntime.change`.
-    package func apply(_ snapshot: AdmissionSnapshot, target: UpstreamTarget? = nil) {
+    package func apply(_ snapshot: AdmissionSnapshot, timeouts: Timeouts? = nil) {
         worker.loop.preconditionInLoop()
         self.snapshot = snapshot
-        if let target { self.target = target }
+        if let timeouts { target.timeouts = timeouts }
     }
 
     // MARK: The request

@@ -27,7 +27,8 @@ package final class UpstreamTarget {
     unowned(unsafe) let worker: Worker
     /// Sent as `Host` instead of the client's, when set.
     package let hostOverride: String?
-    package let timeouts: Timeouts
+    /// Changed by a new policy: what is under way keeps the deadline that it has.
+    package var timeouts: Timeouts
     package private(set) var endpoints: ContiguousArray<Endpoint> = []
     private let connectionsMax: Int
     private var waiting: ContiguousArray<Exchange> = []

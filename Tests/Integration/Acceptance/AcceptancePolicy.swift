@@ -33,6 +33,27 @@ struct AcceptancePolicy {
         try text.write(toFile: folder + "/" + file, atomically: true, encoding: .utf8)
     }
 
+    /// Takes an agent away with everything that names it, but for its price.
+    func removeAgent(_ name: String) throws {
+        let path = folder + "/agents.yaml"
+        let documents = try String(contentsOfFile: path, encoding: .utf8)
+            .components(separatedBy: "\n---\n")
+        let rest = documents.filter { !$0.contains("\n  name: \(name)\n") }
+        guard rest.count == documents.count - 1 else { throw NoSuchText(text: name) }
+        try rest.joined(separator: "\n---\n").write(
+            toFile: path, atomically: true, encoding: .utf8)
+        try replace("tiers.yaml", ", \(name)]", with: "]")
+    }
+
+    /// `weir policy compile`, and what it wrote.
+    @discardableResult
+    func compile(to path: String) async throws -> JSONValue {
+        let result = try await Tools.run(
+            Products.path("weir"), ["policy", "compile", folder, "-o", path])
+        guard result.status == 0 else { throw TestProcess.Failed(description: result.output) }
+        return try JSON.parse(String(contentsOfFile: path, encoding: .utf8))
+    }
+
     /// A tier and a type of analysis with one step of a fixed price, without rate limits: for tests
     /// that count money exactly. `budget` and `maxLease` are USD.
     func addFixedPriceTier(budget: String, maxLease: String? = nil) throws {
@@ -110,7 +131,8 @@ extension Mesh {
     }
 
     /// Waits until nothing is set aside any more and every settlement is a stored record.
-    func settledBooks(of user: String, within bound: Duration = .seconds(15)) async throws -> Books {
+    func settledBooks(of user: String, within bound: Duration = .seconds(15)) async throws -> Books
+    {
         var last: Books?
         do {
             return try await eventually("the books of \(user) close", within: bound) {
@@ -121,7 +143,8 @@ extension Mesh {
                 return last
             }
         } catch {
-            throw TestProcess.Failed(description: "\(error); the last look: \(String(describing: last))")
+            throw TestProcess.Failed(
+                description: "\(error); the last look: \(String(describing: last))")
         }
     }
 

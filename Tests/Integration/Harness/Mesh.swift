@@ -159,6 +159,25 @@ final class Mesh: Sendable {
         redisNow.withLock { $0 = next }
     }
 
+    /// Ends everything but the agents as an operator would, each with exit code 0, and starts it
+    /// again on the same data.
+    func restartEverything() async throws {
+        let all = parts.withLock { Array($0.values) }.sorted { left, _ in left.name == "gateway" }
+        for part in all + [controlPlane] {
+            let status = try await part.process.terminate()
+            guard status == 0 else {
+                throw TestProcess.Failed(description: "\(part.name) ended with \(status)")
+            }
+        }
+        try await redis.process.terminate()
+        let next = try await redis.restarted()
+        redisNow.withLock { $0 = next }
+        try controlPlane.startAgain()
+        try await controlPlane.ready()
+        for part in all { try part.startAgain() }
+        for part in all { try await part.ready() }
+    }
+
     /// The gateway ("gateway") or the sidecar of an agent.
     func part(_ name: String) throws -> MeshPart {
         guard let part = parts.withLock({ $0[name] }) else {

@@ -33,6 +33,25 @@ final class RawConnection {
         }
     }
 
+    /// What has come when `text` is in it, for answers that go on. Throws when the other side
+    /// closes before, or when nothing came for `milliseconds`.
+    func read(until text: String, quietMilliseconds milliseconds: Int = 5_000) throws -> String {
+        var received: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 16_384)
+        while true {
+            let soFar = String(decoding: received, as: UTF8.self)
+            if soFar.contains(text) { return soFar }
+            var poller = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let count =
+                poll(&poller, 1, Int32(milliseconds)) > 0
+                ? recv(descriptor, &chunk, chunk.count, 0) : -1
+            guard count > 0 else {
+                throw TestProcess.Failed(description: "no \(text) in: \(soFar)")
+            }
+            received += chunk[..<count]
+        }
+    }
+
     /// All bytes until the other side closes, or until none came for `milliseconds`.
     func readToEnd(quietMilliseconds milliseconds: Int = 1_000) -> (bytes: [UInt8], end: End) {
         var received: [UInt8] = []

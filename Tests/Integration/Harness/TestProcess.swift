@@ -35,8 +35,19 @@ final class TestProcess: Sendable {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = log
         process.standardError = log
-        try process.run()
+        try Self.withoutBlockedSignals { try process.run() }
         try log.close()
+    }
+
+    /// A child begins with the signal mask of the thread that starts it, and threads of the
+    /// concurrency pool block nearly all: redis-server would never hear SIGTERM.
+    private static func withoutBlockedSignals(_ body: () throws -> Void) throws {
+        var none = sigset_t()
+        var before = sigset_t()
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+        try body()
     }
 
     var log: String { (try? String(contentsOfFile: logPath, encoding: .utf8)) ?? "" }

@@ -62,8 +62,9 @@ final class AgentPlane {
         guard let runtime else { return try serve(snapshot, agent) }
         runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
         running.checker?.change(agent)
+        let waits = timeouts(agent, context.serverConfiguration().timeouts)
         for (loop, interceptor) in interceptors {
-            loop.execute { interceptor.apply(snapshot) }
+            loop.execute { interceptor.apply(snapshot, timeouts: waits) }
         }
     }
 
@@ -81,9 +82,9 @@ final class AgentPlane {
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
+        context.metrics.show(runtime, agent: agentName, endpoint: upstream.authority)
         running.set(runtime, checker)
         self.server = server
-        context.metrics.show(runtime, agent: agentName, endpoint: upstream.address.description)
         if let checker { startChecks(checker) }
         context.log.info(
             "serving", ("agent", agentName), ("address", server.address.description),

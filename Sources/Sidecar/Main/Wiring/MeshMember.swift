@@ -45,7 +45,11 @@ final class MeshMember: Sendable {
                 Replica(authority: $0.authority, address: $0.address)
             }, dataFolder: folder)
         self.context = context
+        context.metrics.show(ledger)
+        context.metrics.showPolicy { [weak self] in self?.policyVersion }
     }
+
+    private var policyVersion: PolicyVersion? { state.withLock { $0.policy?.version } }
 
     var uplink: Uplink? { started.withLock { $0 } }
     var status: UplinkStatus { uplink?.status ?? UplinkStatus() }
@@ -63,8 +67,6 @@ final class MeshMember: Sendable {
         }
         let uplink = Uplink(loop: context.control, configuration: configuration, hooks: hooks())
         started.withLock { $0 = uplink }
-        context.metrics.show(ledger)
-        context.metrics.showPolicy { self.state.withLock { $0.policy?.version } }
         ledger.onDemand { uplink.demandsArrived() }
         let found = ledger.found
         context.control.spawn {
@@ -76,7 +78,9 @@ final class MeshMember: Sendable {
 
     private func hooks() -> UplinkHooks {
         UplinkHooks(
-            readPolicy: { (documents) throws(Problems) in try PolicyReader.read(documents) },
+            readPolicy: { [agent = configuration.agent] (documents) throws(Problems) in
+                try Self.readPolicy(documents, servedBy: agent)
+            },
             policyApplied: { policy in
                 self.state.withLock { $0.policy = policy }
                 self.say()
@@ -84,6 +88,20 @@ final class MeshMember: Sendable {
             predecessor: { self.predecessor() },
             joined: { join, isResumed in try self.joined(join, isResumed) },
             health: { self.health() }, log: context.log)
+    }
+
+    /// A policy that lost this sidecar's agent cannot be run here: refused in words, where taking
+    /// it would leave the old one in force behind an ACK.
+    private static func readPolicy(
+        _ documents: [JSONValue], servedBy agent: String?
+    ) throws(Problems) -> Policy {
+        let policy = try PolicyReader.read(documents)
+        if let agent, policy.agents[agent] == nil {
+            throw Problems([
+                Problem(path: "/documents", message: "has no agent \(agent), which runs here")
+            ])
+        }
+        return policy
     }
 
     private func say() {

@@ -37,6 +37,8 @@ final class StandaloneRole: Role {
             limit: mode.allowance, maxLease: mode.allowance,
             policyNumber: compiled.version.number)
         ledger.grantLocally(allowance, amount: mode.allowance)
+        context.metrics.show(ledger)
+        context.metrics.showPolicy { [version = compiled.version] in version }
         let attempts = AttemptLedger(ledger, allowance: allowance)
         plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: attempts, context)
     }
@@ -75,9 +77,6 @@ final class StandaloneRole: Role {
     }
 
     func start() throws {
-        let version = compiled.version
-        context.metrics.show(ledger)
-        context.metrics.showPolicy { version }
         guard let agent = policy.agents[mode.agent],
             let snapshot = plane.snapshot(
                 policy, version: compiled.version, funding: .ownAllowance)

@@ -11,7 +11,7 @@ package struct TokenClaims: Hashable, Sendable {
     package var expiresAt: UnixTime
 }
 
-/// Why a token is not accepted: `unauthenticated` or `token_expired`. The detail names the part, and
+/// Why a token is not accepted: `unauthenticated` or `token_expired`. The detail names the part and
 /// nothing of the token's content.
 package struct TokenRefusal: Error, Hashable, Sendable {
     package let reason: Reason

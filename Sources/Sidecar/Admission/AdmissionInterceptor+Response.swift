@@ -61,7 +61,8 @@ extension AdmissionInterceptor {
         record.run = context.delegation?.run ?? record.request
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
-        let isFinal = ledger.settle(attempt, record, names(context))
+        let isCarried = outcome.kind == .completed || outcome.kind == .refused
+        let isFinal = ledger.settle(attempt, record, names(context), isCarried: isCarried)
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {
             let settlement = Settlement(
                 keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,

@@ -122,37 +122,52 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         exchange.setDeadline(
             afterNanoseconds: UInt64(clamping: agent.timeouts.totalMilliseconds) &* 1_000_000)
         guard let verifier = snapshot.verifier else { return nil }
-        let head = exchange.requestHead
-        guard let header = head.string(named: "weir-delegation") else {
+        guard let header = exchange.requestHead.string(named: "weir-delegation") else {
             return RefusalShape.refusal(
                 .unauthenticated, "Only gateways of the mesh may call this agent.", for: agent)
         }
         do {
-            let delegation = try verifier.verify(
-                header, method: head.text(head.methodRange), target: head.text(head.target))
-            switch ledger.accept(delegation) {
-            case .opened(let attempt):
-                context.attempt = attempt
-                context.delegation = delegation
-                exchange.adopt(requestID: delegation.request)
-            case .repeated:
-                return RefusalShape.refusal(
-                    .forbidden, "The delegation was used before.", for: agent)
-            case .journalFull, .contended, .exhausted:
-                return RefusalShape.refusal(
-                    StageRefusal(
-                        .overloaded, "The log of this sidecar takes no more.", 1_000_000_000),
-                    for: agent)
-            }
-            exchange.trustsPeer = true
-            exchange.declaresTrailers = true
-            let remaining = min(
-                Int64(delegation.remainingMilliseconds), agent.timeouts.totalMilliseconds)
-            exchange.setDeadline(afterNanoseconds: UInt64(clamping: remaining) * 1_000_000)
-            return nil
+            let delegation = try verifier.open(header)
+            return accept(delegation, verifier, exchange, context)
         } catch {
             return RefusalShape.refusal(error.reason, error.detail, for: agent)
         }
+    }
+
+    /// Accepted first, refused then: a genuine delegation that does not cover this request cannot
+    /// pay for another one any more, so its end settles it at nothing and its parent gets the money
+    /// back at once.
+    private func accept(
+        _ delegation: Delegation, _ verifier: DelegationVerifier, _ exchange: Exchange,
+        _ context: AttemptContext
+    ) -> Refusal? {
+        let agent = snapshot.agent
+        switch ledger.accept(delegation) {
+        case .opened(let attempt):
+            context.attempt = attempt
+            context.delegation = delegation
+            exchange.adopt(requestID: delegation.request)
+        case .repeated:
+            return RefusalShape.refusal(
+                .forbidden, "The delegation was used before.", for: agent)
+        case .journalFull, .contended, .exhausted:
+            return RefusalShape.refusal(
+                StageRefusal(
+                    .overloaded, "The log of this sidecar takes no more.", 1_000_000_000),
+                for: agent)
+        }
+        exchange.trustsPeer = true
+        exchange.declaresTrailers = true
+        let head = exchange.requestHead
+        if let misfit = verifier.misfit(
+            delegation, method: head.text(head.methodRange), target: head.text(head.target))
+        {
+            return RefusalShape.refusal(misfit.reason, misfit.detail, for: agent)
+        }
+        let remaining = min(
+            Int64(delegation.remainingMilliseconds), agent.timeouts.totalMilliseconds)
+        exchange.setDeadline(afterNanoseconds: UInt64(clamping: remaining) &* 1_000_000)
+        return nil
     }
 
     // MARK: The cost

@@ -25,6 +25,7 @@ package final class AdmissionSnapshot: Sendable {
 
     let agent: AgentPolicy
     let version: PolicyVersion
+    /// What answers say of the policy: its number, as everywhere outside of the mesh.
     let versionText: String
     let prices: [String: ModelPrice]
     let needsBody: Bool
@@ -41,7 +42,7 @@ package final class AdmissionSnapshot: Sendable {
         self.agent = agent
         self.version = version
         self.credential = credential
-        versionText = version.description
+        versionText = String(version.number)
         prices = policy.prices
         needsBody = WorstCase.needsBody(agent: agent, prices: policy.prices)
         switch funding {

@@ -224,15 +224,22 @@ struct StageRefusal: Error, Equatable {
 
 /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11): structured field
 /// lists, quota units are requests.
-struct RateLimitFields: Equatable {
+package struct RateLimitFields: Equatable, Sendable {
     let name: String
     let limit: GCRA
     let remaining: Int64
     let reset: UInt64
 
-    var policy: String { "\"\(name)\";q=\(limit.burst);w=\(limit.windowSeconds)" }
+    package init(name: String, limit: GCRA, remaining: Int64, reset: UInt64) {
+        self.name = name
+        self.limit = limit
+        self.remaining = remaining
+        self.reset = reset
+    }
 
-    var state: String {
+    package var policy: String { "\"\(name)\";q=\(limit.burst);w=\(limit.windowSeconds)" }
+
+    package var state: String {
         let seconds = reset / 1_000_000_000 + (reset % 1_000_000_000 > 0 ? 1 : 0)
         return "\"\(name)\";r=\(remaining);t=\(seconds)"
     }

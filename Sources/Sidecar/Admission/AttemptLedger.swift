@@ -30,11 +30,17 @@ package final class AttemptLedger: Sendable {
 
     private let ledger: SidecarLedger
     private let payer: Payer?
+    private let finalIsUnsaid: @Sendable () -> Void
 
     /// `allowance`: what stands in for budgets where there are no delegations. The ledger has been
-    /// granted it (`SidecarLedger.grantLocally`).
-    package init(_ ledger: SidecarLedger, allowance: AccountTerms? = nil) {
+    /// granted it (`SidecarLedger.grantLocally`). `finalIsUnsaid` is called from any thread when
+    /// there is a final that no response carries: the parent waits for a report.
+    package init(
+        _ ledger: SidecarLedger, allowance: AccountTerms? = nil,
+        finalIsUnsaid: @escaping @Sendable () -> Void = {}
+    ) {
         self.ledger = ledger
+        self.finalIsUnsaid = finalIsUnsaid
         payer = allowance.flatMap { ledger.payer(for: [$0]) }
     }
 
@@ -77,11 +83,17 @@ package final class AttemptLedger: Sendable {
     }
 
     /// The end, with the cost in `record`. True when it is in the log: until then a crash would
-    /// settle at the worst case, so it is not final yet.
-    func settle(_ attempt: Attempt, _ record: AttemptRecord, _ names: RecordNames) -> Bool {
+    /// settle at the worst case, so it is not final yet. `isCarried`: a response takes the
+    /// settlement to the parent.
+    func settle(
+        _ attempt: Attempt, _ record: AttemptRecord, _ names: RecordNames, isCarried: Bool
+    ) -> Bool {
         switch attempt.kind {
         case .delegation(let number):
-            return ledger.settle(delegation: number, record: record, names: names).isFinal
+            let isFinal =
+                ledger.settle(delegation: number, record: record, names: names).isFinal
+            if isFinal, !isCarried { finalIsUnsaid() }
+            return isFinal
         case .own(let reservation):
             ledger.settle(reservation, record: record, names: names)
             return true

@@ -38,10 +38,9 @@ struct DelegationVerifier: Sendable {
         }
     }
 
-    /// `target` is the request target with its query, as it stands in the request line.
-    func verify(
-        _ header: String, method: String, target: String
-    ) throws(Failure) -> Delegation {
+    /// A genuine delegation for this life of this sidecar. One for another audience is not ours to
+    /// settle, not even at nothing: only that audience knows whether it was spent there.
+    func open(_ header: String) throws(Failure) -> Delegation {
         guard let claimed = Sealed.unverifiedPayload(header),
             let hint = Delegation(payload: claimed)
         else { throw .unreadable }
@@ -52,11 +51,16 @@ struct DelegationVerifier: Sendable {
         // What is refused later is refused by its lease's issuer.
         guard delegation.issuer == delegation.key.issuer else { throw .unreadable }
         guard delegation.audience == incarnation else { throw .otherAudience }
-        guard delegation.agent == agent else { throw .otherAgent }
-        guard delegation.method == method else { throw .otherMethod }
-        guard delegation.path == target else { throw .otherPath }
-        guard delegation.remainingMilliseconds > 0 else { throw .deadlinePassed }
         return delegation
+    }
+
+    /// Why a genuine delegation does not cover this request. `target` is the request target with
+    /// its query, as it stands in the request line.
+    func misfit(_ delegation: Delegation, method: String, target: String) -> Failure? {
+        if delegation.agent != agent { return .otherAgent }
+        if delegation.method != method { return .otherMethod }
+        if delegation.path != target { return .otherPath }
+        return delegation.remainingMilliseconds > 0 ? nil : .deadlinePassed
     }
 
     /// The way back, under the key that the delegation came with; `nil` when that key is gone.

@@ -6,24 +6,24 @@ import WeirPolicy
 /// requests pass.
 ///
 /// Pure: the caller keeps the state (`arrival`), one `UInt64` that starts at 0.
-struct GCRA: Hashable {
+package struct GCRA: Hashable, Sendable {
     /// Between two requests at the steady rate, rounded up: the rate is never exceeded.
     let intervalNanoseconds: UInt64
     /// How far ahead of the steady rate a burst may run: (burst − 1) intervals.
     let toleranceNanoseconds: UInt64
-    let burst: Int64
+    package let burst: Int64
 
-    enum Decision: Equatable {
+    package enum Decision: Equatable, Sendable {
         /// The new state, and how many more would pass now.
         case admit(arrival: UInt64, remaining: Int64)
         case refuse(retryAfterNanoseconds: UInt64)
     }
 
-    init(_ limit: AgentPolicy.RateLimit) {
+    package init(_ limit: AgentPolicy.RateLimit) {
         self.init(requestsPerSecond: limit.requestsPerSecond, burst: limit.burst)
     }
 
-    init(requestsPerSecond: Double, burst: Int64) {
+    package init(requestsPerSecond: Double, burst: Int64) {
         // A rate of zero, or one that is none, lets one burst through and then nothing for a year.
         let interval = (1e9 / requestsPerSecond).rounded(.up)
         let year = 31_536_000e9
@@ -35,7 +35,7 @@ struct GCRA: Hashable {
     }
 
     /// One request at `now`. A clock that stands still is fine; CLOCK_MONOTONIC never goes back.
-    func decide(arrival: UInt64, nowNanoseconds now: UInt64) -> Decision {
+    package func decide(arrival: UInt64, nowNanoseconds now: UInt64) -> Decision {
         let due = max(arrival, now)
         let ahead = due - now
         guard ahead <= toleranceNanoseconds else {
@@ -56,7 +56,7 @@ struct GCRA: Hashable {
     }
 
     /// The window in which the quota `burst` renews itself, in whole seconds, at least 1.
-    var windowSeconds: UInt64 {
+    package var windowSeconds: UInt64 {
         let (product, overflow) = intervalNanoseconds.multipliedReportingOverflow(by: UInt64(burst))
         return max(1, ((overflow ? .max : product) / 1_000_000_000))
     }

@@ -46,11 +46,22 @@ package final class HealthChecker: Sendable {
     }
 
     package var isHealthy: Bool { state.withLock { $0.health.isHealthy } }
+    package var isChecking: Bool { state.withLock { $0.settings != nil } }
+    /// Why the agent counts as unhealthy; `nil` while it is healthy.
+    package var problem: String? {
+        state.withLock { $0.health.isHealthy ? nil : $0.lastError ?? "failed its checks" }
+    }
     package var lastError: String? { state.withLock { $0.lastError } }
 
     /// A new policy; from the next check on.
     package func change(_ agent: AgentPolicy) {
-        state.withLock { $0.settings = agent.healthCheck }
+        state.withLock { state in
+            state.settings = agent.healthCheck
+            guard agent.healthCheck == nil else { return }
+            // Nobody asks any more, so nothing is known against the agent.
+            state.health = HealthState()
+            state.lastError = nil
+        }
     }
 
     /// Checks until the task is cancelled. `changed` is called on the loop.

@@ -1,8 +1,8 @@
 /// The rate limiters of many subjects in a table of fixed size. Only idle entries are evicted: such
 /// a subject's bucket is full again, so that forgetting it changes nothing. Where a search finds
 /// none, a new subject is refused, and nobody's limit is ever forgotten to make room.
-struct SubjectRates {
-    enum Decision: Equatable {
+package struct SubjectRates: Sendable {
+    package enum Decision: Equatable, Sendable {
         case decided(GCRA.Decision)
         /// No room for another subject: the table is smaller than the number of active ones.
         case tableFull
@@ -17,12 +17,14 @@ struct SubjectRates {
     private var arrivals: ContiguousArray<UInt64> = []
     private var hand = 0
 
-    init(capacity: Int) { self.capacity = max(capacity, 1) }
+    package init(capacity: Int) { self.capacity = max(capacity, 1) }
 
     var count: Int { subjects.count }
 
     /// `limit` is that of the subject's tier; a tier that changes takes the subject's state along.
-    mutating func take(_ subject: String, _ limit: GCRA, nowNanoseconds now: UInt64) -> Decision {
+    package mutating func take(
+        _ subject: String, _ limit: GCRA, nowNanoseconds now: UInt64
+    ) -> Decision {
         guard let slot = index[subject] ?? place(subject, now) else { return .tableFull }
         let decision = limit.decide(arrival: arrivals[slot], nowNanoseconds: now)
         if case .admit(let arrival, _) = decision { arrivals[slot] = arrival }

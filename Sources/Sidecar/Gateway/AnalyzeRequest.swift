@@ -10,6 +10,8 @@ package struct GatewayRefusal: Error, Hashable, Sendable {
     package var retryAfterSeconds: Int64?
     /// Further members of the problem document.
     package var members: JSONObject = [:]
+    /// Further fields of the answer.
+    package var fields: [GatewayField] = []
 
     package init(
         _ reason: Reason, _ detail: String, problems: [Problem] = [],

@@ -1,6 +1,6 @@
 import WeirCore
 
-/// What a gateway takes from its environment. Every problem is reported, none is repaired.
+/// What an operator decides about a gateway, read and checked by the program's options.
 package struct GatewayConfiguration: Sendable {
     package var verifier: TokenVerifier
     package var origins: AllowedOrigins
@@ -13,44 +13,6 @@ package struct GatewayConfiguration: Sendable {
         self.verifier = verifier
         self.origins = origins
         self.analysesMax = analysesMax
-    }
-
-    /// Paths of the problems are the variables' names; a secret's content is never repeated.
-    package init(environment: [String: String]) throws(Problems) {
-        var problems: [Problem] = []
-        func report(_ name: String, _ message: String) {
-            problems.append(Problem(path: "/" + name, message: message))
-        }
-        func text(_ name: String) -> String? {
-            environment[name].flatMap { $0.isEmpty ? nil : $0 }
-        }
-        let keys = [text("JWT_SECRET_KEY"), text("JWT_SECRET_KEY_PREVIOUS")]
-        let verifier =
-            keys[0] == nil
-            ? nil
-            : TokenVerifier(
-                keys: keys.compactMap { $0.map { Array($0.utf8) } }, issuer: text("JWT_ISSUER"),
-                audience: text("JWT_AUDIENCE"))
-        if verifier == nil { report("JWT_SECRET_KEY", "is missing: nobody could be authenticated") }
-        var origins = AllowedOrigins([])
-        if let value = text("CORS_ORIGINS") {
-            if let read = AllowedOrigins(json: value) {
-                origins = read
-            } else {
-                report(
-                    "CORS_ORIGINS", #"must be a JSON array: ["https://app.example.com"] or ["*"]"#)
-            }
-        }
-        var analysesMax = GatewayLimits.analysesDefaultMax
-        if let value = text("MAX_CONCURRENT_REQUESTS") {
-            if let count = Int(value), (1...1_000_000).contains(count) {
-                analysesMax = count
-            } else {
-                report("MAX_CONCURRENT_REQUESTS", "must be an integer from 1 to 1000000")
-            }
-        }
-        guard problems.isEmpty, let verifier else { throw Problems(problems) }
-        self.init(verifier: verifier, origins: origins, analysesMax: analysesMax)
     }
 }
 
@@ -66,7 +28,7 @@ package struct AllowedOrigins: Hashable, Sendable {
     }
 
     /// `nil` when it is not an array of origins: scheme, host and port, without a path.
-    init?(json text: String) {
+    package init?(json text: String) {
         guard let value = try? JSON.parse(text), let array = value.array,
             array.count <= GatewayLimits.originsMax
         else { return nil }

@@ -31,4 +31,6 @@ package enum GatewayLimits {
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
     package static let analysesDefaultMax = 100
     package static let originsMax = 64
+    /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
+    package static let ratedUsersMax = 65_536
 }

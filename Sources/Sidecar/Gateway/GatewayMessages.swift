@@ -81,6 +81,7 @@ package struct GatewayAnswer: Sendable {
             all.append(GatewayField("retry-after", String(seconds)))
         }
         return GatewayAnswer(
-            status: reason.status, fields: all + fields, body: JSONValue.object(document).bytes)
+            status: reason.status, fields: all + refusal.fields + fields,
+            body: JSONValue.object(document).bytes)
     }
 }

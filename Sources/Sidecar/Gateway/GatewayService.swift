@@ -74,6 +74,7 @@ package final class GatewayService: Sendable {
     private let dependencies: GatewayDependencies
     private let analyses = Mutex(0)
     private let perUser = Mutex<[String: Int]>([:])
+    private let rates = UserRates()
 
     package init(configuration: GatewayConfiguration, dependencies: GatewayDependencies) {
         self.configuration = configuration
@@ -92,7 +93,6 @@ package final class GatewayService: Sendable {
         to request: GatewayRequest, on worker: GatewayWorker
     ) async -> GatewayAnswer {
         var answer = await route(request, worker)
-        answer.fields.append(GatewayField("weir-request-id", request.id))
         if let version = dependencies.snapshot()?.version {
             answer.fields.append(GatewayField("weir-policy-version", String(version.number)))
         }
@@ -177,6 +177,7 @@ package final class GatewayService: Sendable {
         labels.type = analysis.type.name
         let caller = Caller(
             user: binding.user, tenant: binding.tenant, tier: tier, roles: binding.roles)
+        try rates.take(caller, nowNanoseconds: worker.clock.nowNanoseconds)
         try enterUser(caller)
         defer { leaveUser(caller) }
         let ledger = dependencies.ledger(binding, snapshot, worker.clock)

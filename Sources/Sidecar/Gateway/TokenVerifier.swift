@@ -11,7 +11,7 @@ package struct TokenClaims: Hashable, Sendable {
     package var expiresAt: UnixTime
 }
 
-/// Why a token is not accepted: `unauthenticated` or `token_expired`. The detail names the part, and
+/// Why a token is not accepted: `unauthenticated` or `token_expired`. The detail names the part and
 /// nothing of the token's content.
 package struct TokenRefusal: Error, Hashable, Sendable {
     package let reason: Reason
@@ -34,6 +34,9 @@ package struct TokenVerifier: Sendable {
     private let issuer: String?
     private let audience: String?
 
+    /// RFC 7518 §3.2: a key of the hash's size or larger must be used with HS256.
+    package static let keyBytesMin = Crypto.digestBytes
+
     /// `nil` without any key. Empty keys do not count: a missing secret must not verify anything.
     package init?(keys: [[UInt8]], issuer: String? = nil, audience: String? = nil) {
         let usable = keys.filter { !$0.isEmpty }
@@ -42,10 +45,6 @@ package struct TokenVerifier: Sendable {
         self.issuer = issuer
         self.audience = audience
     }
-
-    /// RFC 7518 §3.2 wants keys at least as long as the hash. Shorter ones are taken, because the
-    /// service that Weir replaces took them, and said aloud at start.
-    package var hasShortKey: Bool { keys.contains { $0.count < Crypto.digestBytes } }
 
     package func verify(_ token: String, now: UnixTime) throws(TokenRefusal) -> TokenClaims {
         guard token.utf8.count <= GatewayLimits.tokenBytesMax else {

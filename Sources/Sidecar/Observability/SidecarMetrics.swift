@@ -112,7 +112,7 @@ package struct SidecarMetrics: Sendable {
             text.family("weir_policy_info", .gauge, help: "The policy in force.")
             text.sample(
                 "weir_policy_info",
-                [("version", version.description), ("hash", version.hash)], "1")
+                [("version", String(version.number)), ("hash", version.hash)], "1")
         }
     }
 

@@ -108,7 +108,7 @@ package struct Refusal {
         self.retryAfterSeconds = retryAfterSeconds
     }
 
-    func document(requestID: String) -> [UInt8] {
+    package func document(requestID: String) -> [UInt8] {
         var members: [(String, JSONValue)] = [
             ("type", .string("about:blank")), ("title", .string(reason.title)),
             ("status", .number(JSONNumber(reason.status))), ("reason", .string(reason.name)),

@@ -68,10 +68,19 @@ package final class SidecarServer: @unchecked Sendable {
         }
     }
 
-    /// Ends the threads at once.
+    /// Ends the threads at once. When it returns, nobody listens at the address any more.
     package func stop() {
-        for worker in workers { worker.loop.stop() }
+        for (worker, listener) in zip(workers, listeners) {
+            let loop = worker.loop
+            let bound = LoopBound(listener, loop: loop)
+            loop.execute {
+                bound.value.close()
+                loop.stop()
+            }
+        }
         for thread in threads { thread.join() }
+        // The descriptors are closed with the last references.
+        listeners = []
     }
 }
 

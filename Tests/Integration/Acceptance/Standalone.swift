@@ -1,7 +1,7 @@
 import Foundation
 import WeirCore
 
-/// A sidecar on its own before the sample Llama, as `weir-sidecar --standalone` is meant to be used:
+/// A sidecar on its own before the sample Llama, as `--standalone` is meant to be used:
 /// a policy that `weir policy compile` wrote, no control plane, no Redis.
 struct Standalone: Sendable {
     static let agent = "llama2-7b"

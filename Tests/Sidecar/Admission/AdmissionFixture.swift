@@ -18,6 +18,8 @@ final class AdmissionFixture {
     let runtime: AgentRuntime
     let agent: AgentPolicy
     let proxy: ProxyFixture
+    /// A final came up that no response carries.
+    let hasUnsaidFinal = Signal()
     private let directory: String
     private let interceptor: AdmissionInterceptor
 
@@ -48,7 +50,9 @@ final class AdmissionFixture {
         }
         let runtime = AgentRuntime(agent)
         self.runtime = runtime
-        let attempts = AttemptLedger(ledger, allowance: terms)
+        let attempts = AttemptLedger(ledger, allowance: terms) { [hasUnsaidFinal] in
+            hasUnsaidFinal.set()
+        }
         let snapshot = Self.snapshot(
             agent, price, isStandalone: allowance != nil, credential: credential)
         let metrics = self.metrics
@@ -125,10 +129,11 @@ final class AdmissionFixture {
     /// The header field of a delegation, child after child.
     func delegation(
         child: Int64, amount: Int64 = 10_000, tier: String = "free", key: [UInt8] = secret,
-        path: String = "/v1/chat/completions", milliseconds: UInt32 = 5_000
+        path: String = "/v1/chat/completions", milliseconds: UInt32 = 5_000,
+        audience: Incarnation = life
     ) -> String {
         let delegation = Delegation(
-            keyID: 3, issuer: Incarnation(4), audience: Self.life,
+            keyID: 3, issuer: Incarnation(4), audience: audience,
             key: ChildKey(lease: LeaseID(incarnation: Incarnation(4), number: 9), child: child),
             amount: NanoUSD(amount), run: Identifier(high: 1, low: 2),
             request: Identifier(high: 3, low: 4), subject: "alice", tenant: "acme", tier: tier,

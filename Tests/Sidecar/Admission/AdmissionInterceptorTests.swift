@@ -20,9 +20,9 @@ import WeirPolicy
         #expect(response.status == 200 && response.text == chatAnswer)
         #expect(response["weir-decision"] == "admitted")
         #expect(response["weir-agent"] == "llama" && response["weir-model"] == "llama-2")
-        #expect(response["weir-policy-version"] == "1.7")
+        #expect(response["weir-policy-version"] == "7")
         #expect(
-            response["weir-request-id"] == "req_\(Identifier(high: 3, low: 4))",
+            response.all("weir-request-id") == ["req_\(Identifier(high: 3, low: 4))"],
             "the request's identity comes with the delegation")
         let settlement = try #require(AdmissionFixture.settlement(response))
         #expect(settlement.consumed == NanoUSD(12 + 300))
@@ -39,6 +39,7 @@ import WeirPolicy
         #expect(record.cost == NanoUSD(312) && record.reserved == NanoUSD(10_000))
         #expect(record.paidBy.child == 1 && record.status == 200)
         #expect(record.policyNumber == 7 && record.tokens.output == 30)
+        #expect(!fixture.hasUnsaidFinal.isSet)
     }
 
     @Test func eachDelegationIsAcceptedOnce() throws {
@@ -56,7 +57,9 @@ import WeirPolicy
         }
         #expect(statuses == [200, 403, 401, 403, 403])
         #expect(upstream.requestCount == 1)
-        #expect(fixture.waitForRecords(1).count == 1)
+        // The last one was genuine: used up, and settled at nothing.
+        #expect(fixture.waitForRecords(2).map(\.paidBy.child) == [1, 3])
+        #expect(fixture.records.last?.cost == .zero)
     }
 
     @Test func whatADelegationDoesNotCoverIsRefused() throws {
@@ -103,6 +106,36 @@ import WeirPolicy
         #expect(client.readResponse()?["weir-decision"] == "agent_not_allowed")
         client.send(chatRequest(fixture.delegation(child: 2, milliseconds: 0)))
         #expect(client.readResponse()?.status == 504)
+    }
+
+    /// The parent gets the money back only from somebody who knows that nothing can be spent.
+    @Test func refusedDelegationsAreSettledAtNothing() throws {
+        let upstream = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        for (fields, status) in [
+            (fixture.delegation(child: 1, milliseconds: 0), 504),
+            (fixture.delegation(child: 2, path: "/v1/embeddings"), 403),
+        ] {
+            client.send(chatRequest(fields))
+            let response = try #require(client.readResponse())
+            let settlement = try #require(AdmissionFixture.settlement(response))
+            #expect(response.status == status)
+            #expect(settlement.isFinal && settlement.consumed == .zero)
+        }
+        for fields in [
+            // Used up by the refusal, not ours, not proven.
+            fixture.delegation(child: 1),
+            fixture.delegation(child: 3, audience: Incarnation(11)),
+            fixture.delegation(child: 4, key: [1, 2]),
+        ] {
+            client.send(chatRequest(fields))
+            let response = try #require(client.readResponse())
+            #expect(response.status == 403)
+            #expect(response["weir-settlement"] == nil && response.trailers.isEmpty)
+        }
+        #expect(upstream.requestCount == 0)
+        #expect(fixture.waitForRecords(2).map(\.cost) == [.zero, .zero])
     }
 
     @Test func streamsAreMeteredAsTheyPass() throws {
@@ -188,6 +221,7 @@ import WeirPolicy
         let record = try #require(fixture.waitForRecords(1).first)
         #expect(record.cost == NanoUSD(312) && record.source == .reported)
         #expect(record.reason == .cancelled)
+        #expect(fixture.hasUnsaidFinal.wait(), "the parent hears it from a report")
     }
 
     @Test func theRateLimitIsExactAndExplained() throws {
@@ -270,13 +304,13 @@ import WeirPolicy
         let fixture = try AdmissionFixture(upstream.address)
         let client = fixture.proxy.client()
         client.send(chatRequest(fixture.delegation(child: 1)))
-        #expect(client.readResponse()?["weir-policy-version"] == "1.7")
+        #expect(client.readResponse()?["weir-policy-version"] == "7")
         let dearer = AdmissionFixture.price { $0.tokens.output = NanoUSD(20_000_000) }
         fixture.change(
             AdmissionFixture.openAI { $0.outputTokensMax = 40 }, dearer, number: 8)
         client.send(chatRequest(fixture.delegation(child: 2)))
         let response = try #require(client.readResponse())
-        #expect(response["weir-policy-version"] == "1.8")
+        #expect(response["weir-policy-version"] == "8")
         #expect(AdmissionFixture.settlement(response)?.consumed == NanoUSD(12 + 600))
         let body = try JSON.parse(try #require(upstream.lastRequest).body)
         #expect(body["max_tokens"] == 40)

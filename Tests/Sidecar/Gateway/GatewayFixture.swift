@@ -62,8 +62,10 @@ enum GatewayFixture {
 
     static let hopKey = [UInt8](repeating: 7, count: 32)
 
-    static func snapshot(without missing: Set<String> = []) throws -> GatewaySnapshot {
-        let policy = try policy()
+    static func snapshot(
+        _ changed: Policy? = nil, without missing: Set<String> = []
+    ) throws -> GatewaySnapshot {
+        let policy = try changed ?? policy()
         let agents = policy.agents.keys.filter { !missing.contains($0) }.sorted()
         let endpoints = agents.enumerated().map { index, agent in
             Projection.Endpoint(

@@ -126,6 +126,13 @@ private final class TrustingInterceptor: Interceptor {
     }
 
     private func analyze(_ server: SidecarServer) throws -> (status: Int, body: JSONValue) {
+        let (status, _, body) = try answer(server)
+        return (status, body)
+    }
+
+    private func answer(
+        _ server: SidecarServer
+    ) throws -> (status: Int, fields: [(name: String, value: String)], body: JSONValue) {
         let body = #"{"analysis_type": "news", "data": {"text": "up"}}"#
         // Far from its end whenever the test runs: the server's clock is the real one.
         let token = TokenVerifierTests.token(payload: #"{"sub":"alice","exp":4102444800}"#)
@@ -137,11 +144,15 @@ private final class TrustingInterceptor: Interceptor {
         var lines: [String] = []
         while let line = socket.readLine(), !line.isEmpty { lines.append(line) }
         let status = lines.first?.split(separator: " ").dropFirst().first.flatMap { Int($0) }
-        let length = lines.first { $0.lowercased().hasPrefix("content-length:") }
-            .flatMap { Int($0.split(separator: " ").last ?? "") }
+        let fields = lines.dropFirst().compactMap { line in
+            line.firstRange(of: ": ").map {
+                (name: line[..<$0.lowerBound].lowercased(), value: String(line[$0.upperBound...]))
+            }
+        }
+        let length = fields.first { $0.name == "content-length" }.flatMap { Int($0.value) }
         let count = try #require(length)
         let bytes = try #require(socket.read(count))
-        return (try #require(status), try JSON.parse(bytes))
+        return (try #require(status), fields, try JSON.parse(bytes))
     }
 
     private func healthy(_ agent: String) -> (status: Int, body: String, cost: Int64) {
@@ -166,6 +177,24 @@ private final class TrustingInterceptor: Interceptor {
         #expect(body["cost"]?["budget_remaining_usd"] == "4.999380")
         let key = Self.account.key(at: SidecarLedger.wallTime())
         #expect(money.ledger.position(of: key)?.ownConsumed == NanoUSD(620_000))
+    }
+
+    /// By the exchange that carries it, whatever made the answer.
+    @Test func everyAnswerNamesItsRequestOnce() throws {
+        let sidecar = try Self.sidecar { [self] in healthy($0) }
+        defer { sidecar.stop() }
+        let address = sidecar.address.description
+        // The second one is refused: its step may cost more than there is.
+        for (dollars, member) in [("5", "id"), ("0.0001", "request_id")] {
+            let money = try Money(dollars: dollars)
+            let gateway = try Self.gateway(money, endpoints: ["mood": address, "writer": address])
+            defer { gateway.stop() }
+            let (_, fields, body) = try answer(gateway)
+            let ids = fields.filter { $0.name == "weir-request-id" }.map(\.value)
+            #expect(ids.count == 1 && ids.first == body[member]?.string, "\(body.prettyText)")
+            let versions = fields.filter { $0.name == "weir-policy-version" }.map(\.value)
+            #expect(versions == ["17"])
+        }
     }
 
     /// A fixed price and money for three: three are served however many ask at once, and no more.

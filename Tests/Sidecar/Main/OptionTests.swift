@@ -1,6 +1,8 @@
 import SidecarCore
 import Testing
+import WeirCore
 
+@testable import SidecarGateway
 @testable import SidecarWiring
 
 @Suite struct OptionTests {
@@ -82,9 +84,8 @@ import Testing
             Issue.record("another mode")
             return
         }
-        #expect(mode.jwtSecrets == [String(repeating: "k", count: 32)])
-        #expect(mode.corsOrigins == ["https://a.example"])
-        #expect(mode.concurrentRequestsMax == 50)
+        #expect(mode.configuration.origins == AllowedOrigins(["https://a.example"]))
+        #expect(mode.configuration.analysesMax == 50)
         #expect(mode.services["llama2-7b"]?.address == .loopback(port: 7000))
         #expect(mode.services["llama2-7b"]?.authority == "agent.local:7000")
     }
@@ -154,6 +155,51 @@ import Testing
         #expect(
             problems(gateway, environment: environment)
                 == ["JWT_SECRET_KEY: is shorter than 32 bytes"])
+    }
+
+    /// A key before the current one verifies nothing by itself: it is there to run out.
+    @Test func everyProblemOfAGatewayIsSaidAtOnce() {
+        let environment = [
+            "WEIR_JOIN_TOKEN": "token", "JWT_SECRET_KEY_PREVIOUS": "short", "CORS_ORIGINS": "x",
+            "MAX_CONCURRENT_REQUESTS": "0",
+        ]
+        let found = problems(gateway, environment: environment).compactMap {
+            $0.split(separator: ":").first.map(String.init)
+        }
+        #expect(
+            found == [
+                "JWT_SECRET_KEY", "JWT_SECRET_KEY_PREVIOUS", "CORS_ORIGINS",
+                "MAX_CONCURRENT_REQUESTS",
+            ])
+    }
+
+    @Test(arguments: [
+        #"["https://a/b"]"#, #"["ftp://a"]"#, #"[1]"#, #"{"a":1}"#, #"["https://"]"#,
+    ])
+    func originsThatCannotBeUsed(text: String) {
+        var environment = secrets
+        environment["CORS_ORIGINS"] = text
+        let found = problems(gateway, environment: environment)
+        #expect(found.count == 1 && found.first?.hasPrefix("CORS_ORIGINS:") == true, "\(found)")
+    }
+
+    @Test func tokensMustBeOfTheIssuerAndForTheAudience() throws {
+        var environment = secrets
+        environment["JWT_SECRET_KEY"] = String(decoding: TokenVerifierTests.key, as: UTF8.self)
+        environment["JWT_ISSUER"] = "login"
+        environment["JWT_AUDIENCE"] = "weir"
+        guard case .gateway(let mode) = try options(gateway, environment: environment).mode else {
+            Issue.record("another mode")
+            return
+        }
+        let now = UnixTime(seconds: 1_000)
+        func isTaken(_ issuer: String, _ audience: String) -> Bool {
+            let token = TokenVerifierTests.token(
+                payload: #"{"sub":"a","exp":2000,"iss":"\#(issuer)","aud":"\#(audience)"}"#)
+            return (try? mode.configuration.verifier.verify(token, now: now)) != nil
+        }
+        #expect(isTaken("login", "weir"))
+        #expect(!isTaken("other", "weir") && !isTaken("login", "other"))
     }
 
     @Test(arguments: ["1", "7MiB", "-1", "1GB", "999999999TiB", "KiB", ""])

@@ -73,6 +73,31 @@ import WeirPolicy
         #expect(again.wait() == 5)
     }
 
+    /// Nobody is at the agent's address: its checks fail, and the process goes on and says so.
+    @Test func anAgentThatFailsItsChecksIsShown() async throws {
+        let folder = TemporaryFolder()
+        let policy = try Self.writePolicy(
+            folder, healthCheck: ["path": "/health", "interval": "100ms", "unhealthyAfter": 2])
+        let admin = "unix:" + folder.path + "/admin"
+        let run = try SidecarProcess(Self.arguments(folder, policy: policy) + ["--admin", admin])
+        #expect(await run.servingAddress() != nil)
+        #expect(await becomesTrue { run.output.contains("the agent fails its health checks") })
+        let client = TestSocket(to: try #require(SocketAddress(admin)))
+        client.send(get("/metrics"))
+        let text = try #require(client.readResponse()).text
+        for line in [
+            #"weir_agent_healthy{agent="files"} 0"#, "weir_journal_failed 0",
+            #"circuit_breaker_state{agent="files",endpoint="127.0.0.1:1"} 0"#,
+            #"weir_policy_info{version="1","#, "weir_log_lines_dropped_total 0",
+        ] {
+            #expect(text.contains("\n" + line), "\(text)")
+        }
+        client.send(get("/readyz"))
+        #expect(client.readResponse()?.status == 200, "the breaker decides, not the checks")
+        run.signal(SIGTERM)
+        #expect(run.wait() == 0)
+    }
+
     private func connectsTo(_ address: String) -> Bool {
         guard let address = SocketAddress(address) else { return false }
         let raw = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
@@ -91,12 +116,16 @@ import WeirPolicy
     }
 
     private static func writePolicy(
-        _ folder: TemporaryFolder, hash: String? = nil
+        _ folder: TemporaryFolder, hash: String? = nil, healthCheck: JSONValue? = nil
     ) throws -> String {
+        var spec: JSONObject = [
+            "protocol": "passthrough", "path": "/", "models": [["id": "files"]],
+        ]
+        spec["healthCheck"] = healthCheck
         let documents: [JSONValue] = [
             [
                 "apiVersion": "weir.mesh/v1", "kind": "Agent", "metadata": ["name": "files"],
-                "spec": ["protocol": "passthrough", "path": "/", "models": [["id": "files"]]],
+                "spec": .object(spec),
             ],
             [
                 "apiVersion": "weir.mesh/v1", "kind": "PriceTable", "metadata": ["name": "p"],

@@ -139,18 +139,6 @@ struct OptionReader {
         }
         return HTTPOrigin(authority: String(authority), address: address)
     }
-
-    /// A JSON array of strings, as `CORS_ORIGINS` is written.
-    mutating func strings(_ name: String) -> [String] {
-        guard let text = text(name) else { return [] }
-        let array = (try? JSON.parse(text))?.array
-        let strings = array?.compactMap(\.string)
-        guard let strings, strings.count == array?.count else {
-            report(name, "a JSON array of strings is needed: [\"https://example.com\"]")
-            return []
-        }
-        return strings
-    }
 }
 
 /// Where an upstream or a control plane is.

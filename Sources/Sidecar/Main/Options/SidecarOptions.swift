@@ -1,4 +1,5 @@
 import SidecarCore
+import SidecarGateway
 import WeirCore
 
 /// Everything that the command line, the environment and a file say, understood and checked.
@@ -30,9 +31,7 @@ struct SidecarOptions: Sendable {
 
     struct Gateway: Sendable {
         var mesh: Mesh
-        var jwtSecrets: [String]
-        var corsOrigins: [String]
-        var concurrentRequestsMax: Int?
+        var configuration: GatewayConfiguration
         /// Agents that are found without discovery.
         var services: [String: HTTPOrigin]
     }
@@ -135,25 +134,49 @@ struct SidecarOptions: Sendable {
 
     private static func gateway(_ reader: inout OptionReader) -> Mode? {
         let mesh = mesh(&reader)
-        let secrets = [
-            reader.text("jwt-secret", required: true), reader.text("jwt-secret-previous"),
-        ].compactMap { $0 }
-        for (name, secret) in zip(["jwt-secret", "jwt-secret-previous"], secrets)
-        where secret.utf8.count < 32 {
-            // RFC 7518 §3.2: a key of the hash's size or larger must be used with HS256.
-            reader.report(name, "is shorter than 32 bytes")
-        }
-        let origins = reader.strings("cors-origins")
-        let concurrent = reader.integer("concurrent-requests-max", in: 1...1_000_000)
+        let configuration = gatewayConfiguration(&reader)
         var services: [String: HTTPOrigin] = [:]
         for (agent, name) in SidecarOptionTable.services {
             if let origin = reader.url(name) { services[agent] = origin }
         }
-        guard let mesh else { return nil }
-        return .gateway(
-            Gateway(
-                mesh: mesh, jwtSecrets: secrets, corsOrigins: origins,
-                concurrentRequestsMax: concurrent, services: services))
+        guard let mesh, let configuration else { return nil }
+        return .gateway(Gateway(mesh: mesh, configuration: configuration, services: services))
+    }
+
+    private static func gatewayConfiguration(
+        _ reader: inout OptionReader
+    ) -> GatewayConfiguration? {
+        let keys = [
+            key(&reader, "jwt-secret", required: true),
+            key(&reader, "jwt-secret-previous", required: false),
+        ].compactMap { $0 }
+        let verifier = TokenVerifier(
+            keys: keys, issuer: reader.text("jwt-issuer"), audience: reader.text("jwt-audience"))
+        var origins: AllowedOrigins? = AllowedOrigins([])
+        if let text = reader.text("cors-origins") {
+            origins = AllowedOrigins(json: text)
+            if origins == nil {
+                reader.report(
+                    "cors-origins",
+                    #"is no JSON array of origins: ["https://app.example.com"] or ["*"]"#)
+            }
+        }
+        let concurrent = reader.integer("concurrent-requests-max", in: 1...1_000_000)
+        guard let verifier, let origins else { return nil }
+        return GatewayConfiguration(
+            verifier: verifier, origins: origins,
+            analysesMax: concurrent ?? GatewayLimits.analysesDefaultMax)
+    }
+
+    private static func key(
+        _ reader: inout OptionReader, _ name: String, required: Bool
+    ) -> [UInt8]? {
+        guard let text = reader.text(name, required: required) else { return nil }
+        let key = Array(text.utf8)
+        if key.count < TokenVerifier.keyBytesMin {
+            reader.report(name, "is shorter than \(TokenVerifier.keyBytesMin) bytes")
+        }
+        return key
     }
 
     private static func mesh(_ reader: inout OptionReader) -> Mesh? {
@@ -216,8 +239,12 @@ enum SidecarOptionTable {
         .secret("join-token", "WEIR_JOIN_TOKEN", "Admits this process to the mesh"),
         .secret("jwt-secret", "JWT_SECRET_KEY", "Gateway: key of users' HS256 tokens"),
         .secret("jwt-secret-previous", "JWT_SECRET_KEY_PREVIOUS", "Gateway: the key before"),
+        .variable("jwt-issuer", "JWT_ISSUER", "Gateway: whose tokens alone are taken"),
+        .variable("jwt-audience", "JWT_AUDIENCE", "Gateway: who tokens must be for"),
         .variable("cors-origins", "CORS_ORIGINS", "Gateway: JSON array of origins"),
-        .variable("concurrent-requests-max", "MAX_CONCURRENT_REQUESTS", "Gateway: at once"),
+        .variable(
+            "concurrent-requests-max", "MAX_CONCURRENT_REQUESTS",
+            fallback: String(GatewayLimits.analysesDefaultMax), "Gateway: analyses at once"),
         .variable("finbert-service", "FINBERT_SERVICE_URL", "Gateway: where not discovered"),
         .variable("llama-service", "LLAMA_SERVICE_URL", "Gateway: where not discovered"),
         .variable("gpt4-service", "GPT4_SERVICE_URL", "Gateway: where not discovered"),

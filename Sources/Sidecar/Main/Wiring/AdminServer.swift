@@ -14,14 +14,14 @@ final class AdminServer {
     ) throws {
         let worker = Worker(loop: loop)
         let handler = LocalHandler(bodyBytesMax: 0) { request in
+            guard request.method == "GET" || request.method == "HEAD" else {
+                return Self.refusal(.method, request)
+            }
             guard let page = AdminPages.page(path: request.path, state: state(), metrics: metrics)
-            else { return LocalResponse(status: 404, contentType: "text/plain", []) }
+            else { return Self.refusal(.unknownRoute, request) }
             return LocalResponse(status: page.status, contentType: page.contentType, page.body)
         }
-        let paths: Set = ["/metrics", "/healthz", "/readyz", "/config"]
-        let interceptor = LocalInterceptor { method, path in
-            (method == "GET" || method == "HEAD") && paths.contains(path) ? handler : nil
-        }
+        let interceptor = LocalInterceptor { _, _ in handler }
         let listener = try Listener(Socket.listen(on: address), loop: loop) { descriptor, peer in
             worker.serve(descriptor: descriptor, peer: peer, interceptor: interceptor)
         }
@@ -31,4 +31,10 @@ final class AdminServer {
     }
 
     func close() { listener.close() }
+
+    private static func refusal(_ reason: Reason, _ request: LocalRequest) -> LocalResponse {
+        LocalResponse(
+            status: reason.status, contentType: "application/problem+json",
+            Refusal(reason).document(requestID: request.requestID))
+    }
 }

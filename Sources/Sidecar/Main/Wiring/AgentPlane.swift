@@ -16,7 +16,10 @@ final class AgentPlane {
     private var runtime: AgentRuntime? { running.runtime }
     private let running = RunningBox()
     private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
+    private var checks: Task<Void, Never>?
     private(set) var version: PolicyVersion?
+    /// The agent became healthy or unhealthy; from a worker's loop.
+    var healthChanged: @Sendable () -> Void = {}
 
     init(_ agentName: String, upstream: HTTPOrigin, ledger: AttemptLedger, _ context: RoleContext) {
         self.agentName = agentName
@@ -30,6 +33,12 @@ final class AgentPlane {
     /// From any thread.
     var requestsInFlight: @Sendable () -> Int {
         { [running] in running.runtime?.requestsInFlight ?? 0 }
+    }
+
+    /// What the agent's health checks hold against it; from any thread. It is said and shown;
+    /// whether requests go through is the breaker's decision.
+    var healthProblem: @Sendable () -> String? {
+        { [running] in running.checker?.problem }
     }
 
     /// `nil` when the policy does not know this agent.
@@ -52,6 +61,7 @@ final class AgentPlane {
         self.version = version
         guard let runtime else { return try serve(snapshot, agent) }
         runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
+        running.checker?.change(agent)
         let waits = timeouts(agent, context.serverConfiguration().timeouts)
         for (loop, interceptor) in interceptors {
             loop.execute { interceptor.apply(snapshot, timeouts: waits) }
@@ -60,7 +70,9 @@ final class AgentPlane {
 
     private func serve(_ snapshot: AdmissionSnapshot, _ agent: AgentPolicy) throws {
         let runtime = AgentRuntime(agent)
+        var checker: HealthChecker?
         let server = try SidecarServer(context.serverConfiguration()) { worker in
+            if checker == nil { checker = makeChecker(agent, worker) }
             let target = UpstreamTarget(
                 name: agentName, worker: worker, addresses: [upstream.address],
                 timeouts: timeouts(agent, worker.timeouts))
@@ -71,11 +83,41 @@ final class AgentPlane {
             return interceptor
         }
         context.metrics.show(runtime, agent: agentName, endpoint: upstream.authority)
-        running.set(runtime)
+        running.set(runtime, checker)
         self.server = server
+        if let checker { startChecks(checker) }
         context.log.info(
             "serving", ("agent", agentName), ("address", server.address.description),
             ("workers", String(server.workers.count)))
+    }
+
+    /// With a target of its own, so that checks do not count in the agent's latencies.
+    private func makeChecker(_ agent: AgentPolicy, _ worker: Worker) -> HealthChecker {
+        let target = UpstreamTarget(
+            name: agentName, worker: worker, addresses: [upstream.address],
+            timeouts: timeouts(agent, worker.timeouts))
+        return HealthChecker(agent, worker: worker, target: target)
+    }
+
+    private func startChecks(_ checker: HealthChecker) {
+        let (metrics, log, name, changed) = (
+            context.metrics, context.log, agentName, healthChanged
+        )
+        metrics.registry.collect { _ in
+            guard checker.isChecking else { return }
+            metrics.registry.set(
+                metrics.registry.series(metrics.healthy, [name]), checker.isHealthy ? 1 : 0)
+        }
+        checks = checker.start { isHealthy in
+            if isHealthy {
+                log.info("the agent is healthy again", ("agent", name))
+            } else {
+                log.warning(
+                    "the agent fails its health checks", ("agent", name),
+                    ("error", checker.lastError ?? ""))
+            }
+            changed()
+        }
     }
 
     private func timeouts(_ agent: AgentPolicy, _ base: Timeouts) -> Timeouts {
@@ -91,18 +133,25 @@ final class AgentPlane {
     }
 
     func drain(completed: @escaping () -> Void) {
+        checks?.cancel()
         guard let server else { return completed() }
         let bound = LoopBound(completed, loop: context.control)
         let control = context.control
         server.drain { control.execute { bound.value() } }
     }
 
-    func stop() { server?.stop() }
+    func stop() {
+        checks?.cancel()
+        server?.stop()
+    }
 }
 
-/// The runtime once there is one; read by the health report.
+/// The stages and the health once there are some; read by the report.
 private final class RunningBox: Sendable {
-    private let stored = Mutex<AgentRuntime?>(nil)
-    var runtime: AgentRuntime? { stored.withLock { $0 } }
-    func set(_ runtime: AgentRuntime) { stored.withLock { $0 = runtime } }
+    private let stored = Mutex<(AgentRuntime?, HealthChecker?)>((nil, nil))
+    var runtime: AgentRuntime? { stored.withLock { $0.0 } }
+    var checker: HealthChecker? { stored.withLock { $0.1 } }
+    func set(_ runtime: AgentRuntime, _ checker: HealthChecker?) {
+        stored.withLock { $0 = (runtime, checker) }
+    }
 }

@@ -17,15 +17,17 @@ final class AgentRole: Role {
         self.context = context
         member = try MeshMember(
             role: .agent, agent: mode.agent, endpoint: mode.advertise, mesh: mode.mesh, context)
-        plane = AgentPlane(
-            mode.agent, upstream: mode.upstream, ledger: AttemptLedger(member.ledger),
-            context)
+        let ledger = AttemptLedger(member.ledger) { [member] in member.uplink?.reportSoon() }
+        plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: ledger, context)
+        plane.healthChanged = { [member] in member.uplink?.reportSoon() }
     }
 
     func start() throws {
         let bound = LoopBound(self, loop: context.control)
         let inFlight = plane.requestsInFlight
-        member.start(requestsInFlight: inFlight) { bound.value.changed($0) }
+        member.start(requestsInFlight: inFlight, agentProblem: plane.healthProblem) {
+            bound.value.changed($0)
+        }
     }
 
     private func changed(_ view: MeshMember.View) {

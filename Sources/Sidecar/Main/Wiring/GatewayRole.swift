@@ -1,7 +1,6 @@
 import SidecarCore
 import SidecarGateway
 import SidecarUplink
-import Synchronization
 import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
@@ -24,7 +23,7 @@ final class GatewayRole: Role {
 
     func start() throws {
         let service = GatewayService(
-            configuration: try configuration(), dependencies: dependencies())
+            configuration: mode.configuration, dependencies: dependencies())
         let state = self.state
         let server = try SidecarServer(context.serverConfiguration()) { worker in
             GatewayInterceptor.make(service: service, state: state, worker: worker)
@@ -37,16 +36,6 @@ final class GatewayRole: Role {
             state.apply(
                 projection, policy: view.policy.policy, incarnation: view.join.incarnation)
         }
-    }
-
-    private func configuration() throws -> GatewayConfiguration {
-        let keys = mode.jwtSecrets.map { Array($0.utf8) }
-        guard let verifier = TokenVerifier(keys: keys) else {
-            throw StartError(code: .usage, description: "JWT_SECRET_KEY: cannot be used")
-        }
-        return GatewayConfiguration(
-            verifier: verifier, origins: AllowedOrigins(mode.corsOrigins),
-            analysesMax: mode.concurrentRequestsMax ?? GatewayLimits.analysesDefaultMax)
     }
 
     private func dependencies() -> GatewayDependencies {
@@ -66,7 +55,8 @@ final class GatewayRole: Role {
                 return ControlPlaneView(
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
-            }, metrics: GatewaySeries(context.metrics.registry))
+            },
+            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore })
     }
 
     private static func bind(
@@ -110,34 +100,4 @@ final class GatewayRole: Role {
     func finish() { server?.stop() }
 
     func describe(_ state: inout AdminPages.State) { member.describe(&state) }
-}
-
-/// The seed's metrics of users' requests. The shard belongs to whoever holds the lock: requests end
-/// on every worker's loop.
-private final class GatewaySeries: GatewayMetrics {
-    private static let bounds = SidecarMetrics.latencyBounds
-    private let registry: Metrics
-    private let requests: Metrics.Family
-    private let duration: Metrics.Family
-    private let shard: Mutex<MetricsShard>
-
-    init(_ registry: Metrics) {
-        self.registry = registry
-        requests = registry.family(
-            .counter, "orchestrator_requests_total", help: "Users' requests by their outcome.",
-            labels: ["type", "tier", "status"])
-        duration = registry.family(
-            .histogram(bounds: Self.bounds), "orchestrator_request_duration_seconds",
-            help: "How long users' requests took.", labels: ["type", "tier"])
-        shard = Mutex(registry.shard())
-    }
-
-    func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
-        let requests = registry.series(self.requests, [type, tier, status])
-        let duration = registry.series(self.duration, [type, tier])
-        shard.withLock { shard in
-            shard.add(requests)
-            shard.observe(duration, bounds: Self.bounds, nanoseconds: nanoseconds)
-        }
-    }
 }

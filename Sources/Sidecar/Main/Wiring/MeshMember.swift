@@ -20,6 +20,7 @@ final class MeshMember: Sendable {
         var policy: AppliedPolicy?
         var changed: (@Sendable (View) -> Void)?
         var requestsInFlight: @Sendable () -> Int = { 0 }
+        var agentProblem: @Sendable () -> String? = { nil }
         var isDraining = false
     }
 
@@ -55,10 +56,13 @@ final class MeshMember: Sendable {
 
     /// `changed` is called on the control loop, with the first view and each later one.
     func start(
-        requestsInFlight: @escaping @Sendable () -> Int, changed: @escaping @Sendable (View) -> Void
+        requestsInFlight: @escaping @Sendable () -> Int,
+        agentProblem: @escaping @Sendable () -> String? = { nil },
+        changed: @escaping @Sendable (View) -> Void
     ) {
         state.withLock {
             $0.requestsInFlight = requestsInFlight
+            $0.agentProblem = agentProblem
             $0.changed = changed
         }
         let uplink = Uplink(loop: context.control, configuration: configuration, hooks: hooks())
@@ -145,8 +149,12 @@ final class MeshMember: Sendable {
 
     private func health() -> SidecarHealth {
         let gauges = ledger.gauges()
-        let (isDraining, inFlight) = state.withLock { ($0.isDraining, $0.requestsInFlight) }
-        let reasons = gauges.journalFailure.map { ["journal: \($0)"] } ?? []
+        let (isDraining, inFlight, agentProblem) = state.withLock {
+            ($0.isDraining, $0.requestsInFlight, $0.agentProblem)
+        }
+        let reasons = [
+            gauges.journalFailure.map { "journal: \($0)" }, agentProblem().map { "agent: \($0)" },
+        ].compactMap { $0 }
         return SidecarHealth(
             state: isDraining ? .draining : reasons.isEmpty ? .serving : .degraded,
             reasons: reasons, requestsInFlight: inFlight(), journalBytes: gauges.journalBytes)

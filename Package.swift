@@ -1,10 +1,10 @@
 // swift-tools-version:6.2
 import PackageDescription
 
-/// `WEIR_PLANE=sidecar` leaves out everything that needs SwiftNIO, `WEIR_PLANE=store` everything but
-/// the common modules and the control plane's storage, and `WEIR_PLANE=control` the sidecar: quick
-/// loops for work on one plane, because a first build of the control plane's dependencies takes
-/// minutes.
+/// `WEIR_PLANE=sidecar` leaves out everything that needs SwiftNIO, `WEIR_PLANE=store` everything
+/// but the common modules and the control plane's storage, and `WEIR_PLANE=control` the sidecar:
+/// quick loops for work on one plane, because a first build of the control plane's dependencies
+/// takes minutes.
 let plane = Context.environment["WEIR_PLANE"] ?? "all"
 let buildsSidecar = plane == "all" || plane == "sidecar"
 let buildsStore = plane == "all" || plane == "store" || plane == "control"
@@ -84,8 +84,8 @@ if buildsSidecar {
                 "Engine", "HTTP1", "HTTP2", "Proxy", "Admission", "Metering", "Journal",
                 "Balancing", "Observability",
             ],
-            // Exclusivity is checked in debug builds, which all tests are. In a release it costs 6,200
-            // of 28,000 instructions a request (callgrind), because connections are classes.
+            // Exclusivity is checked in debug builds, which all tests are. In a release it costs
+            // 6,200 of 28,000 instructions a request (callgrind), because connections are classes.
             swiftSettings: swiftSettings + [
                 .unsafeFlags(
                     ["-enforce-exclusivity=unchecked"], .when(configuration: .release))

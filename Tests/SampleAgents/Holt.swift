@@ -45,8 +45,9 @@ struct Holt: Equatable {
         errorDeviation = (squares / Double(values.count - 2)).squareRoot()
     }
 
-    /// Means and standard deviations for the steps 1…horizon. The variance of step h is
-    /// σ²(1 + Σ cⱼ²) with cⱼ = α + β(φ + φ² + … + φʲ) for j < h (Hyndman et al. 2008, §6.2).
+    /// Means and standard deviations for the steps 1…horizon. The variance of step h
+    /// is σ²(1 + Σ cⱼ²) with cⱼ = α + β(φ + φ² + … + φʲ) for j < h (Hyndman et al.
+    /// 2008, §6.2).
     func forecast(horizon: Int) -> [(mean: Double, deviation: Double)] {
         var damped = 0.0
         var power = 1.0

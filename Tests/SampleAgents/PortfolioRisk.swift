@@ -35,8 +35,8 @@ struct PortfolioRisk {
         }
     }
 
-    /// The loss that was exceeded on a share of 1 − confidence of the days, as a share of the gross
-    /// value; never below 0.
+    /// The loss that was exceeded on a share of 1 − confidence of the days, as a share of the
+    /// gross value; never below 0.
     func valueAtRisk(confidence: Double) -> Double? {
         quantile(1 - confidence).map { max(0, -$0) }
     }

@@ -80,7 +80,8 @@ struct Sentiment: Equatable {
     }
 }
 
-/// FinBERT behind Hugging Face's inference API: `{"inputs": "…"}` or `{"inputs": ["…", …]}` →
+/// FinBERT behind Hugging Face's inference API: `{"inputs": "…"}` or `{"inputs": ["…", …]}`
+/// →
 /// `[[{"label", "score"}, …], …]`, the likeliest label first.
 enum SentimentAgent {
     /// As many texts as one request may carry.

@@ -61,6 +61,7 @@ struct SimulatedStore {
         }
         for final in childFinals { incarnations.finalReported(final) }
         incarnations.finalsAcknowledged(report.acknowledgedFinals, by: holder)
+        incarnations.ask(report.openChildren, by: holder)
         let listed = Set(report.leases.map(\.lease))
         var response = ReportResponse(finals: [], recalls: [], unknown: [], states: [])
         response.finals = incarnations.finals(for: holder)

@@ -30,9 +30,10 @@ extension World {
 
     mutating func reportFinals(_ agent: Int) {
         guard !agents[agent].isDown else { return }
-        let finals = agents[agent].book.finalsToReport()
-        guard !finals.isEmpty else { return }
-        send(.agentReport(agent: agent, finals, life: agentLives[agent]))
+        send(
+            .agentReport(
+                agent: agent, agents[agent].book.finalsToReport(), by: agents[agent].incarnation,
+                life: agentLives[agent]))
     }
 
     // MARK: Faults
@@ -57,6 +58,18 @@ extension World {
         gateways[gateway].incarnation = successor
     }
 
+    mutating func restartAgent(_ agent: Int) throws {
+        guard agents[agent].restart() else {
+            throw Violation(description: "the log of agent \(agent) does not replay")
+        }
+        guard random.chance(60) else { return }
+        let (predecessor, successor) = (agents[agent].incarnation, store.incarnations.join())
+        guard store.incarnations.adopt(predecessor, by: successor) else {
+            throw Violation(description: "\(predecessor) cannot be adopted")
+        }
+        agents[agent].incarnation = successor
+    }
+
     // MARK: A step
 
     mutating func step() throws {
@@ -72,6 +85,7 @@ extension World {
             // A paused process finds its clock far ahead, and its messages waiting.
             guard now >= gateways[gateway].pausedUntil else { continue }
             for _ in 0..<random.below(4) { try request(gateway) }
+            loseCalls(gateway)
             if random.chance(60) { ask(gateway) }
             if random.chance(25) { report(gateway) }
             if random.chance(2) { gateways[gateway].log.compact(gateways[gateway].snapshot()) }
@@ -79,9 +93,7 @@ extension World {
         }
         for agent in agents.indices {
             if agents[agent].isDown {
-                if random.chance(20), !agents[agent].restart() {
-                    throw Violation(description: "the log of agent \(agent) does not replay")
-                }
+                if random.chance(20) { try restartAgent(agent) }
             } else {
                 if random.chance(30) { reportFinals(agent) }
                 if random.chance(2) {
@@ -155,44 +167,22 @@ extension World {
             gateways[gateway].pausedUntil = 0
             if gateways[gateway].isDown { try restartGateway(gateway) }
         }
-        for agent in agents.indices where agents[agent].isDown {
-            guard agents[agent].restart() else {
-                throw Violation(description: "the log of agent \(agent) does not replay")
-            }
-        }
-        for round in 0..<40 {
+        for agent in agents.indices where agents[agent].isDown { try restartAgent(agent) }
+        for _ in 0..<40 {
             advance(1_000 * World.millisecond)
             try deliver()
             for agent in agents.indices {
                 finishAttempts(agent)
-                if round == 10 { revokeUnanswered(agent) }
                 reportFinals(agent)
             }
             for gateway in gateways.indices {
+                loseCalls(gateway, all: true)
                 ask(gateway)
                 report(gateway)
             }
             try check()
         }
         try checkAtRest()
-    }
-
-    /// A delegation that was lost on its way has no record and no final. Its holder takes it back:
-    /// the agent's sidecar accepts it at nothing, if it never had it, and so refuses it from then
-    /// on.
-    private mutating func revokeUnanswered(_ agent: Int) {
-        for gateway in gateways {
-            for key in gateway.book.openChildren() {
-                // The world knows which agent had it; a gateway asks the one that it sent it to.
-                guard agents.allSatisfy({ $0.records[key] == nil }),
-                    agents.allSatisfy({ !$0.running.contains { $0.key == key } }),
-                    case .accepted(let accepted) = agents[agent].book.accept(
-                        key, issuer: key.lease.incarnation, amount: .zero)
-                else { continue }
-                agents[agent].log.commit(.accepted(accepted))
-                agents[agent].record(accepted.number, key, cost: .zero)
-            }
-        }
     }
 
     private func checkAtRest() throws {

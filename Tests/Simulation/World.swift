@@ -8,10 +8,10 @@ enum Message {
     case acquireAnswer(gateway: Int, LeasesResponse, to: LeasesRequest, sentAt: UInt64, life: Int)
     case report(gateway: Int, LedgerReport, by: Incarnation, life: Int)
     case reportAnswer(gateway: Int, ReportResponse, to: LedgerReport, life: Int)
-    case delegation(gateway: Int, agent: Int, ChildKey, issuer: Incarnation, NanoUSD)
+    case delegation(gateway: Int, agent: Int, OpenChild, NanoUSD)
     case final(gateway: Int, ChildFinal, life: Int)
-    case agentReport(agent: Int, [ChildFinal], life: Int)
-    case agentReportAnswer(agent: Int, [ChildFinal], life: Int)
+    case agentReport(agent: Int, [ChildFinal], by: Incarnation, life: Int)
+    case agentReportAnswer(agent: Int, [ChildFinal], inquiries: [OpenChild], life: Int)
 }
 
 struct Violation: Error, CustomStringConvertible { var description: String }
@@ -25,7 +25,8 @@ struct World {
     var random: SeededRandom
     var now: UInt64 = 100_000_000_000
     /// Ten seconds before a month's end, so that most histories see it.
-    var wall = UnixTime(milliseconds: UnixTime(CivilDate(year: 2026, month: 4, day: 1)).milliseconds - 10_000)
+    var wall = UnixTime(
+        milliseconds: UnixTime(CivilDate(year: 2026, month: 4, day: 1)).milliseconds - 10_000)
     var store = SimulatedStore(limit: World.limit, maxLease: NanoUSD(3_000))
     var gateways: [SimulatedGateway] = []
     var agents: [SimulatedAgent] = []
@@ -88,8 +89,9 @@ struct World {
         case .acquire(let gateway, let request, let sentAt, let life):
             guard isReachable(gateway) else { return }
             let response = store.acquire(request, now: wall)
-            send(.acquireAnswer(
-                gateway: gateway, response, to: request, sentAt: sentAt, life: life))
+            send(
+                .acquireAnswer(
+                    gateway: gateway, response, to: request, sentAt: sentAt, life: life))
         case .acquireAnswer(let gateway, let response, let request, let sentAt, let life):
             guard isLive(gateway, life), isReachable(gateway) else { return }
             // A late answer to a request that was given up is no answer to the one under way.
@@ -106,18 +108,20 @@ struct World {
             let entries = gateways[gateway].book.apply(
                 response, to: report, now: bootTime(gateway))
             gateways[gateway].log.commit(entries)
-        case .delegation(let gateway, let agent, let key, let issuer, let amount):
-            accept(gateway, agent, key, issuer, amount)
+        case .delegation(let gateway, let agent, let child, let amount):
+            accept(gateway, agent, child, amount)
         case .final(let gateway, let final, let life):
             guard isLive(gateway, life) else { return }
             takeFinal(gateway, final)
-        case .agentReport(let agent, let finals, let life):
+        case .agentReport(let agent, let finals, let holder, let life):
             guard isReachable(100 + agent) else { return }
             for final in finals { store.incarnations.finalReported(final) }
-            send(.agentReportAnswer(agent: agent, finals, life: life))
-        case .agentReportAnswer(let agent, let finals, let life):
+            let inquiries = store.incarnations.takeInquiries(for: holder)
+            send(.agentReportAnswer(agent: agent, finals, inquiries: inquiries, life: life))
+        case .agentReportAnswer(let agent, let finals, let inquiries, let life):
             guard !agents[agent].isDown, agentLives[agent] == life else { return }
             agents[agent].book.finalsReported(finals)
+            agents[agent].log.commit(agents[agent].book.answer(inquiries.map(\.key)))
         }
     }
 
@@ -163,9 +167,11 @@ struct World {
             gateways[gateway].book.cancel(reservation)
             return
         }
+        let agent = random.below(agents.count)
+        let audience = agents[agent].incarnation
         guard let key = gateways[gateway].book.key(of: reservation),
-            let opened = gateways[gateway].book.open(reservation, as: .child),
-            let incarnation = gateways[gateway].incarnation
+            let opened = gateways[gateway].book.open(
+                reservation, as: .child, audience: audience)
         else { throw Violation(description: "a reservation cannot be opened") }
         gateways[gateway].log.commit(.opened(opened))
         guard payers.updateValue(terms.map(\.key), forKey: key) == nil else {
@@ -173,8 +179,16 @@ struct World {
         }
         amounts[key] = amount
         gateways[gateway].open.insert(key.child)
-        send(.delegation(
-            gateway: gateway, agent: random.below(agents.count), key, issuer: incarnation, amount))
+        send(
+            .delegation(
+                gateway: gateway, agent: agent, OpenChild(key: key, audience: audience), amount))
+    }
+
+    /// Calls end without an answer while their requests may still be on the way; `all`: every one.
+    mutating func loseCalls(_ gateway: Int, all: Bool = false) {
+        for key in gateways[gateway].book.openChildren() where all || random.chance(3) {
+            gateways[gateway].book.childLost(key)
+        }
     }
 
     /// Rule 9: nobody is told 402 while a settlement could still make room.
@@ -190,16 +204,18 @@ struct World {
     }
 
     private mutating func accept(
-        _ gateway: Int, _ agent: Int, _ key: ChildKey, _ issuer: Incarnation, _ amount: NanoUSD
+        _ gateway: Int, _ agent: Int, _ child: OpenChild, _ amount: NanoUSD
     ) {
-        guard !agents[agent].isDown else { return }
-        guard case .accepted(let accepted) = agents[agent].book.accept(
-            key, issuer: issuer, amount: amount)
+        // Sealed for another life: refused before anything is journaled.
+        guard !agents[agent].isDown, agents[agent].incarnation == child.audience else { return }
+        guard
+            case .accepted(let accepted) = agents[agent].book.accept(
+                child.key, issuer: child.key.issuer, amount: amount)
         else { return }
         agents[agent].log.commit(.accepted(accepted))
         agents[agent].running.append(
             SimulatedAgent.Running(
-                number: accepted.number, key: key, amount: amount,
+                number: accepted.number, key: child.key, amount: amount,
                 endsAt: now + UInt64(random.below(300)) * World.millisecond, gateway: gateway))
     }
 
@@ -209,9 +225,10 @@ struct World {
             let cost = NanoUSD(Int64(random.below(Int(running.amount.rawValue) + 1)))
             agents[agent].record(running.number, running.key, cost: cost)
             served += 1
-            send(.final(
-                gateway: running.gateway, ChildFinal(key: running.key, consumed: cost),
-                life: gatewayLives[running.gateway]))
+            send(
+                .final(
+                    gateway: running.gateway, ChildFinal(key: running.key, consumed: cost),
+                    life: gatewayLives[running.gateway]))
         }
         agents[agent].running.removeAll { $0.endsAt <= now }
     }

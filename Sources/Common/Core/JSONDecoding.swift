@@ -20,7 +20,8 @@ extension JSON {
         case DecodingError.keyNotFound(let key, let context):
             return Problem(
                 path: pointer(context.codingPath), message: "\(key.stringValue) is missing")
-        case DecodingError.typeMismatch(_, let context), DecodingError.valueNotFound(_, let context),
+        case DecodingError.typeMismatch(_, let context),
+            DecodingError.valueNotFound(_, let context),
             DecodingError.dataCorrupted(let context):
             return Problem(path: pointer(context.codingPath), message: context.debugDescription)
         default: return Problem(path: "", message: String(describing: error))

@@ -16,7 +16,8 @@ extension JSONValue: Encodable {
     package func encode(to encoder: any Encoder) throws {
         guard let encoder = encoder as? ValueEncoder else {
             throw EncodingError.invalidValue(
-                self, .init(codingPath: encoder.codingPath, debugDescription: "not written as JSON"))
+                self, .init(codingPath: encoder.codingPath, debugDescription: "not written as JSON")
+            )
         }
         encoder.node.content = .leaf(self)
     }

@@ -76,7 +76,8 @@ extension UnixTime {
     package var rfc3339: String {
         let date = civilDate
         let second = seconds - daysSinceEpoch * 86_400
-        let day = "\(padded(date.year, 4))-\(padded(Int64(date.month), 2))-\(padded(Int64(date.day), 2))"
+        let day =
+            "\(padded(date.year, 4))-\(padded(Int64(date.month), 2))-\(padded(Int64(date.day), 2))"
         let time = [second / 3600, second / 60 % 60, second % 60].map { padded($0, 2) }
         return day + "T" + time.joined(separator: ":") + "Z"
     }

@@ -32,7 +32,8 @@ extension AccountKey: CustomStringConvertible {
     }
 
     package init?(_ text: some StringProtocol) {
-        // By bytes: an id may begin with a mark that would join the slash before it to one character.
+        // By bytes: an id may begin with a mark that would join the slash before it to one
+        // character.
         let parts = text.utf8.split(
             separator: UInt8(ascii: "/"), maxSplits: 3, omittingEmptySubsequences: false
         ).map { String(decoding: $0, as: UTF8.self) }
@@ -133,6 +134,9 @@ package struct ChildKey: Hashable, Sendable, Codable {
         self.lease = lease
         self.child = child
     }
+
+    /// The life that gave the delegation: a child is only ever paid from its issuer's own leases.
+    package var issuer: Incarnation { lease.incarnation }
 }
 
 /// How the cost of an attempt is known.

@@ -7,10 +7,11 @@ import WeirCore
 /// brings the time, the limit that its policy version states, and `maxLease`.
 ///
 /// What is kept, for every order and repetition of messages:
-/// - committed = Σ (granted − released) + overrun, and a grant is made only if committed + grant ≤
+/// - committed = Σ (granted − released) + overrun, and a grant is made only if committed + grant
+///   ≤
 ///   limit (rule 1). *Overrun* is what leases consumed beyond their granted − released: zero unless
 ///   a provider broke its word, and then it is not granted a second time.
-/// - a lease's counters only grow, merged by maximum (rule 3); only `released` frees money (rule 4).
+/// - a lease's counters only grow, merged by maximum (rule 3); `released` alone frees money (4).
 /// - a lease id is granted once (rule 2).
 package struct AccountBook: Sendable {
     package struct Lease: Hashable, Sendable {

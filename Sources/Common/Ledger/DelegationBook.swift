@@ -6,7 +6,7 @@ import WeirCore
 package struct IssuerWindow: Hashable, Sendable {
     package var issuer: Incarnation
     package private(set) var highest: Int64 = 0
-    /// Orders windows by their last acceptance; not part of what is kept on disk, whose order is it.
+    /// Orders windows by their last acceptance; not kept on disk, where the order says it.
     fileprivate var usedAt: UInt64 = 0
     /// Bit `number % childWindow`: accepted, for the numbers in (highest − childWindow, highest].
     package private(set) var bits: ContiguousArray<UInt64>
@@ -35,6 +35,11 @@ package struct IssuerWindow: Hashable, Sendable {
         guard highest - number < Int64(LedgerLimits.childWindow) else { return false }
         let (word, mask) = place(number)
         return bits[word] & mask == 0
+    }
+
+    /// Too old for the window to tell whether it was accepted.
+    func isPast(_ number: Int64) -> Bool {
+        number > 0 && number <= highest - Int64(LedgerLimits.childWindow)
     }
 
     package mutating func insert(_ number: Int64) {
@@ -178,12 +183,53 @@ package struct DelegationBook: Sendable {
     }
 }
 
+// Questions of parents about children whose answers they miss.
+
+extension DelegationBook {
+    /// What is still open gets its final when it settles, and a final that is known here is
+    /// reported until it is kept: about both there is nothing to say. What never came is refused
+    /// from here on, and its final is zero. The entries must be committed before a report says so.
+    ///
+    /// Of a child too old to tell whether it was accepted, zero is said too: if it was, then its
+    /// true final has been kept before it could leave this book, and the larger one counts.
+    package mutating func answer(_ inquiries: [ChildKey]) -> [LedgerEntry] {
+        guard !inquiries.isEmpty else { return [] }
+        var known = Set(openDelegations.map(\.key)).union(finals.map(\.key))
+        var entries: [LedgerEntry] = []
+        for key in inquiries.prefix(LedgerLimits.inquiriesPerMessageMax) {
+            guard finals.count + open.count < LedgerLimits.finalsToReportMax else { break }
+            guard !known.contains(key), mayRefuse(key), refuse(key) else { continue }
+            known.insert(key)
+            entries.append(.refused(key))
+        }
+        return entries
+    }
+
+    /// Not one that its window has as accepted, or as refused already: the store has its final.
+    private func mayRefuse(_ key: ChildKey) -> Bool {
+        guard let window = windows.first(where: { $0.issuer == key.issuer }) else { return true }
+        return window.isNew(key.child) || window.isPast(key.child)
+    }
+
+    /// `false`: it is no number of a child.
+    private mutating func refuse(_ key: ChildKey) -> Bool {
+        guard key.child > 0, key.child < .max / 2 else { return false }
+        // Without a window, or before it, nothing can be accepted anyway.
+        if let window = window(of: key.issuer), windows[window].isNew(key.child) {
+            take(key.child, window)
+        }
+        finals.append(ChildFinal(key: key, consumed: .zero))
+        return true
+    }
+}
+
 extension DelegationBook {
     package var nextNumber: Int64 { open.nextNumber }
 
     package func snapshot() -> [LedgerEntry] {
         [.forgottenIssuers(through: forgottenThrough)]
-            + windows.sorted { $0.usedAt < $1.usedAt }.map { .window($0) } + openDelegations.map { .accepted($0) }
+            + windows.sorted { $0.usedAt < $1.usedAt }.map { .window($0) }
+            + openDelegations.map { .accepted($0) }
             + finals.map { .final($0) }
     }
 
@@ -211,10 +257,13 @@ extension DelegationBook {
         case .delegationSettled(let number, let cost):
             guard cost >= 0 else { return false }
             return settle(number, cost: NanoUSD(cost)) != nil
+        case .refused(let key):
+            return refuse(key)
         case .final(let final):
             guard finals.count < LedgerLimits.finalsToReportMax else { return false }
             finals.append(final)
-        case .life, .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened, .childFinal,
+        case .life, .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened,
+            .childFinal,
             .settled, .spent:
             return true
         }

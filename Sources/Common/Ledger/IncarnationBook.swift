@@ -8,6 +8,8 @@ package struct IncarnationBook: Sendable {
     package private(set) var adoptedBy: [Incarnation: Incarnation] = [:]
     /// By the incarnation in the lease's id.
     private var finals: [Incarnation: [ChildKey: NanoUSD]] = [:]
+    /// By the life that is to answer: questions that no report of it fetched yet.
+    private var inquiries: [Incarnation: Set<OpenChild>] = [:]
 
     package init() {}
 
@@ -17,8 +19,8 @@ package struct IncarnationBook: Sendable {
         return Incarnation(last)
     }
 
-    /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That the
-    /// successor holds the predecessor's journal is the caller's to check.
+    /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That
+    /// the successor holds the predecessor's journal is the caller's to check.
     package mutating func adopt(_ predecessor: Incarnation, by successor: Incarnation) -> Bool {
         guard predecessor < successor, successor.rawValue <= last, predecessor.rawValue > 0 else {
             return false
@@ -28,9 +30,9 @@ package struct IncarnationBook: Sendable {
         return true
     }
 
-    /// Whether `holder` may say what a lease of `owner` consumed and gave back: its own, or one that
-    /// came to it by adoption, over any number of lives. The dead may speak late: counters only
-    /// grow, and whatever they said was journaled before, so their successor says it too.
+    /// Whether `holder` may say what a lease of `owner` consumed and gave back: its own, or one
+    /// that came to it by adoption, over any number of lives. The dead may speak late: counters
+    /// only grow, and whatever they said was journaled before, so their successor says it too.
     package func mayReport(leaseOf owner: Incarnation, by holder: Incarnation) -> Bool {
         var current = owner
         while current != holder {
@@ -60,6 +62,29 @@ package struct IncarnationBook: Sendable {
         for key in keys where mayReport(leaseOf: key.lease.incarnation, by: holder) {
             finals[key.lease.incarnation]?.removeValue(forKey: key)
         }
+    }
+
+    /// A parent asks about its own children. The question goes to the newest life that adopted the
+    /// audience's log; whoever has no final by the next report asks again, so questions may get
+    /// lost and are taken away when they are fetched.
+    package mutating func ask(_ children: [OpenChild], by holder: Incarnation) {
+        for child in children {
+            let parent = child.key.lease.incarnation
+            guard mayReport(leaseOf: parent, by: holder), finals[parent]?[child.key] == nil else {
+                continue
+            }
+            var asked = child.audience
+            while let next = adoptedBy[asked] { asked = next }
+            guard inquiries[asked, default: []].count < LedgerLimits.inquiriesPerMessageMax else {
+                continue
+            }
+            inquiries[asked, default: []].insert(child)
+        }
+    }
+
+    package mutating func takeInquiries(for holder: Incarnation) -> [OpenChild] {
+        (inquiries.removeValue(forKey: holder) ?? [])
+            .sorted { ($0.key.lease, $0.key.child) < ($1.key.lease, $1.key.child) }
     }
 
     package func finals(for holder: Incarnation) -> [ChildFinal] {

@@ -15,9 +15,9 @@ package struct AccountTerms: Hashable, Sendable {
     }
 }
 
-/// The accounts that a request of one subject is charged to, each of them, interned: made once for a
-/// subject and a period, then reserving looks nothing up. It stays valid when an account's row was
-/// given to another meanwhile: that is noticed, and the account is looked up by its name again.
+/// The accounts that a request of one subject is charged to, each of them, interned: made once for
+/// a subject and a period, then reserving looks nothing up. It stays valid when an account's row
+/// was given to another meanwhile: that is noticed, and the account is looked up by its name again.
 package struct Payer: Sendable {
     package let accounts: [AccountTerms]
     let count: Int
@@ -125,8 +125,10 @@ extension LeaseBook {
 
     /// `nil` when the table is full.
     mutating func insertLease(_ image: LeaseImage, expiresAt: UInt64) -> UInt32? {
-        guard leaseIndex[image.id] == nil, image.slot == noSlot || image.slot < LedgerLimits.leasesMax,
-            let account = intern(image.account, now: 0) else {
+        guard leaseIndex[image.id] == nil,
+            image.slot == noSlot || image.slot < LedgerLimits.leasesMax,
+            let account = intern(image.account, now: 0)
+        else {
             return nil
         }
         var slot = image.slot

@@ -3,7 +3,7 @@ import WeirCore
 // When to ask the store for money, how much, and what to do with its answer.
 //
 // One acquire for each account is under way at a time, and it keeps its id until it is answered, so
-// that a lost answer is asked for again and grants once. `need` is the smallest amount that somebody
+// that a lost answer is asked for again and grants once. `need` is the least amount that somebody
 // waits for; `want` is everything waited for and what spending will need next. Fragments too small
 // for what is waited for go back in the same message, because the store counts them against
 // `maxLease`.

@@ -20,7 +20,7 @@ extension LeaseBook {
                     OpenedReservation(
                         number: row.number, kind: row.phase == .attempt ? .attempt : .child,
                         amount: row.amount, least: row.least, legCount: Int(row.legCount),
-                        legs: row.legs)))
+                        legs: row.legs, audience: row.audience)))
         }
         return entries
     }
@@ -66,7 +66,8 @@ extension LeaseBook {
         case .childFinal(let number, let consumed):
             return replayEnd(number, .child, consumed: consumed)
         case .settled(let number, let cost): return replayEnd(number, .attempt, consumed: cost)
-        case .accepted, .delegationSettled, .window, .forgottenIssuers, .final: return true
+        case .accepted, .delegationSettled, .refused, .window, .forgottenIssuers, .final:
+            return true
         }
         return true
     }
@@ -99,6 +100,7 @@ extension LeaseBook {
         reservations[slot].legs = opened.legs
         reservations[slot].legCount = Int32(count)
         reservations[slot].phase = opened.kind == .attempt ? .attempt : .child
+        reservations[slot].audience = opened.audience
         for index in 0..<count {
             let lease = Int(opened.legs[index])
             leases[lease].outstanding =
@@ -121,9 +123,10 @@ extension LeaseBook {
         return true
     }
 
-    /// After the last entry.
+    /// After the last entry. Nobody waits for the answers of children that are open now.
     package mutating func replayed() {
         wakes.removeAll()
+        for key in openChildren() { childLost(key) }
         freeLeases = leases.indices.filter { leases[$0].account == noSlot }.map { UInt32($0) }
     }
 
@@ -152,6 +155,11 @@ extension LeaseBook {
 
     /// Whether the present life may still release, and so go on.
     package var isWhole: Bool { incarnation.map { $0 >= wholeSince } ?? true }
+
+    /// Whether this log has everything that a life wrote: this one, or one that it continues.
+    package func isWhole(of life: Incarnation) -> Bool {
+        life >= wholeSince && life <= incarnation ?? life
+    }
 
     private mutating func begin(_ incarnation: Incarnation, wholeSince: Incarnation) {
         self.incarnation = incarnation

@@ -9,6 +9,7 @@ package struct LedgerReport: Hashable, Sendable {
     package var highestLease: Int64
     package var leases: [LeaseCounters]
     package var acknowledgedFinals: [ChildKey]
+    package var openChildren: [OpenChild]
 }
 
 extension LeaseBook {
@@ -22,7 +23,34 @@ extension LeaseBook {
             serial: reportSerial, highestLease: nextLeaseNumber - 1,
             leases: listed.map { counters(of: UInt32($0)) },
             acknowledgedFinals: Array(
-                finalsToAcknowledge.prefix(LedgerLimits.finalsPerMessageMax)))
+                finalsToAcknowledge.prefix(LedgerLimits.finalsPerMessageMax)),
+            openChildren: takeOverdue())
+    }
+
+    /// The call of a child ended without a settlement: from now on reports ask what became of it.
+    package mutating func childLost(_ key: ChildKey) {
+        guard isOpenChild(key), let slot = reservations.find(key.child),
+            !reservations[slot].isOverdue
+        else { return }
+        reservations[slot].isOverdue = true
+        overdue.append(key.child)
+    }
+
+    /// The overdue children that this report asks about. Where they are more than a message
+    /// carries, the next report begins with those that this one leaves out: there may be no answer
+    /// for long, when a sidecar does not come back.
+    private mutating func takeOverdue() -> [OpenChild] {
+        overdue.removeAll { number in
+            !(reservations.find(number).map { reservations[$0].isOverdue } ?? false)
+        }
+        let asked = overdue.prefix(LedgerLimits.inquiriesPerMessageMax)
+        overdue = Array(overdue.dropFirst(asked.count)) + asked
+        return asked.compactMap { number in
+            guard let slot = reservations.find(number),
+                let key = key(of: Reservation(number: number))
+            else { return nil }
+            return OpenChild(key: key, audience: reservations[slot].audience)
+        }
     }
 
     /// Entries must be committed before anything else is said.
@@ -94,7 +122,8 @@ extension LeaseBook {
         var named: [LeaseID: UInt64] = [:]
         for lease in unknown.prefix(LedgerLimits.leasesPerMessageMax) {
             let number = lease.lease.number
-            guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil, lease.consumed == .zero,
+            guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil,
+                lease.consumed == .zero,
                 lease.granted > .zero, lease.granted <= .limitMax,
                 lease.lease.incarnation != incarnation || pendingIndex[number] == nil
             else { continue }

@@ -37,6 +37,9 @@ package struct LeaseBook: Sendable {
     var suspects: [LeaseID: UInt64] = [:]
     var reportSerial: UInt64 = 0
     var finalsToAcknowledge: [ChildKey] = []
+    /// Numbers of overdue children, next to be asked about first; those that became final since
+    /// are dropped when the next report is made.
+    var overdue: [Int64] = []
     /// Accounts with waiters for which something changed since `takeWakes`.
     var wakes: [UInt32] = []
 
@@ -126,14 +129,17 @@ package struct LeaseBook: Sendable {
     // MARK: Opening and ending
 
     /// The reservation becomes an own attempt or a child; the entry must be committed before the
-    /// first byte goes upstream. `nil`: there is no such reservation.
+    /// first byte goes upstream. `nil`: there is no such reservation. `audience`: the life that a
+    /// child's delegation is addressed to.
     package mutating func open(
-        _ reservation: Reservation, as kind: OpenedReservation.Kind
+        _ reservation: Reservation, as kind: OpenedReservation.Kind,
+        audience: Incarnation = Incarnation(0)
     ) -> OpenedReservation? {
         guard let slot = reservations.find(reservation.number),
             reservations[slot].phase == .reserved
         else { return nil }
         reservations[slot].phase = kind == .attempt ? .attempt : .child
+        reservations[slot].audience = audience
         let row = reservations[slot]
         for index in 0..<Int(row.legCount) {
             let account = leases[Int(row.legs[index])].account
@@ -141,7 +147,7 @@ package struct LeaseBook: Sendable {
         }
         return OpenedReservation(
             number: row.number, kind: kind, amount: row.amount, least: row.least,
-            legCount: Int(row.legCount), legs: row.legs)
+            legCount: Int(row.legCount), legs: row.legs, audience: row.audience)
     }
 
     /// The name that an opened reservation has at others: its first lease and its number.

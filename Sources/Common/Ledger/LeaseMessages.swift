@@ -54,7 +54,8 @@ package struct LeasesRequest: Hashable, Sendable, Codable {
 }
 
 /// An account as the store sees it. `consumedByOthers` is what holders other than the asking one
-/// have spent, so that the holder can tell what is left to the n$: limit − consumedByOthers − own.
+/// have spent, so that the holder can tell what is left to the n$: limit − consumedByOthers −
+/// own.
 package struct AccountState: Hashable, Sendable, Codable {
     package var account: AccountKey
     package var limit: NanoUSD
@@ -128,6 +129,17 @@ package struct ChildFinal: Hashable, Sendable, Codable {
     }
 }
 
+/// An open child whose answer is overdue, and the life that its delegation was addressed to: its
+/// parent asks what became of it, and that life, or whoever adopted it, is told of the question.
+package struct OpenChild: Hashable, Sendable, Codable {
+    package var key: ChildKey
+    package var audience: Incarnation
+    package init(key: ChildKey, audience: Incarnation) {
+        self.key = key
+        self.audience = audience
+    }
+}
+
 /// A lease that the store has open for a holder that did not list it.
 package struct UnknownLease: Hashable, Sendable, Codable {
     package var lease: LeaseID
@@ -149,13 +161,18 @@ package struct ReportResponse: Hashable, Sendable, Codable {
     /// Leases that the store has open for this holder and the report does not list.
     package var unknown: [UnknownLease]
     package var states: [AccountState]
+    /// What parents ask of this sidecar, or of a predecessor that it adopted. Said once: a parent
+    /// asks again with its next report.
+    package var inquiries: [OpenChild]
 
     package init(
-        finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState]
+        finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState],
+        inquiries: [OpenChild] = []
     ) {
         self.finals = finals
         self.recalls = recalls
         self.unknown = unknown
         self.states = states
+        self.inquiries = inquiries
     }
 }

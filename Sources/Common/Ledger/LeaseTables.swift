@@ -97,6 +97,10 @@ struct ReservationSlot: Sendable {
     var legs = SIMD4<UInt32>(repeating: noSlot)
     var legCount: Int32 = 0
     var phase = Phase.none
+    /// Its call ended without a settlement, or the process that made it died: it is asked about.
+    var isOverdue = false
+    /// Of a child: whom to ask.
+    var audience = Incarnation(0)
 }
 
 /// Open things by number: the slot is the number modulo the capacity, and a number whose slot is

@@ -34,7 +34,9 @@ package enum LedgerEntry: Hashable, Sendable {
     case accepted(AcceptedDelegation)
     /// Its attempt ended; the record of it is this entry.
     case delegationSettled(number: Int64, cost: Int64)
-    /// Which delegations of an issuer were accepted.
+    /// Somebody else's delegation never came and never will be accepted: its final is zero.
+    case refused(ChildKey)
+    /// Which delegations of an issuer were accepted, or refused for good.
     case window(IssuerWindow)
     /// Windows of issuers up to this one may be forgotten: without a window they are refused.
     case forgottenIssuers(through: Incarnation)
@@ -77,9 +79,12 @@ package struct OpenedReservation: Hashable, Sendable {
     package var legCount: Int
     /// Slots of the leases that back it, one for each account.
     package var legs: SIMD4<UInt32>
+    /// Of a child: the life that its delegation is addressed to. Otherwise 0.
+    package var audience: Incarnation
 
     package init(
-        number: Int64, kind: Kind, amount: Int64, least: Int64, legCount: Int, legs: SIMD4<UInt32>
+        number: Int64, kind: Kind, amount: Int64, least: Int64, legCount: Int, legs: SIMD4<UInt32>,
+        audience: Incarnation = Incarnation(0)
     ) {
         self.number = number
         self.kind = kind
@@ -87,6 +92,7 @@ package struct OpenedReservation: Hashable, Sendable {
         self.least = least
         self.legCount = legCount
         self.legs = legs
+        self.audience = audience
     }
 }
 

@@ -4,6 +4,8 @@ package enum LedgerLimits {
     // MARK: Messages
     package static let leasesPerMessageMax = 1_024
     package static let finalsPerMessageMax = 1_024
+    /// Overdue children asked about in one report, and questions to one sidecar in one answer.
+    package static let inquiriesPerMessageMax = 1_024
 
     // MARK: The store
     /// How long a lease admits without being asked about again.

@@ -2,9 +2,9 @@ import WeirCore
 import WeirLedger
 
 /// One attempt at an agent: the record is the settlement. Its little-endian bytes are the canonical
-/// form: the journal writes them, `/mesh/v1/records` carries them and the archive keeps them as they
-/// are. Names are interned: a number that the segment (in the journal) or the block (on the wire)
-/// explains, 0 for none.
+/// form: the journal writes them, `/mesh/v1/records` carries them and the archive keeps them as
+/// they are. Names are interned: a number that the segment (in the journal) or the block (on the
+/// wire) explains, 0 for none.
 package struct AttemptRecord: Hashable, Sendable {
     /// Without and with the digests of the bodies.
     package static let shortByteCount = 176
@@ -208,8 +208,8 @@ package struct RecordBlock: Hashable, Sendable {
         }
     }
 
-    /// Reads all blocks of a message; `nil` when anything is wrong with one: its numbers out of row,
-    /// another incarnation's record, an unexplained name, too many.
+    /// Reads all blocks of a message; `nil` when anything is wrong with one: its numbers out of
+    /// row, another incarnation's record, an unexplained name, too many.
     package static func readAll(_ bytes: [UInt8]) -> [RecordBlock]? {
         var reader = ByteReader(bytes)
         var blocks: [RecordBlock] = []

@@ -1,9 +1,9 @@
 import WeirCore
 import WeirLedger
 
-/// Budgets travel with the request, as deadlines do: what one call to an agent may cost at most, and
-/// for whom. Carried as `weir-delegation: base64url(payload).base64url(HMAC-SHA256(payload))`, under
-/// the hop key of the sidecar that it is addressed to. Accepted once: (issuer, lease, child).
+/// Budgets travel with the request, as deadlines do: what one call to an agent may cost at most,
+/// and for whom. Carried as `weir-delegation: base64url(payload).base64url(HMAC-SHA256(payload))`,
+/// under the hop key of the sidecar that it is addressed to. Accepted once: (issuer, lease, child).
 package struct Delegation: Hashable, Sendable {
     package static let headerName = "weir-delegation"
     package static let payloadVersion: UInt8 = 1

@@ -23,6 +23,7 @@ package enum MeshLimits {
     package static let protocolVersion = 1
     package static let leasesPerMessageMax = LedgerLimits.leasesPerMessageMax
     package static let finalsPerMessageMax = LedgerLimits.finalsPerMessageMax
+    package static let inquiriesPerMessageMax = LedgerLimits.inquiriesPerMessageMax
     package static let messageBytesMax = 4 << 20
     package static let recordsPerBlockMax = 256
     package static let blocksPerMessageMax = 16
@@ -227,16 +228,20 @@ package struct Report: Hashable, Sendable, Codable {
     package var childFinals: [ChildFinal]
     /// Finals that this holder has in its journal; the answer stops repeating them.
     package var acknowledgedFinals: [ChildKey]
+    /// Children whose calls ended without a settlement: what became of them is asked of those that
+    /// they were addressed to, again with each report until their finals are here.
+    package var openChildren: [OpenChild]
     package var health: SidecarHealth
 
     package init(
         highestLease: Int64, leases: [LeaseCounters], childFinals: [ChildFinal],
-        acknowledgedFinals: [ChildKey], health: SidecarHealth
+        acknowledgedFinals: [ChildKey], openChildren: [OpenChild] = [], health: SidecarHealth
     ) {
         self.highestLease = highestLease
         self.leases = leases
         self.childFinals = childFinals
         self.acknowledgedFinals = acknowledgedFinals
+        self.openChildren = openChildren
         self.health = health
     }
 }

@@ -1,10 +1,10 @@
 import WeirCore
 
 /// A JSON Schema (2020-12) in the subset that `docs/policy.md` states: `type`, `required`,
-/// `properties`, `additionalProperties`, `items`, `enum`, the bounds of lengths, counts and numbers,
-/// and the annotations. No references and no patterns, so that checking a document takes time in
-/// proportion to its size. A keyword outside the subset is a problem of the policy, because ignoring
-/// it would accept what its author meant to refuse.
+/// `properties`, `additionalProperties`, `items`, `enum`, the bounds of lengths, counts and
+/// numbers, and the annotations. No references and no patterns, so that checking a document takes
+/// time in proportion to its size. A keyword outside the subset is a problem of the policy, because
+/// ignoring it would accept what its author meant to refuse.
 package struct JSONSchema: Hashable, Sendable {
     package enum Kind: String, Hashable, Sendable, CaseIterable {
         case null, boolean, integer, number, string, array, object

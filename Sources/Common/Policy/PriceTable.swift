@@ -1,7 +1,7 @@
 import WeirCore
 
-/// What the models of one provider cost (kind `PriceTable`). An unknown price is never zero: where a
-/// model has none, the policy is refused or the request is.
+/// What the models of one provider cost (kind `PriceTable`). An unknown price is never zero: where
+/// a model has none, the policy is refused or the request is.
 package struct PriceTable: Hashable, Sendable {
     package var name: String
     /// The prices' own date, for people: "2026-11-01".

@@ -111,6 +111,8 @@ struct MeshAPI: Sendable {
         try Self.bound("childFinals", message.childFinals.count, MeshLimits.finalsPerMessageMax)
         try Self.bound(
             "acknowledgedFinals", message.acknowledgedFinals.count, MeshLimits.finalsPerMessageMax)
+        try Self.bound(
+            "openChildren", message.openChildren.count, MeshLimits.inquiriesPerMessageMax)
         let store = try services.ledger().store
         guard try await services.sidecars.heartbeat(message.health, by: peer.incarnation) else {
             throw APIProblem.unauthenticated("The incarnation is unknown; join again.")

@@ -105,9 +105,9 @@ extension Archive {
         return NanoUSD(rows.first?.first?.integer ?? 0)
     }
 
-    /// Σ records of each user, tenant or tier within a period, after a given name. A record belongs
-    /// to the period in which its attempt began; an account to that of its lease, so the two may
-    /// differ by what ran over midnight.
+    /// Σ records of each user, tenant or tier within a period, after a given name. A record
+    /// belongs to the period in which its attempt began; an account to that of its lease, so the
+    /// two may differ by what ran over midnight.
     package func sums(
         of scope: AccountKey.Scope, period: Period, after name: String = "", limit: Int
     ) async throws(ArchiveError) -> [(id: String, cost: NanoUSD)] {

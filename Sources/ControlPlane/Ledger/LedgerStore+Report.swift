@@ -27,6 +27,7 @@ extension LedgerStore {
         let standing = try await standing(of: holder)
         try await keep(report.childFinals)
         try await forget(report.acknowledgedFinals, standing)
+        try await ask(report.openChildren, standing)
 
         var groups = grouped(report.leases, standing)
         var index: [Group: String] = [:]
@@ -42,6 +43,7 @@ extension LedgerStore {
         var response = ReportResponse(finals: [], recalls: [], unknown: [], states: [])
         try await merge(groups, report, by: holder, index: index, into: &response)
         response.finals = try await finals(standing)
+        response.inquiries = try await takeInquiries(for: holder)
         return response
     }
 
@@ -160,6 +162,36 @@ extension LedgerStore {
         }
         finals.sort { ($0.key.lease, $0.key.child) < ($1.key.lease, $1.key.child) }
         return Array(finals.prefix(MeshLimits.finalsPerMessageMax))
+    }
+
+    // MARK: Questions of parents
+
+    private func ask(_ children: [OpenChild], _ standing: Standing) async throws {
+        let own = children.filter { standing.speaksFor.contains($0.key.lease.incarnation) }
+        guard !own.isEmpty else { return }
+        let limits = [Int64(MeshLimits.inquiriesPerMessageMax), StoreLimits.inquiriesKeepSeconds]
+        _ = try await redis.run(
+            MeshScripts.ask, keys: [StoreKeys.lastIncarnation],
+            arguments: [StoreKeys.mesh] + limits.map(String.init)
+                + own.flatMap {
+                    ["\($0.key.lease.incarnation)", name(of: $0.key), "\($0.audience)"]
+                })
+    }
+
+    /// Reading and taking away are two steps: a question that comes a second time in between is
+    /// lost, and repeated by who asks.
+    private func takeInquiries(for holder: Incarnation) async throws -> [OpenChild] {
+        let key = StoreKeys.inquiries(holder)
+        let fields = try await redis.read("HGETALL", key).fields
+        guard !fields.isEmpty else { return [] }
+        try await redis.command(["HDEL", key] + fields.map { $0.0 }, isIdempotent: true)
+        return fields.compactMap { name, audience in
+            let numbers = name.split(separator: ".").compactMap { Int64($0) }
+            guard numbers.count == 3, let audience = Int64(audience) else { return nil }
+            let lease = LeaseID(incarnation: Incarnation(numbers[0]), number: numbers[1])
+            return OpenChild(
+                key: ChildKey(lease: lease, child: numbers[2]), audience: Incarnation(audience))
+        }
     }
 
     private func name(of key: ChildKey) -> String { "\(key.lease.number).\(key.child)" }

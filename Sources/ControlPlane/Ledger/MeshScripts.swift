@@ -105,6 +105,37 @@ enum MeshScripts {
             """,
         isIdempotent: true)
 
+    /// Leaves parents' questions for the newest lives that adopted the audiences' logs, unless the
+    /// final is here already. Nothing is lost if one is: parents repeat them.
+    ///
+    /// Key: any of the mesh. Arguments: prefix of keys, how many wait for one life at most, seconds
+    /// to keep; then parent, child's name and audience of each.
+    static let ask = RedisScript(
+        name: "ask",
+        source: """
+            local prefix, most, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+            local asked = {}
+            for i = 4, #ARGV, 3 do
+              local parent, name, life = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+              if redis.call('HEXISTS', prefix .. 'finals:' .. parent, name) == 0 then
+                if not asked[life] then
+                  local newest = life
+                  while newest do
+                    asked[life] = newest
+                    newest = redis.call('HGET', prefix .. 'incarnation:' .. newest, 'adopted_by')
+                  end
+                end
+                local box = prefix .. 'inquiries:' .. asked[life]
+                if redis.call('HLEN', box) < most then
+                  redis.call('HSET', box, parent .. '.' .. name, life)
+                  redis.call('EXPIRE', box, keep)
+                end
+              end
+            end
+            return 1
+            """,
+        isIdempotent: true)
+
     /// Forgets that an incarnation has leases in an account, unless it asked for one meanwhile.
     /// Key: the index. Arguments: account, the token that its entry had.
     static let unindex = RedisScript(

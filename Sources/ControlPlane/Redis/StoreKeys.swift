@@ -63,6 +63,11 @@ enum StoreKeys {
     /// Finals of children that wait for their parent's acknowledgement.
     static func finals(_ incarnation: Incarnation) -> String { mesh + "finals:\(incarnation)" }
 
+    /// Questions of parents that an incarnation has not been told of.
+    static func inquiries(_ incarnation: Incarnation) -> String {
+        mesh + "inquiries:\(incarnation)"
+    }
+
     static func joinToken(hash: String) -> String { mesh + "join_token:\(hash)" }
 
     static let adminLog = mesh + "admin_log"

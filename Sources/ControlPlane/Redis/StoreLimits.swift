@@ -37,6 +37,8 @@ package enum StoreLimits {
     package static let recalledHoldersMax = 64
     /// How long finals wait for a parent that does not come back.
     package static let finalsKeepSeconds: Int64 = 40 * 86_400
+    /// How long questions of parents wait for whom they are for; parents ask again and again.
+    package static let inquiriesKeepSeconds: Int64 = 60
     /// A new epoch over an old mesh grants nothing for this long, so that live holders report
     /// first.
     package static let epochQuietMilliseconds: Int64 = 15_000

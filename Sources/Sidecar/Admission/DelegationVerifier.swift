@@ -49,6 +49,8 @@ struct DelegationVerifier: Sendable {
         guard let payload = Sealed.open(header, key: key.secret),
             let delegation = Delegation(payload: payload)
         else { throw .badProof }
+        // What is refused later is refused by its lease's issuer.
+        guard delegation.issuer == delegation.key.issuer else { throw .unreadable }
         guard delegation.audience == incarnation else { throw .otherAudience }
         guard delegation.agent == agent else { throw .otherAgent }
         guard delegation.method == method else { throw .otherMethod }

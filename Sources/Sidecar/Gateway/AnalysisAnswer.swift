@@ -103,8 +103,8 @@ struct AnalysisAnswer {
 }
 
 extension Balance {
-    /// What is left, as headers: money, and the daily requests as draft-ietf-httpapi-ratelimit-headers
-    /// has it.
+    /// What is left, as headers: money, and the daily requests as
+    /// draft-ietf-httpapi-ratelimit-headers has it.
     func fields(now: UnixTime) -> [GatewayField] {
         var fields = [GatewayField("weir-budget-remaining-usd", remaining.usd)]
         if let requestsLimit, let requestsRemaining {

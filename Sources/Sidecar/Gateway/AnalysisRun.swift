@@ -24,9 +24,9 @@ package struct AnalysisReport: Hashable, Sendable {
     package var totalCost: NanoUSD { steps.reduce(.zero) { $0 + $1.cost } }
 }
 
-/// Runs the plan of one request: ready steps at once, as children of this task, until every step has
-/// ended, a required one has failed or the deadline is there. What runs then is cancelled; what it
-/// cost by then is charged like everything else.
+/// Runs the plan of one request: ready steps at once, as children of this task, until every step
+/// has ended, a required one has failed or the deadline is there. What runs then is cancelled; what
+/// it cost by then is charged like everything else.
 package struct AnalysisRun: Sendable {
     private enum Event: Sendable {
         case ended(StepReport)

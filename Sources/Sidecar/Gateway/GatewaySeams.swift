@@ -50,9 +50,14 @@ package protocol CallerLedger: Sendable {
     /// Sets an amount aside on every account and journals it as an open child, all before it
     /// returns. Waits a bounded time where money is about to come back.
     /// - Parameter least: what is due once bytes went upstream, whatever comes back.
-    func delegate(_ amount: NanoUSD, least: NanoUSD) async throws(LedgerRefusal) -> ChildKey
+    /// - Parameter audience: the life of the sidecar that is called.
+    func delegate(
+        _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
+    ) async throws(LedgerRefusal) -> ChildKey
     /// What a child cost, for good. A second final of the same child changes nothing.
     func childFinal(_ key: ChildKey, consumed: NanoUSD)
+    /// The call is over and did not say what it cost: its final comes by the control plane.
+    func childLost(_ key: ChildKey)
     var balance: Balance? { get }
 }
 
@@ -86,8 +91,8 @@ package struct AgentAnswer: Hashable, Sendable {
     }
 }
 
-/// Why there is no answer. What matters for money is whether a byte of the request was written: only
-/// if none was can the sidecar not have accepted the delegation.
+/// Why there is no answer. What matters for money is whether a byte of the request was written:
+/// only if none was can the sidecar not have accepted the delegation.
 package struct AgentCallError: Error, Hashable, Sendable {
     package var reason: Reason
     package var wasSent: Bool

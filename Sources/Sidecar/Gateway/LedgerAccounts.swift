@@ -54,10 +54,10 @@ package struct LedgerAccounts: CallerLedger {
     }
 
     package func delegate(
-        _ amount: NanoUSD, least: NanoUSD
+        _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
     ) async throws(LedgerRefusal) -> ChildKey {
         let reservation = try await reserve(money, amount, least: least)
-        guard let key = ledger.delegate(reservation) else {
+        guard let key = ledger.delegate(reservation, audience: audience) else {
             ledger.cancel(reservation)
             throw LedgerRefusal(reason: .overloaded, account: nil)
         }
@@ -67,6 +67,8 @@ package struct LedgerAccounts: CallerLedger {
     package func childFinal(_ key: ChildKey, consumed: NanoUSD) {
         ledger.childFinal(key, consumed: consumed)
     }
+
+    package func childLost(_ key: ChildKey) { ledger.childLost(key) }
 
     /// Of the account with the least left; `nil` until the store has said what others spent.
     package var balance: Balance? {

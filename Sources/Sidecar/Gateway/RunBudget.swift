@@ -1,9 +1,9 @@
 import Synchronization
 import WeirCore
 
-/// What one request may spend at most (`max_cost_usd`), over all its steps, fallbacks included. Like
-/// the accounts it counts worst cases while calls are open, so steps that run at once cannot pass it
-/// together.
+/// What one request may spend at most (`max_cost_usd`), over all its steps, fallbacks included.
+/// Like the accounts it counts worst cases while calls are open, so steps that run at once cannot
+/// pass it together.
 final class RunBudget: Sendable {
     private let limit: NanoUSD?
     private let committed = Mutex(NanoUSD.zero)

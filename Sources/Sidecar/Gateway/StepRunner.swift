@@ -21,8 +21,8 @@ package struct RunContext: Sendable {
 }
 
 /// Runs one step: picks the agents that may serve it, and calls one after the other until one
-/// answers. Each call is a child of its own: priced, reserved and delegated by itself, so a fallback
-/// meets the budget again.
+/// answers. Each call is a child of its own: priced, reserved and delegated by itself, so a
+/// fallback meets the budget again.
 struct StepRunner: Sendable {
     /// A call that is ready to go.
     private struct Prepared {
@@ -170,7 +170,8 @@ struct StepRunner: Sendable {
             // What is fixed in a price is due once bytes went upstream.
             let price = candidate.bound.price
             let least = price.isPerToken ? price.perRequest : worstCase
-            key = try await context.ledger.delegate(worstCase, least: least)
+            key = try await context.ledger.delegate(
+                worstCase, least: least, to: endpoint.incarnation)
         } catch {
             context.budget.settle(worstCase, cost: .zero)
             fail(
@@ -210,11 +211,15 @@ struct StepRunner: Sendable {
                 attempt.cost = settlement.consumed
                 attempt.source = settlement.source
                 attempt.model = settlement.model.isEmpty ? attempt.model : settlement.model
+            } else {
+                context.ledger.childLost(key)
             }
             return judge(answer, settlement, candidate, attempt)
         } catch {
             attempt.outcome = error.reason
-            if !error.wasSent {
+            if error.wasSent {
+                context.ledger.childLost(key)
+            } else {
                 // The delegation never left this process.
                 context.ledger.childFinal(key, consumed: .zero)
                 attempt.cost = .zero
@@ -263,7 +268,7 @@ struct StepRunner: Sendable {
         let allowed = now + UInt64(clamping: agent.timeouts.totalMilliseconds) * 1_000_000
         let until = min(deadline, allowed)
         let delegation = Delegation(
-            keyID: endpoint.hopKeyID, issuer: context.snapshot.incarnation,
+            keyID: endpoint.hopKeyID, issuer: key.issuer,
             audience: endpoint.incarnation, key: key, amount: candidate.bound.worstCase,
             run: context.runID, request: context.requestID, subject: context.caller.user,
             tenant: context.caller.tenant ?? "", tier: tier.name,

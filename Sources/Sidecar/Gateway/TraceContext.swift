@@ -10,8 +10,8 @@ package struct TraceContext: Hashable, Sendable {
     package let spanID: String
     package let flags: String
 
-    /// Reads "00-TRACE-SPAN-FLAGS"; `nil` for anything else, so that a new trace begins (§3.2.2.3).
-    /// Later versions may append fields, version ff is forbidden.
+    /// Reads "00-TRACE-SPAN-FLAGS"; `nil` for anything else, so that a new trace begins
+    /// (§3.2.2.3). Later versions may append fields, version ff is forbidden.
     package init?(_ header: String) {
         let parts = header.split(separator: "-", omittingEmptySubsequences: false).map(String.init)
         guard parts.count >= 4, Self.isHex(parts[0], 2), parts[0] != "ff",

@@ -5,10 +5,10 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// The write-ahead log of one process: a row of memory-mapped segments (`JournalLayout`). Each opens
-/// with a snapshot, so that older ones are needed only for records that are not stored yet. What is
-/// committed survives the process, because it is in the page cache; what the helper has synced
-/// survives the machine.
+/// The write-ahead log of one process: a row of memory-mapped segments (`JournalLayout`). Each
+/// opens with a snapshot, so that older ones are needed only for records that are not stored yet.
+/// What is committed survives the process, because it is in the page cache; what the helper has
+/// synced survives the machine.
 ///
 /// Not thread-safe: whoever owns it calls it under one lock.
 final class Journal {
@@ -155,7 +155,8 @@ final class Journal {
         record.agent = intern(names.agent)
         record.model = intern(names.model)
         record.requestType = intern(names.requestType)
-        let size = record.digests == nil ? AttemptRecord.shortByteCount : AttemptRecord.fullByteCount
+        let size =
+            record.digests == nil ? AttemptRecord.shortByteCount : AttemptRecord.fullByteCount
         let head = EntryHead(
             kind: endsDelegation ? .delegationSettled : .settled,
             payload: EntryLayout.recordNumberBytes + size)

@@ -14,7 +14,7 @@ enum EntryKind: UInt8 {
     case snapshotBegin = 1
     case snapshotEnd, leaseNumbers, numbers, lease, leaseForgotten, released, account, opened
     case spent, childFinal, settled, delegationSettled, accepted, window, forgottenIssuers, final
-    case name, life, sequence
+    case name, life, sequence, refused
 }
 
 enum EntryLayout {
@@ -92,6 +92,7 @@ extension LedgerEntry {
         case .window(let window):
             EntryHead(kind: .window, payload: 16 + window.bits.count * 8)
         case .forgottenIssuers: EntryHead(kind: .forgottenIssuers, payload: 8)
+        case .refused: EntryHead(kind: .refused, payload: 24)
         case .final: EntryHead(kind: .final, payload: 32)
         case .settled, .delegationSettled: nil
         }
@@ -127,6 +128,9 @@ extension LedgerEntry {
             writer.integer(window.highest)
             for word in window.bits { writer.integer(word) }
         case .forgottenIssuers(let through): writer.integer(through.rawValue)
+        case .refused(let key):
+            writer.lease(key.lease)
+            writer.integer(key.child)
         case .final(let final):
             writer.lease(final.key.lease)
             writer.integer(final.key.child)
@@ -156,7 +160,7 @@ extension AccountKey {
 
 extension OpenedReservation {
     func head(_ entry: EntryKind) -> EntryHead {
-        EntryHead(kind: entry, a: kind.rawValue, b: UInt16(legCount), payload: 40)
+        EntryHead(kind: entry, a: kind.rawValue, b: UInt16(legCount), payload: 48)
     }
 
     func write(_ writer: inout RawWriter) {
@@ -164,6 +168,7 @@ extension OpenedReservation {
         writer.integer(amount)
         writer.integer(least)
         for index in 0..<4 { writer.integer(legs[index]) }
+        writer.integer(audience.rawValue)
     }
 }
 

@@ -76,7 +76,7 @@ struct SegmentReading {
             return decodeOpened(kind, a: a, b: b, &reader).map { .ledger($0) }
         case .numbers, .life, .childFinal:
             return decodePair(kind, &reader).map { .ledger($0) }
-        case .accepted, .window, .forgottenIssuers, .final:
+        case .accepted, .refused, .window, .forgottenIssuers, .final:
             return decodeDelegation(kind, &reader).map { .ledger($0) }
         }
     }
@@ -130,9 +130,10 @@ struct SegmentReading {
             guard let leg = reader.integer(UInt32.self) else { return nil }
             legs[index] = leg
         }
+        guard let audience = reader.integer(Int64.self) else { return nil }
         let reservation = OpenedReservation(
             number: number, kind: opened, amount: amount, least: least, legCount: Int(b),
-            legs: legs)
+            legs: legs, audience: Incarnation(audience))
         return kind == .spent ? .spent(reservation) : .opened(reservation)
     }
 
@@ -160,6 +161,10 @@ struct SegmentReading {
             while let word = reader.integer(UInt64.self) { bits.append(word) }
             return IssuerWindow(issuer: Incarnation(first), highest: second, bits: bits)
                 .map { .window($0) }
+        }
+        if kind == .refused {
+            let lease = LeaseID(incarnation: Incarnation(first), number: second)
+            return reader.integer(Int64.self).map { .refused(ChildKey(lease: lease, child: $0)) }
         }
         if kind == .final {
             guard let child = reader.integer(Int64.self), let consumed = reader.integer(Int64.self)

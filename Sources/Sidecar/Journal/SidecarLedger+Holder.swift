@@ -12,19 +12,20 @@ extension SidecarLedger {
         state.withLock { $0.book.payer(for: accounts, now: Self.bootTime()) }
     }
 
-    /// Sets a worst case aside on all accounts of the payer, or on none. `least` is what the attempt
-    /// costs at least once bytes went upstream: the worst case for a fixed price, otherwise zero or
-    /// the input's part.
+    /// Sets a worst case aside on all accounts of the payer, or on none. `least` is what the
+    /// attempt costs at least once bytes went upstream: the worst case for a fixed price,
+    /// otherwise zero or the input's part.
     ///
     /// With `wake`, an outcome that waiting can change (`needsLease`, `contended`) keeps it and
-    /// calls it once, from any thread, when one of the accounts changed: reserve again then. `waiter`
-    /// gives up waiting.
+    /// calls it once, from any thread, when one of the accounts changed: reserve again then.
+    /// `waiter` gives up waiting.
     package func reserve(
         _ payer: Payer, worstCase: NanoUSD, least: NanoUSD, waiter: inout UInt64?,
         wake: (@Sendable () -> Void)?
     ) -> ReserveOutcome {
         let now = Self.bootTime()
-        let (outcome, demand) = state.withLock { state -> (ReserveOutcome, (@Sendable () -> Void)?) in
+        let (outcome, demand) = state.withLock {
+            state -> (ReserveOutcome, (@Sendable () -> Void)?) in
             guard state.mayOpen() else { return (.journalFull, nil) }
             let outcome = state.book.reserve(payer, amount: worstCase, least: least, now: now)
             switch outcome {
@@ -56,12 +57,13 @@ extension SidecarLedger {
         }
     }
 
-    /// Turns a reservation into a child: journaled when this returns, so the delegation may go.
-    /// `nil`: the log is full, or there is no such reservation; it is still to be cancelled.
-    package func delegate(_ reservation: Reservation) -> ChildKey? {
+    /// Turns a reservation into a child: journaled when this returns, so the delegation may go to
+    /// its audience, the life that is asked for the final if no answer brings it. `nil`: the log is
+    /// full, or there is no such reservation; it is still to be cancelled.
+    package func delegate(_ reservation: Reservation, audience: Incarnation) -> ChildKey? {
         state.withLock { state in
             guard state.makeRoom(64), state.deferred.isEmpty,
-                let opened = state.book.open(reservation, as: .child)
+                let opened = state.book.open(reservation, as: .child, audience: audience)
             else { return nil }
             state.journal.append(.opened(opened))
             return state.book.key(of: reservation)
@@ -101,6 +103,12 @@ extension SidecarLedger {
         for wake in wakes { wake() }
     }
 
+    /// The call of a child ended, and no settlement said what it cost. The child stays outstanding,
+    /// and reports ask for its final.
+    package func childLost(_ key: ChildKey) {
+        state.withLock { $0.book.childLost(key) }
+    }
+
     /// Ends an own attempt with its record. Sequence, incarnation and names are filled in here.
     @discardableResult
     package func settle(
@@ -126,8 +134,8 @@ extension SidecarLedger {
         }
     }
 
-    /// Standalone: the allowance that stands in for an account's budget. Once for each account; what
-    /// a restart finds in the log is what is left of it.
+    /// Standalone: the allowance that stands in for an account's budget. Once for each account;
+    /// what a restart finds in the log is what is left of it.
     package func grantLocally(_ account: AccountTerms, amount: NanoUSD) {
         state.withLock { state in
             guard

@@ -62,7 +62,8 @@ extension SidecarLedger {
         package func report(health: SidecarHealth) -> Report {
             Report(
                 highestLease: ledger.highestLease, leases: ledger.leases, childFinals: childFinals,
-                acknowledgedFinals: ledger.acknowledgedFinals, health: health)
+                acknowledgedFinals: ledger.acknowledgedFinals, openChildren: ledger.openChildren,
+                health: health)
         }
     }
 
@@ -70,7 +71,8 @@ extension SidecarLedger {
     /// the log cannot be written, so nothing may be said.
     package func makeReport(wall: UnixTime = SidecarLedger.wallTime()) -> LedgerReports? {
         let now = Self.bootTime()
-        let (reports, demand) = state.withLock { state -> (LedgerReports?, (@Sendable () -> Void)?) in
+        let (reports, demand) = state.withLock {
+            state -> (LedgerReports?, (@Sendable () -> Void)?) in
             guard state.isAlive, state.settleDebts() else { return (nil, nil) }
             state.book.prepareNextPeriods(wall: wall, now: now)
             guard state.commit(state.book.maintain(now: now)) else { return (nil, nil) }
@@ -87,7 +89,7 @@ extension SidecarLedger {
         let wakes = state.withLock { state -> [@Sendable () -> Void] in
             state.delegations.finalsReported(reports.childFinals)
             let entries = state.book.apply(response, to: reports.ledger, now: now)
-            _ = state.commit(entries)
+            _ = state.commit(entries + state.answer(response.inquiries))
             return state.takeWakes()
         }
         for wake in wakes { wake() }
@@ -129,6 +131,8 @@ extension SidecarLedger {
 
     package struct Gauges: Sendable {
         package let journalBytes: Int64
+        /// What can be written before the helper thread has to prepare more.
+        package let bytesReady: Int
         package let nextSequence: UInt64
         package let openReservations: Int
         package let openDelegations: Int
@@ -139,10 +143,20 @@ extension SidecarLedger {
     package func gauges() -> Gauges {
         state.withLock { state in
             Gauges(
-                journalBytes: state.journal.byteCount, nextSequence: state.nextSequence,
+                journalBytes: state.journal.byteCount, bytesReady: state.journal.bytesReady,
+                nextSequence: state.nextSequence,
                 openReservations: state.book.openCount,
                 openDelegations: state.delegations.openCount,
                 deferredEndings: state.deferred.count, journalFailure: state.journal.failure)
         }
+    }
+}
+
+extension SidecarLedger.State {
+    /// Only of lives whose log is whole: another one may have accepted what is missing here, and
+    /// then the child stays outstanding until somebody writes it off.
+    fileprivate mutating func answer(_ inquiries: [OpenChild]) -> [LedgerEntry] {
+        let keys = inquiries.filter { book.isWhole(of: $0.audience) }.map(\.key)
+        return delegations.answer(keys)
     }
 }

@@ -72,8 +72,8 @@ package final class SidecarLedger: Sendable {
     // SAFETY: everything in it, classes and pointers included, is reached only under this lock.
     let state: Mutex<State>
 
-    /// Opens or creates the log, takes its lock, replays it, and writes the records of attempts that
-    /// a crash cut off. Blocks for some milliseconds, or longer with a large log.
+    /// Opens or creates the log, takes its lock, replays it, and writes the records of attempts
+    /// that a crash cut off. Blocks for some milliseconds, or longer with a large log.
     package init(
         _ configuration: Configuration, wall: UnixTime = SidecarLedger.wallTime()
     ) throws(JournalError) {

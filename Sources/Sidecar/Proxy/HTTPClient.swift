@@ -154,7 +154,6 @@ final class ClientCall: ServerStream {
     private var isWhole = false
     private var failure: ClientError?
     private var waiter: UnsafeContinuation<Void, Never>?
-    private var hasNews = false
     private var interceptor: ClientInterceptor?
 
     fileprivate init?(
@@ -198,7 +197,7 @@ final class ClientCall: ServerStream {
     // MARK: The caller's side
 
     func waitForHead() async throws(ClientError) -> ClientResponse {
-        while head == nil && failure == nil { await wait() }
+        while head == nil && failure == nil { await wait { $0.head == nil } }
         if let failure { throw failure }
         guard let head else { preconditionFailure("neither a head nor a failure") }
         if let refused = refusal { throw refused }
@@ -214,7 +213,9 @@ final class ClientCall: ServerStream {
     }
 
     func next() async throws(ClientError) -> [UInt8]? {
-        while chunks.isEmpty && !isWhole && failure == nil { await wait() }
+        while chunks.isEmpty && !isWhole && failure == nil {
+            await wait { $0.chunks.isEmpty && !$0.isWhole }
+        }
         if !chunks.isEmpty {
             let bytes = chunks.count == 1 ? chunks[0] : Array(chunks.joined())
             chunks.removeAll(keepingCapacity: true)
@@ -227,23 +228,25 @@ final class ClientCall: ServerStream {
         return nil
     }
 
-    private func wait() async {
+    /// Suspends until something happens. Whether it must is asked again inside of the suspension:
+    /// every `await` may let the loop have a turn, and what happens in it would wake nobody.
+    private func wait(while isWaiting: @Sendable (ClientCall) -> Bool) async {
         let bound = LoopBound(self, loop: worker.loop)
         let loop = worker.loop
         await withTaskCancellationHandler {
             await withUnsafeContinuation { continuation in
-                // Getting here may have taken a turn of the loop, and the news another way.
-                guard !hasNews else { return continuation.resume() }
-                waiter = continuation
+                if failure == nil, isWaiting(self) {
+                    waiter = continuation
+                } else {
+                    continuation.resume()
+                }
             }
-            hasNews = false
         } onCancel: {
             loop.execute { bound.value.cancel() }
         }
     }
 
     private func wake() {
-        hasNews = true
         let waiter = self.waiter
         self.waiter = nil
         waiter?.resume()

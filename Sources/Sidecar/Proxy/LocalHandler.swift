@@ -71,7 +71,14 @@ package final class LocalWriter {
         bytes.withUnsafeBytes { server.sendBody($0) }
         exchange.worker.flush()
         if server.isCongested {
-            await withUnsafeContinuation { waiting = $0 }
+            await withUnsafeContinuation { continuation in
+                // Asked again: the `await` may have let the loop have a turn.
+                if exchange.phase == .answering, server.isCongested {
+                    waiting = continuation
+                } else {
+                    continuation.resume()
+                }
+            }
             if exchange.phase != .answering || Task.isCancelled { throw CancellationError() }
         }
     }

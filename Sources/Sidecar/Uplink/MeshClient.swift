@@ -32,9 +32,9 @@ package struct Replica: Hashable, Sendable {
     }
 }
 
-/// The connection to the control plane: HTTP/2 with prior knowledge (RFC 9113 §3.3) over one socket
-/// of the control loop, kept up by `LinkMachine`. Requests are `async` calls; while there is no
-/// connection they fail at once, because whoever asks has a better answer than to wait.
+/// The connection to the control plane: HTTP/2 with prior knowledge (RFC 9113 §3.3) over one
+/// socket of the control loop, kept up by `LinkMachine`. Requests are `async` calls; while there
+/// is no connection they fail at once, because whoever asks has a better answer than to wait.
 ///
 /// Belongs to its loop: made, used and called back on that thread only.
 package final class MeshClient {

@@ -69,8 +69,12 @@ extension Uplink {
             let response = try await post(
                 MeshPath.report, reporting.report, answer: ReportResponse.self)
             reporting.answered(response)
-            // Finals that came are acknowledged by the next report; releases travel with leases.
-            if !response.finals.isEmpty || !response.unknown.isEmpty { reportSignal.notify() }
+            // Finals that came are acknowledged by the next report, which also has the answers to
+            // inquiries; releases travel with leases.
+            if !response.finals.isEmpty || !response.unknown.isEmpty || !response.inquiries.isEmpty
+            {
+                reportSignal.notify()
+            }
             return true
         } catch {
             hooks.log.warning("report failed", ("error", describe(error)))

@@ -258,4 +258,24 @@ private func book(limit: Int64 = 1_000) -> AccountBook {
         book.finalsAcknowledged([key], by: successor)
         #expect(book.finals(for: successor).isEmpty)
     }
+
+    @Test func aParentsQuestionGoesToTheNewestLifeOfItsAudience() {
+        var book = IncarnationBook()
+        let (parent, other) = (book.join(), book.join())
+        let lives = (0..<3).map { _ in book.join() }
+        let adopted = [book.adopt(lives[0], by: lives[1]), book.adopt(lives[1], by: lives[2])]
+        #expect(adopted == [true, true])
+        let children = (1...2).map { number in
+            OpenChild(
+                key: ChildKey(lease: LeaseID(incarnation: parent, number: 1), child: number),
+                audience: lives[0])
+        }
+        book.ask(children, by: other)
+        #expect(book.takeInquiries(for: lives[2]).isEmpty)
+        book.finalReported(ChildFinal(key: children[1].key, consumed: NanoUSD(5)))
+        book.ask(children, by: parent)
+        #expect(book.takeInquiries(for: lives[1]).isEmpty)
+        #expect(book.takeInquiries(for: lives[2]) == [children[0]])
+        #expect(book.takeInquiries(for: lives[2]).isEmpty)
+    }
 }

@@ -77,7 +77,8 @@ private struct Holder {
 
     mutating func opened(_ amount: Int64, least: Int64 = 0) throws -> ChildKey {
         let reservation = try reserved(amount, least: least)
-        guard let opened = book.open(reservation, as: .child) else { throw Refused() }
+        guard let opened = book.open(reservation, as: .child, audience: Incarnation(9))
+        else { throw Refused() }
         log.append(.opened(opened))
         return try #require(book.key(of: reservation))
     }
@@ -237,6 +238,42 @@ private struct Refused: Error {}
         }
     }
 
+    @Test func whatEndedWithoutASettlementIsAskedForUntilItIsFinal() throws {
+        var holder = Holder()
+        let (lost, running) = (try holder.opened(200), try holder.opened(100))
+        #expect(holder.book.makeReport().openChildren.isEmpty)
+        holder.book.childLost(lost)
+        holder.book.childLost(lost)
+        for _ in 0..<2 {
+            #expect(
+                holder.book.makeReport().openChildren == [
+                    OpenChild(key: lost, audience: Incarnation(9))
+                ])
+        }
+        var again = LeaseBook()
+        for entry in holder.book.snapshot() {
+            let taken = again.replay(entry)
+            #expect(taken)
+        }
+        again.replayed()
+        #expect(
+            again.makeReport().openChildren
+                == [lost, running].map { OpenChild(key: $0, audience: Incarnation(9)) })
+        again.childFinal(lost, consumed: .zero)
+        #expect(again.makeReport().openChildren.map(\.key) == [running])
+    }
+
+    @Test func moreOverdueChildrenThanAMessageCarriesTakeTurns() throws {
+        var holder = Holder()
+        let most = LedgerLimits.inquiriesPerMessageMax
+        let keys = try (0..<most + 10).map { _ in try holder.opened(0) }
+        for key in keys { holder.book.childLost(key) }
+        let first = holder.book.makeReport().openChildren.map(\.key)
+        let second = holder.book.makeReport().openChildren.map(\.key)
+        #expect(first == Array(keys.prefix(most)))
+        #expect(second == Array(keys.suffix(10) + keys.prefix(most - 10)))
+    }
+
     @Test func aLogThatNoHolderWroteIsRefused() {
         let lease = LeaseImage(
             slot: 0, id: LeaseID(incarnation: Incarnation(1), number: 1), account: terms().key,
@@ -309,6 +346,46 @@ private struct Refused: Error {}
             #expect(again.openDelegations == book.openDelegations)
             let answer = again.accept(key(400), issuer: issuer, amount: .zero)
             #expect(answer == .repeated)
+        }
+    }
+
+    @Test func whatNeverCameIsRefusedForGoodAndFinalAtNothing() throws {
+        var book = DelegationBook()
+        var log: [LedgerEntry] = []
+        for child in [Int64(1), 2] {
+            guard
+                case .accepted(let accepted) = book.accept(
+                    key(child), issuer: issuer, amount: NanoUSD(9))
+            else { throw Refused() }
+            log.append(.accepted(accepted))
+            if child == 1 {
+                log.append(.delegationSettled(number: accepted.number, cost: 4))
+                book.settle(accepted.number, cost: NanoUSD(4))
+            }
+        }
+        // Settled, running, and two that never came: one before and one after the newest.
+        let asked = [1, 2, 70_003, 70_002].map { key($0) }
+        let entries = book.answer(asked + asked)
+        #expect(entries == [.refused(key(70_003)), .refused(key(70_002))])
+        #expect(
+            book.finalsToReport() == [
+                ChildFinal(key: key(1), consumed: NanoUSD(4)),
+                ChildFinal(key: key(70_003), consumed: .zero),
+                ChildFinal(key: key(70_002), consumed: .zero),
+            ])
+        for entries in [log + entries, book.snapshot()] {
+            var again = DelegationBook()
+            for entry in entries {
+                let taken = again.replay(entry)
+                #expect(taken)
+            }
+            #expect(again.finals == book.finals)
+            let late = again.accept(key(70_002), issuer: issuer, amount: NanoUSD(1))
+            #expect(late == .repeated)
+            again.finalsReported(again.finalsToReport())
+            // Refused before and kept; running; too old to be accepted ever again.
+            let later = again.answer([key(70_002), key(2), key(3)])
+            #expect(later == [.refused(key(3))])
         }
     }
 

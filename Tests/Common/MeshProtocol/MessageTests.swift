@@ -55,14 +55,14 @@ import WeirPolicy
         try roundTrip(
             Report(
                 highestLease: 9, leases: [Samples.counters], childFinals: [Samples.final],
-                acknowledgedFinals: [Samples.child],
+                acknowledgedFinals: [Samples.child], openChildren: [Samples.openChild],
                 health: SidecarHealth(
                     state: .degraded, reasons: ["journal"], requestsInFlight: 3,
                     journalBytes: 1 << 40)))
         try roundTrip(
             ReportResponse(
                 finals: [Samples.final], recalls: [Samples.lease], unknown: [Samples.unknown],
-                states: [Samples.state]))
+                states: [Samples.state], inquiries: [Samples.openChild]))
         try roundTrip(RecordsResponse(storedThrough: .max))
     }
 
@@ -157,7 +157,7 @@ import WeirPolicy
     @Test func goldenMessages() throws {
         let report = Report(
             highestLease: 9, leases: [Samples.counters], childFinals: [Samples.final],
-            acknowledgedFinals: [Samples.child],
+            acknowledgedFinals: [Samples.child], openChildren: [Samples.openChild],
             health: SidecarHealth(
                 state: .serving, reasons: [], requestsInFlight: 3, journalBytes: 4))
         #expect(
@@ -167,7 +167,8 @@ import WeirPolicy
                 "childFinals":[{"consumed":"7","key":{"child":3,"lease":"12.7"}}],\
                 "health":{"journalBytes":4,"reasons":[],"requestsInFlight":3,"state":"serving"},\
                 "highestLease":9,"leases":[{"account":"usd/user/2025-11/alice","consumed":"5",\
-                "lease":"12.7","released":"6"}]}
+                "lease":"12.7","released":"6"}],\
+                "openChildren":[{"audience":34,"key":{"child":3,"lease":"12.7"}}]}
                 """)
         let line = PolicyEvent.bookmark(Samples.version)
         #expect(

@@ -85,6 +85,7 @@ enum Samples {
     static let unknown = UnknownLease(
         lease: lease, account: account, granted: NanoUSD(8), consumed: NanoUSD(5))
     static let final = ChildFinal(key: child, consumed: NanoUSD(7))
+    static let openChild = OpenChild(key: child, audience: Incarnation(34))
     static let storedAnswer = StoredAnswer(
         status: 200, contentType: "application/json", body: "{\"a\":\"é\\n\"}")
     static let binding = SubjectBinding(

@@ -21,9 +21,12 @@ struct AnalyzeTests {
             #expect(steps[0]["result"]?["label"]?.string == "positive")
             #expect(steps[1]["result"] != nil)
             let costs = steps.compactMap { $0["cost_usd"]?.string.flatMap { NanoUSD(usd: $0) } }
-            let total = try #require(json["cost"]?["total_usd"]?.string.flatMap { NanoUSD(usd: $0) })
+            let total = try #require(
+                json["cost"]?["total_usd"]?.string.flatMap { NanoUSD(usd: $0) })
             #expect(costs.reduce(.zero, +) == total)
-            let remaining = json["cost"]?["budget_remaining_usd"]?.string.flatMap { NanoUSD(usd: $0) }
+            let remaining = json["cost"]?["budget_remaining_usd"]?.string.flatMap {
+                NanoUSD(usd: $0)
+            }
             #expect(remaining == NanoUSD(5 * NanoUSD.nanoPerUSD) - total)
             #expect(json["policy_version"]?.int64 == 1)
             #expect(answer.header("weir-decision") == "admitted")

@@ -48,7 +48,8 @@ struct PolicyTests {
         try await Mesh.run(.init(agents: agents, policyFolder: policy.path)) { mesh in
             try policy.replace("tiers.yaml", "monthlyBudget: \"5\"", with: "monthlyBudget: \"-5\"")
             try policy.replace("tiers.yaml", "dailyRequests: 1000", with: "dailyRequests: many")
-            try policy.replace("agents.yaml", "protocol: huggingface", with: "protocol: carrier-pigeon")
+            try policy.replace(
+                "agents.yaml", "protocol: huggingface", with: "protocol: carrier-pigeon")
             let refused = await #expect(throws: TestProcess.Failed.self) {
                 try await mesh.apply(policy.path)
             }
@@ -62,7 +63,8 @@ struct PolicyTests {
         }
     }
 
-    @Test func `a sidecar restarted while the control plane is away serves from disk`() async throws {
+    @Test func `a sidecar restarted while the control plane is away serves from disk`() async throws
+    {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
         let policy = try AcceptancePolicy(in: folder)

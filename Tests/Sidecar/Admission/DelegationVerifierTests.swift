@@ -47,6 +47,7 @@ private func failure(
 
     @Test func refusesEverythingElse() {
         #expect(failure(delegation { $0.audience = Incarnation(13) }) == .otherAudience)
+        #expect(failure(delegation { $0.issuer = Incarnation(5) }) == .unreadable)
         #expect(failure(delegation { $0.agent = "llama" }) == .otherAgent)
         #expect(failure(delegation(), method: "PUT") == .otherMethod)
         #expect(failure(delegation(), target: "/models/finbert?x") == .otherPath)

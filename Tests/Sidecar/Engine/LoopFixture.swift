@@ -55,6 +55,7 @@ func eventually(_ condition: () -> Bool) -> Bool {
     let end = weir_monotonic_nanoseconds() + 10_000_000_000
     while !condition() {
         if weir_monotonic_nanoseconds() > end { return false }
+        // tidy: the pause of the poll itself
         usleep(500)
     }
     return true

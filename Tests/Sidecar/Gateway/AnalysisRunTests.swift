@@ -122,7 +122,12 @@ import WeirPolicy
         let report = await AnalysisRun(context: context).run()
         #expect(report.steps[0].cost == NanoUSD(120_000))
         #expect(report.steps[0].source == .ceiling)
-        #expect(ledger.state.withLock { $0.open.values.map(\.rawValue) } == [120_000])
+        let state = ledger.state.withLock { $0 }
+        #expect(state.open.values.map(\.rawValue) == [120_000])
+        // The control plane is asked for its final, and only for its.
+        #expect(state.lost.map(\.child) == Array(state.open.keys))
+        let audience = context.snapshot.endpoints["mood"]?.first?.incarnation
+        #expect(state.lost.first.flatMap { state.audiences[$0] } == audience)
     }
 
     @Test func whatWasNotSentCostsNothing() async throws {

@@ -105,6 +105,8 @@ final class TestLedger: CallerLedger {
         var consumed = NanoUSD.zero
         var open: [Int64: NanoUSD] = [:]
         var finals: [ChildKey: NanoUSD] = [:]
+        var audiences: [ChildKey: Incarnation] = [:]
+        var lost: [ChildKey] = []
         var children: Int64 = 0
         var requests: Int64 = 0
     }
@@ -133,14 +135,18 @@ final class TestLedger: CallerLedger {
         }
     }
 
-    func delegate(_ amount: NanoUSD, least: NanoUSD) async throws(LedgerRefusal) -> ChildKey {
+    func delegate(
+        _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
+    ) async throws(LedgerRefusal) -> ChildKey {
         let key = state.withLock { state -> ChildKey? in
             let held = state.open.values.reduce(NanoUSD.zero, +)
             guard state.consumed + held + amount <= limit else { return nil }
             state.children += 1
             state.open[state.children] = amount
-            return ChildKey(
+            let key = ChildKey(
                 lease: LeaseID(incarnation: Incarnation(5), number: 1), child: state.children)
+            state.audiences[key] = audience
+            return key
         }
         guard let key else {
             let account = AccountKey(
@@ -158,6 +164,8 @@ final class TestLedger: CallerLedger {
             state.consumed += consumed
         }
     }
+
+    func childLost(_ key: ChildKey) { state.withLock { $0.lost.append(key) } }
 
     var balance: Balance? {
         let consumed = state.withLock { $0.consumed }
@@ -190,6 +198,7 @@ final class TestClock: GatewayClock {
         gate.continuation.yield()
     }
 
+    // tidy: a method of the clock under test
     func sleep(untilNanoseconds: UInt64) async throws {
         // Ends with the first element, or when the task is cancelled.
         for await _ in gate.stream { return }

@@ -9,10 +9,12 @@ final class HeadFixture {
 
     init(_ text: String, isRequest: Bool = true) {
         let bytes = Array(text.utf8)
-        memory = .allocate(byteCount: max(bytes.count, 1), alignment: 1)
+        let base = UnsafeMutableRawPointer.allocate(
+            byteCount: max(bytes.count, 1), alignment: 1)
+        memory = UnsafeMutableRawBufferPointer(start: base, count: max(bytes.count, 1))
         memory.copyBytes(from: bytes)
         fields = .allocate(capacity: Limits.fieldsMax)
-        var head = HTTPHead(base: UnsafeRawPointer(memory.baseAddress!), fields: fields)
+        var head = HTTPHead(base: UnsafeRawPointer(base), fields: fields)
         let input = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(memory)[..<bytes.count])
         result =
             isRequest

@@ -125,7 +125,8 @@ enum HostileHeads {
     @Test func anOrdinaryRequestIsTakenApart() throws {
         let text =
             "POST /v1/chat?x=1 HTTP/1.1\r\nHost: agent.local:8000\r\nContent-Length:  5 \r\n"
-            + "Content-Type:application/json\r\nX-Other: a,\tb\r\nConnection: keep-alive\r\n\r\nhello"
+            + "Content-Type:application/json\r\nX-Other: a,\tb\r\n"
+            + "Connection: keep-alive\r\n\r\nhello"
         let fixture = HeadFixture(text)
         #expect(fixture.result == .complete(text.utf8.count - 5))
         let head = fixture.head

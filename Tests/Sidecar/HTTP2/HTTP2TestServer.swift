@@ -69,6 +69,7 @@ final class HTTP2TestServer: Sendable {
             $0.isStopping = true
             $0.generation += 1
         }
+        // tidy: the pause of a poll
         while state.withLock({ $0.live > 0 }) { usleep(1_000) }
     }
 
@@ -272,6 +273,7 @@ func becomesTrue(
     let end = ContinuousClock.now + .seconds(seconds)
     while ContinuousClock.now < end {
         if try await condition() { return true }
+        // tidy: the pause of the poll itself
         try? await Task.sleep(for: .milliseconds(2))
     }
     return try await condition()

@@ -6,7 +6,7 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// What ledger and log cost a request: a reservation journaled, an attempt opened, a record written.
+/// What ledger and log cost a request: reserved, opened in the log, settled by a record.
 /// Only means something in a release build: `WEIR_BENCH=1 swift test -c release --filter
 /// LedgerBenchmarks`.
 @Suite(.enabled(if: getenv("WEIR_BENCH") != nil)) struct LedgerBenchmarks {
@@ -17,20 +17,21 @@ import WeirMeshProtocol
         configuration.bytesKept = 16 << 20
         let ledger = try SidecarLedger(configuration)
         try ledger.beginStandalone()
-        ledger.grantLocally(accountTerms(), amount: NanoUSD(1 << 50))
-        let payer = try #require(ledger.payer(for: [accountTerms()]))
+        ledger.grantLocally(ledgerTerms(), amount: NanoUSD(1 << 50))
+        let payer = try #require(ledger.payer(for: [ledgerTerms()]))
         for full in [false, true] {
-            var template = record(cost: 7, paidBy: child(0), reserved: 10)
+            var template = ledgerRecord(cost: 7, paidBy: ledgerChild(0), reserved: 10)
             if full {
                 template.digests = AttemptRecord.Digests(
-                    input: [UInt8](repeating: 1, count: 32), output: [UInt8](repeating: 2, count: 32))
+                    input: [UInt8](repeating: 1, count: 32),
+                    output: [UInt8](repeating: 2, count: 32))
             }
             var best = Double.infinity
             for _ in 0..<20 {
                 let start = nanoseconds()
                 for _ in 0..<2_000 { try one(ledger, payer, template) }
                 best = min(best, Double(nanoseconds() - start) / 2_000)
-                usleep(100_000)
+                waitForSegments(ledger)
             }
             print("reserve + open + settle, \(full ? 304 : 176) byte records: \(best) ns")
         }
@@ -39,8 +40,9 @@ import WeirMeshProtocol
     private func one(
         _ ledger: SidecarLedger, _ payer: Payer, _ template: AttemptRecord
     ) throws {
-        guard case .reserved(let reservation) = ledger.reserve(
-            payer, worstCase: NanoUSD(10), least: .zero),
+        guard
+            case .reserved(let reservation) = ledger.reserve(
+                payer, worstCase: NanoUSD(10), least: .zero),
             let key = ledger.open(reservation)
         else {
             Issue.record("not reserved: \(ledger.gauges())")
@@ -48,7 +50,7 @@ import WeirMeshProtocol
         }
         var record = template
         record.paidBy = key
-        ledger.settle(reservation, record: record, names: names)
+        ledger.settle(reservation, record: record, names: ledgerNames)
     }
 
     private func nanoseconds() -> UInt64 {

@@ -1,21 +1,22 @@
+import Glibc
 import SidecarCore
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-func accountTerms(_ user: String = "alice", limit: Int64 = 1_000_000) -> AccountTerms {
+func ledgerTerms(_ user: String = "alice", limit: Int64 = 1_000_000) -> AccountTerms {
     AccountTerms(
         key: AccountKey(
             unit: .usd, scope: .user,
-            period: Period(.month, at: UnixTime(CivilDate(year: 2026, month: 3, day: 1))), id: user),
+            period: Period(.month, at: UnixTime(seconds: 1_772_323_200)), id: user),
         limit: NanoUSD(limit), maxLease: NanoUSD(limit), policyNumber: 1)
 }
 
-func child(_ number: Int64, of issuer: Int64 = 7) -> ChildKey {
+func ledgerChild(_ number: Int64, of issuer: Int64 = 7) -> ChildKey {
     ChildKey(lease: LeaseID(incarnation: Incarnation(issuer), number: 1), child: number)
 }
 
-func record(cost: Int64, paidBy key: ChildKey, reserved: Int64) -> AttemptRecord {
+func ledgerRecord(cost: Int64, paidBy key: ChildKey, reserved: Int64) -> AttemptRecord {
     var record = AttemptRecord()
     record.paidBy = key
     record.reserved = NanoUSD(reserved)
@@ -25,12 +26,12 @@ func record(cost: Int64, paidBy key: ChildKey, reserved: Int64) -> AttemptRecord
     return record
 }
 
-let names = RecordNames(
+let ledgerNames = RecordNames(
     subject: "alice", tier: "premium", agent: "finbert", model: "finbert-tone",
     requestType: "news_analysis")
 
 /// Answers every acquire in full, as a store with enough money does.
-func grant(_ ledger: SidecarLedger) {
+func grantAll(_ ledger: SidecarLedger) {
     let demands = ledger.takeDemands()
     let grants = demands.request.acquire.map { acquire in
         LeaseGrant(
@@ -43,6 +44,15 @@ func grant(_ ledger: SidecarLedger) {
     ledger.apply(LeasesResponse(grants: grants), to: demands)
 }
 
-func open(_ folder: TemporaryFolder) throws -> SidecarLedger {
+func openLedger(_ folder: TemporaryFolder) throws -> SidecarLedger {
     try SidecarLedger(SidecarLedger.Configuration(directory: folder.path))
+}
+
+/// Until the helper thread has prepared segments ahead, for at most 20 ms: on a full disk it never
+/// will.
+func waitForSegments(_ ledger: SidecarLedger) {
+    let deadline = SidecarLedger.bootTime() + 20_000_000
+    while ledger.gauges().bytesReady < 1 << 20, SidecarLedger.bootTime() < deadline {
+        sched_yield()
+    }
 }

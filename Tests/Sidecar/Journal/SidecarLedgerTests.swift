@@ -10,22 +10,23 @@ import WeirMeshProtocol
 @Suite struct SidecarLedgerTests {
     @Test func anOpenDelegationSettlesAtItsWorstCaseAfterACrash() throws {
         let folder = TemporaryFolder()
-        var ledger: SidecarLedger? = try open(folder)
+        var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [1, 2, 3], isAdopted: false)
-        #expect(ledger?.accept(child(1), issuer: Incarnation(7), amount: NanoUSD(500)) == .accepted(1))
-        #expect(ledger?.accept(child(2), issuer: Incarnation(7), amount: NanoUSD(300)) == .accepted(2))
+        #expect(accept(ledger, 1, 500) == .accepted(1))
+        #expect(accept(ledger, 2, 300) == .accepted(2))
         let settled = ledger?.settle(
-            delegation: 2, record: record(cost: 100, paidBy: child(2), reserved: 300), names: names)
+            delegation: 2, record: ledgerRecord(cost: 100, paidBy: ledgerChild(2), reserved: 300),
+            names: ledgerNames)
         #expect(settled?.isFinal == true)
         ledger = nil
 
-        let again = try open(folder)
+        let again = try openLedger(folder)
         #expect(again.found.predecessor == Incarnation(3) && again.found.isWhole)
         #expect(again.found.secret == [1, 2, 3] && again.found.crashedAttempts == 1)
         #expect(again.resume())
         // The memory of what was accepted is in the log.
-        #expect(again.accept(child(1), issuer: Incarnation(7), amount: NanoUSD(1)) == .repeated)
-        #expect(again.accept(child(2), issuer: Incarnation(7), amount: NanoUSD(1)) == .repeated)
+        #expect(accept(again, 1, 1) == .repeated)
+        #expect(accept(again, 2, 1) == .repeated)
         let finals = again.makeReport()?.childFinals ?? []
         #expect(Set(finals.map(\.consumed)) == [NanoUSD(100), NanoUSD(500)])
         let records = again.recordBlocks(of: Incarnation(3), after: 0).flatMap(\.records)
@@ -37,12 +38,12 @@ import WeirMeshProtocol
     @Test func anOpenChildStaysOutstandingAcrossACrash() throws {
         let folder = TemporaryFolder()
         var key: ChildKey?
-        var ledger: SidecarLedger? = try open(folder)
+        var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
         if let ledger { key = try delegate(ledger, 400) }
         ledger = nil
 
-        let again = try open(folder)
+        let again = try openLedger(folder)
         try again.begin(Incarnation(4), secret: [], isAdopted: true)
         let open = try #require(again.makeReport()?.ledger.leases.first)
         // Idle money of the lease is given back, the child's is not.
@@ -59,18 +60,18 @@ import WeirMeshProtocol
     @Test func aCopiedLogReleasesNothing() throws {
         let folder = TemporaryFolder()
         let copy = TemporaryFolder()
-        var ledger: SidecarLedger? = try open(folder)
+        var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [9], isAdopted: false)
         if let ledger { _ = try delegate(ledger, 400) }
         for file in folder.files { copy.write(folder.read(file), to: file) }
         ledger = nil
 
-        var copied: SidecarLedger? = try open(copy)
+        var copied: SidecarLedger? = try openLedger(copy)
         #expect(copied?.found.isWhole == false)
         #expect(copied?.resume() == false)
         copied = nil
         // Nor after another start, which finds the copy's own new segment in its place.
-        let again = try open(copy)
+        let again = try openLedger(copy)
         #expect(!again.found.isWhole)
         try again.begin(Incarnation(5), secret: [], isAdopted: true)
         let counters = try #require(again.makeReport()?.ledger.leases.first)
@@ -79,10 +80,10 @@ import WeirMeshProtocol
 
     @Test func replayStopsAtABadEntry() throws {
         let folder = TemporaryFolder()
-        var ledger: SidecarLedger? = try open(folder)
+        var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
         for number in Int64(1)...3 {
-            _ = ledger?.accept(child(number), issuer: Incarnation(7), amount: NanoUSD(100))
+            _ = ledger?.accept(ledgerChild(number), issuer: Incarnation(7), amount: NanoUSD(100))
         }
         ledger = nil
         let file = try #require(folder.files.last { $0.hasPrefix("segment-") })
@@ -91,21 +92,21 @@ import WeirMeshProtocol
         let end = try #require(bytes.lastIndex { $0 != 0 })
         folder.write([bytes[end] ^ 0x40], to: file, at: end)
 
-        let again = try open(folder)
+        let again = try openLedger(folder)
         #expect(!again.found.isWhole)
         #expect(again.found.crashedAttempts == 2)
     }
 
     @Test func twoProcessesCannotHaveOneLog() throws {
         let folder = TemporaryFolder()
-        let ledger = try open(folder)
-        #expect(throws: JournalError.locked) { try open(folder) }
+        let ledger = try openLedger(folder)
+        #expect(throws: JournalError.locked) { try openLedger(folder) }
         #expect(ledger.incarnation == nil)
     }
 
     @Test func theSecretIsForItsOwnerOnly() throws {
         let folder = TemporaryFolder()
-        let ledger = try open(folder)
+        let ledger = try openLedger(folder)
         try ledger.begin(Incarnation(1), secret: [1], isAdopted: false)
         var status = stat()
         #expect(stat(folder.path + "/journal", &status) == 0)
@@ -114,7 +115,7 @@ import WeirMeshProtocol
 
     @Test func segmentsGoWhenTheirRecordsAreStored() throws {
         let folder = TemporaryFolder()
-        let ledger = try open(folder)
+        let ledger = try openLedger(folder)
         try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
         try run(ledger, requests: 9_000)
         let before = ledger.gauges().journalBytes
@@ -132,12 +133,12 @@ import WeirMeshProtocol
 
     @Test func aLongLogReplaysFromItsNewestSnapshot() throws {
         let folder = TemporaryFolder()
-        var ledger: SidecarLedger? = try open(folder)
+        var ledger: SidecarLedger? = try openLedger(folder)
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
         if let ledger { try run(ledger, requests: 9_000) }
-        _ = ledger?.accept(child(20_000), issuer: Incarnation(7), amount: NanoUSD(9))
+        _ = ledger?.accept(ledgerChild(20_000), issuer: Incarnation(7), amount: NanoUSD(9))
         ledger = nil
-        let again = try open(folder)
+        let again = try openLedger(folder)
         #expect(again.found.isWhole && again.found.crashedAttempts == 1)
         #expect(again.gauges().nextSequence == 9_002)
     }
@@ -158,9 +159,9 @@ import WeirMeshProtocol
             return
         }
         defer { umount2(folder.path, Int32(MNT_DETACH)) }
-        let accepted = try fill(open(folder))
+        let accepted = try fill(openLedger(folder))
         #expect(accepted > 4_000)
-        let again = try? open(folder)
+        let again = try? openLedger(folder)
         // Every accepted attempt has its record, and a full disk lets nobody begin.
         #expect(again == nil)
     }
@@ -171,15 +172,16 @@ import WeirMeshProtocol
         var accepted = 0
         while accepted < 100_000,
             case .accepted(let number) = ledger.accept(
-                child(Int64(accepted + 1)), issuer: Incarnation(7), amount: NanoUSD(1))
+                ledgerChild(Int64(accepted + 1)), issuer: Incarnation(7), amount: NanoUSD(1))
         {
             accepted += 1
             let settled = ledger.settle(
                 delegation: number,
-                record: record(cost: 1, paidBy: child(Int64(accepted)), reserved: 1), names: names)
+                record: ledgerRecord(cost: 1, paidBy: ledgerChild(Int64(accepted)), reserved: 1),
+                names: ledgerNames)
             #expect(settled.isFinal)
             // The helper thread prepares segments meanwhile.
-            if accepted % 500 == 0 { usleep(2_000) }
+            if accepted % 500 == 0 { waitForSegments(ledger) }
         }
         #expect(ledger.gauges().nextSequence == UInt64(accepted) + 1)
         let kept = ledger.recordBlocks(of: Incarnation(3), after: 0, max: 1_000)
@@ -189,16 +191,16 @@ import WeirMeshProtocol
 
     @Test func aWaiterIsWokenOnceWhenMoneyComes() throws {
         let folder = TemporaryFolder()
-        let ledger = try open(folder)
+        let ledger = try openLedger(folder)
         try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
-        let payer = try #require(ledger.payer(for: [accountTerms()]))
+        let payer = try #require(ledger.payer(for: [ledgerTerms()]))
         let wakes = Mutex(0)
         var waiter: UInt64?
         let outcome = ledger.reserve(
             payer, worstCase: NanoUSD(10), least: .zero, waiter: &waiter,
             wake: { wakes.withLock { $0 += 1 } })
         #expect(outcome == .needsLease && waiter != nil)
-        grant(ledger)
+        grantAll(ledger)
         #expect(wakes.withLock { $0 } == 1)
         guard case .reserved = ledger.reserve(payer, worstCase: NanoUSD(10), least: .zero) else {
             Issue.record("the grant is not usable")
@@ -209,53 +211,102 @@ import WeirMeshProtocol
     @Test func aLocalAllowanceIsSpentOnceAlsoAcrossRestarts() throws {
         let folder = TemporaryFolder()
         for life in 0..<2 {
-            let ledger = try open(folder)
+            let ledger = try openLedger(folder)
             try ledger.beginStandalone()
-            ledger.grantLocally(accountTerms(), amount: NanoUSD(1_000))
-            let payer = try #require(ledger.payer(for: [accountTerms()]))
-            guard case .reserved(let reservation) = ledger.reserve(
-                payer, worstCase: NanoUSD(600 - Int64(life) * 200), least: .zero)
+            ledger.grantLocally(ledgerTerms(), amount: NanoUSD(1_000))
+            let payer = try #require(ledger.payer(for: [ledgerTerms()]))
+            guard
+                case .reserved(let reservation) = ledger.reserve(
+                    payer, worstCase: NanoUSD(600 - Int64(life) * 200), least: .zero)
             else {
                 Issue.record("life \(life)")
                 return
             }
             let key = try #require(ledger.open(reservation))
             ledger.settle(
-                reservation, record: record(cost: 600, paidBy: key, reserved: 600), names: names)
-            let over = ledger.reserve(payer, worstCase: NanoUSD(401), least: .zero)
-            guard case .exhausted = over else {
-                Issue.record("life \(life): \(over)")
-                return
+                reservation, record: ledgerRecord(cost: 600, paidBy: key, reserved: 600),
+                names: ledgerNames)
+            if life == 0 {
+                let over = ledger.reserve(payer, worstCase: NanoUSD(401), least: .zero)
+                guard case .exhausted = over else {
+                    Issue.record("\(over)")
+                    return
+                }
             }
         }
     }
 
+    @Test func aParentsQuestionIsAnsweredOutOfAWholeLogOnly() throws {
+        let folder = TemporaryFolder()
+        let copy = TemporaryFolder()
+        var ledger: SidecarLedger? = try openLedger(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        _ = accept(ledger, 1, 100)
+        for file in folder.files { copy.write(folder.read(file), to: file) }
+        ledger = nil
+
+        let questions = [1, 2].map { OpenChild(key: ledgerChild($0), audience: Incarnation(3)) }
+        for place in [folder, copy] {
+            var again: SidecarLedger? = try openLedger(place)
+            try again?.begin(Incarnation(4), secret: [], isAdopted: true)
+            try ask(again, questions)
+            // The crashed one's final went with the report that was answered with the questions.
+            let finals = again?.makeReport()?.childFinals ?? []
+            let refused = ChildFinal(key: ledgerChild(2), consumed: .zero)
+            #expect(finals == (place === folder ? [refused] : []))
+            // What this life was asked itself, it knows in either case.
+            try ask(again, [OpenChild(key: ledgerChild(3), audience: Incarnation(4))])
+            #expect(accept(again, 3, 1) == .repeated)
+            again = nil
+            let after = try openLedger(place)
+            try after.begin(Incarnation(5), secret: [], isAdopted: true)
+            #expect(accept(after, 3, 1) == .repeated)
+        }
+    }
+
+    private func ask(_ ledger: SidecarLedger?, _ questions: [OpenChild]) throws {
+        let reports = try #require(ledger?.makeReport())
+        ledger?.apply(
+            ReportResponse(
+                finals: [], recalls: [], unknown: [], states: [], inquiries: questions),
+            to: reports)
+    }
+
+    private func accept(
+        _ ledger: SidecarLedger?, _ number: Int64, _ amount: Int64
+    ) -> SidecarLedger.AcceptOutcome? {
+        ledger?.accept(ledgerChild(number), issuer: Incarnation(7), amount: NanoUSD(amount))
+    }
+
     private func delegate(_ ledger: SidecarLedger, _ amount: Int64) throws -> ChildKey {
-        let payer = try #require(ledger.payer(for: [accountTerms()]))
+        let payer = try #require(ledger.payer(for: [ledgerTerms()]))
         #expect(ledger.reserve(payer, worstCase: NanoUSD(amount), least: .zero) == .needsLease)
-        grant(ledger)
-        guard case .reserved(let reservation) = ledger.reserve(
-            payer, worstCase: NanoUSD(amount), least: .zero)
+        grantAll(ledger)
+        guard
+            case .reserved(let reservation) = ledger.reserve(
+                payer, worstCase: NanoUSD(amount), least: .zero)
         else { throw JournalError.locked }
-        return try #require(ledger.delegate(reservation))
+        return try #require(ledger.delegate(reservation, audience: Incarnation(9)))
     }
 
     private func run(_ ledger: SidecarLedger, requests: Int) throws {
         for number in 1...requests {
-            guard case .accepted(let attempt) = ledger.accept(
-                child(Int64(number)), issuer: Incarnation(7), amount: NanoUSD(10))
+            guard
+                case .accepted(let attempt) = ledger.accept(
+                    ledgerChild(Int64(number)), issuer: Incarnation(7), amount: NanoUSD(10))
             else {
                 Issue.record("request \(number): \(ledger.gauges())")
                 return
             }
             _ = ledger.settle(
                 delegation: attempt,
-                record: record(cost: 7, paidBy: child(Int64(number)), reserved: 10), names: names)
+                record: ledgerRecord(cost: 7, paidBy: ledgerChild(Int64(number)), reserved: 10),
+                names: ledgerNames)
             if number % 256 == 0 {
                 let reports = try #require(ledger.makeReport())
                 ledger.apply(
                     ReportResponse(finals: [], recalls: [], unknown: [], states: []), to: reports)
-                usleep(500)
+                waitForSegments(ledger)
             }
         }
     }

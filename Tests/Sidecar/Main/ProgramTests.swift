@@ -184,6 +184,7 @@ private final class SidecarProcess {
                 status = raw
                 return raw & 0x7F == 0 ? raw >> 8 & 0xFF : -1
             }
+            // tidy: the pause of a poll with a bound
             usleep(2_000)
         }
         return -1

@@ -87,7 +87,8 @@ private let openAI = #"""
         #"{"usage":{"prompt_tokens":010,"completion_tokens":1}}"#,
         #"{"usage":{"prompt_tokens":"7","completion_tokens":1}}"#,
         #"{"usage":{"prompt_tokens":{"a":7},"completion_tokens":1}}"#,
-        #"{"usage":{"input_tokens":5,"output_tokens":1,"input_tokens_details":{"cached_tokens":6}}}"#,
+        #"{"usage":{"input_tokens":5,"output_tokens":1,"#
+            + #""input_tokens_details":{"cached_tokens":6}}}"#,
         #"{"usage":{"prompt_tokens":5}}"#, #"{"usage":null}"#, #"{"usage":{}}"#, "{}", "", "[]",
         #"[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]"#,
         #"{"choices":[{"usage":{"prompt_tokens":1,"completion_tokens":1}}]}"#,

@@ -65,6 +65,7 @@ import WeirCore
                 client.send(body)
             }
         }.start()
+        // tidy: time for a buffer without a bound to grow: what must not happen sends no event
         usleep(100_000)
         let before = largestLoan(proxy) { true }
         start.set()
@@ -97,6 +98,7 @@ import WeirCore
         let proxy = try ProxyFixture(upstream)
         let client = proxy.client()
         client.send(get("/"))
+        // tidy: time for a buffer without a bound to grow: what must not happen sends no event
         usleep(100_000)
         #expect(largestLoan(proxy) { true } < Self.heldMax)
         #expect(!sent.isSet)

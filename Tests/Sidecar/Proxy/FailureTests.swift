@@ -76,6 +76,7 @@ import WeirCore
         for number in 0..<20 {
             client.send(post("/", "\(number)"))
             #expect(client.readResponse()?.text == "\(number)")
+            // tidy: idle times of different lengths are the subject
             usleep(UInt32(number % 3) * 15_000)
         }
         #expect(upstream.connections.count == 20)

@@ -206,6 +206,7 @@ import WeirCore
 
     @Test func aHalfClosedClientGetsItsAnswer() throws {
         let upstream = try TestUpstream { _ in
+            // tidy: a slow upstream is the subject
             usleep(50_000)
             return okay("late")
         }

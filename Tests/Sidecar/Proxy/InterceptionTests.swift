@@ -277,6 +277,7 @@ import WeirCore
         var before = -1
         #expect(
             eventually {
+                // tidy: the pause between two looks at a counter
                 usleep(50_000)
                 defer { before = written.count }
                 return written.count == before && before > 0
@@ -292,7 +293,8 @@ import WeirCore
     @Test func ownRequests() throws {
         let upstream = try TestUpstream { request in
             request.path == "/trailers"
-                ? "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nweir-cost-usd: 1\r\n\r\n3\r\nabc\r\n"
+                ? "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+                    + "weir-cost-usd: 1\r\n\r\n3\r\nabc\r\n"
                     + "0\r\nweir-settlement: paid\r\n\r\n" : okay(request.text)
         }
         let proxy = try proxy([]) { scripted in

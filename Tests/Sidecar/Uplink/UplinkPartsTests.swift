@@ -120,8 +120,9 @@ import WeirPolicy
 
     @Test func aWrongHashIsAnAlarm() {
         var gate = gate()
-        guard case .refuse(let problems, isAlarm: true) = gate.decide(
-            hash: "00", MeshFixtures.projection(1))
+        guard
+            case .refuse(let problems, isAlarm: true) = gate.decide(
+                hash: "00", MeshFixtures.projection(1))
         else {
             Issue.record("not refused")
             return

@@ -1,6 +1,7 @@
 import WeirCore
 
-/// A payload with its proof, as `weir-*` headers carry it: base64url(payload).base64url(HMAC-SHA256).
+/// A payload with its proof, as `weir-*` headers carry it:
+/// base64url(payload).base64url(HMAC-SHA256).
 package enum Sealed {
     package static func seal(_ payload: [UInt8], key: [UInt8]) -> String {
         Base64URL.encode(payload) + "." + Base64URL.encode(Crypto.hmacSHA256(key: key, payload))

@@ -7,8 +7,8 @@ struct Option: Hashable, Sendable {
         /// Takes a value; the text names it in the help ("ADDR").
         case value(String)
         case flag
-        /// From the environment only, or from a file named there by `…_FILE`: arguments can be seen
-        /// by everybody on the machine.
+        /// From the environment only, or from a file named there by `…_FILE`: arguments can be
+        /// seen by everybody on the machine.
         case secret
     }
 

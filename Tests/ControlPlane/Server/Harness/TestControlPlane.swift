@@ -171,6 +171,7 @@ func eventually(
     while true {
         if try await condition() { return }
         guard ContinuousClock.now < deadline else { throw NeverHappened() }
+        // tidy: the pause of the poll itself
         try await Task.sleep(for: .milliseconds(10))
     }
 }

@@ -62,11 +62,11 @@ struct LedgerMesh {
 
     static func report(
         highest: Int64 = 0, _ leases: [LeaseCounters] = [], finals: [ChildFinal] = [],
-        acknowledged: [ChildKey] = []
+        acknowledged: [ChildKey] = [], openChildren: [OpenChild] = []
     ) -> Report {
         Report(
             highestLease: highest, leases: leases, childFinals: finals,
-            acknowledgedFinals: acknowledged,
+            acknowledgedFinals: acknowledged, openChildren: openChildren,
             health: SidecarHealth(
                 state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0))
     }
@@ -199,6 +199,43 @@ struct LedgerMesh {
         let answer = try await mesh.ledger.report(
             LedgerMesh.report(acknowledged: [key]), by: successor.incarnation)
         #expect(answer.finals.isEmpty)
+    }
+
+    @Test func aParentsQuestionReachesWhoeverContinuesItsAudience() async throws {
+        let mesh = try await LedgerMesh()
+        let gateway = try await mesh.join()
+        let first = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:1")
+        let second = try await mesh.join(
+            .agent, agent: "finbert", endpoint: "127.0.0.1:1", after: first)
+        _ = try await mesh.ledger.report(LedgerMesh.report(), by: second.incarnation)
+        let third = try await mesh.join(
+            .agent, agent: "finbert", endpoint: "127.0.0.1:1", after: second)
+        let open = OpenChild(
+            key: ChildKey(lease: LeaseID(incarnation: gateway.incarnation, number: 4), child: 9),
+            audience: first.incarnation)
+        // Only the parent asks.
+        _ = try await mesh.ledger.report(
+            LedgerMesh.report(openChildren: [open]), by: second.incarnation)
+        var asked = try await mesh.ledger.report(LedgerMesh.report(), by: third.incarnation)
+        #expect(asked.inquiries.isEmpty)
+
+        let question = LedgerMesh.report(openChildren: [open])
+        for _ in 0..<2 {
+            _ = try await mesh.ledger.report(question, by: gateway.incarnation)
+        }
+        asked = try await mesh.ledger.report(LedgerMesh.report(), by: second.incarnation)
+        #expect(asked.inquiries.isEmpty)
+        asked = try await mesh.ledger.report(LedgerMesh.report(), by: third.incarnation)
+        #expect(asked.inquiries == [open])
+        let final = ChildFinal(key: open.key, consumed: .zero)
+        asked = try await mesh.ledger.report(
+            LedgerMesh.report(finals: [final]), by: third.incarnation)
+        #expect(asked.inquiries.isEmpty)
+        // The final is there: nobody is asked any more.
+        let answer = try await mesh.ledger.report(question, by: gateway.incarnation)
+        #expect(answer.finals == [final])
+        asked = try await mesh.ledger.report(LedgerMesh.report(), by: third.incarnation)
+        #expect(asked.inquiries.isEmpty)
     }
 
     @Test func contentionRecallsWhatOthersHold() async throws {

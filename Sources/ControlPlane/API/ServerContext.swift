@@ -23,9 +23,10 @@ extension ServerContext {
 struct RouteTable {
     typealias Handler = @Sendable (Request, ServerContext) async throws -> Response
 
-    private static let methods: [HTTPRequest.Method] = [
-        .get, .head, .put, .post, .patch, .delete, .options, .trace,
-    ]
+    /// All that are registered for HTTP's own use, and QUERY; CONNECT has no path.
+    private static let methods: [HTTPRequest.Method] =
+        [.get, .head, .put, .post, .patch, .delete, .options, .trace]
+        + ["QUERY"].compactMap { HTTPRequest.Method($0) }
 
     let router: Router<ServerContext>
 

@@ -45,8 +45,8 @@ package struct AllowedOrigins: Hashable, Sendable {
         return !rest.isEmpty && rest.utf8.allSatisfy { $0 > 32 && $0 < 127 && $0 != 47 }
     }
 
-    /// Fields for the answer to a page of that origin; empty when it is not allowed. `Vary` is there
-    /// whenever the answer depends on the origin, so that no cache gives it to another page.
+    /// Fields for the answer to a page of that origin; empty when it is not allowed. `Vary` is
+    /// there whenever the answer depends on the origin, so that no cache gives it to another page.
     func fields(for origin: String?) -> [GatewayField] {
         guard isAny || !origins.isEmpty else { return [] }
         var fields = isAny ? [] : [GatewayField("vary", "origin")]

@@ -1,4 +1,7 @@
-/// Every limit of the sidecar's data plane, in one place, each with its reason. What is a matter of
+import WeirMeshProtocol
+
+/// The data plane's. All limits of the sidecar stand in this file, each with its reason; those of
+/// the ledger's tables are `LedgerLimits`, because the store keeps them too. What is a matter of
 /// deployment is also a field of `Timeouts` or of `ServerConfiguration`, whose defaults stand here.
 package enum Limits {
     // MARK: Event loop
@@ -101,4 +104,147 @@ package struct Timeouts: Sendable {
     package var drainNanoseconds: UInt64 = 30_000_000_000
 
     package init() {}
+}
+
+/// What one HTTP/2 session may hold, with the reason for each number. Flow control is joined: the
+/// peer may send only what somebody has consumed, so these windows are also memory limits.
+package struct HTTP2Limits: Sendable {
+    /// Streams that a peer may have open towards us; a client accepts none (no server push).
+    package var concurrentStreamsMax: UInt32 = 100
+    /// Name and value lengths plus 32 for each field (RFC 9113 §6.5.2); above it the stream is
+    /// reset.
+    package var headerListBytesMax = 16 * 1024
+    package var fieldsMax = 100
+    /// What one stream may send ahead of its consumer: a whole policy projection in few turns.
+    package var streamWindowBytes: Int32 = 256 * 1024
+    /// What all streams together may send ahead.
+    package var connectionWindowBytes: Int32 = 1024 * 1024
+    /// Bytes of request bodies that wait for the peer's window.
+    package var outgoingBytesMax = 16 * 1024 * 1024
+    /// Answers to PING and SETTINGS that a peer can make us queue before it is taken for an attack.
+    package var outboundAcknowledgementsMax = 64
+
+    package init() {}
+}
+
+/// Limits of the write-ahead log.
+package enum JournalLimits {
+    package static let segmentBytes = 1 << 20
+    /// Mapped segments count as memory: the current one, the ready ones, and one just filled.
+    package static let segmentsReady = 2
+    package static let segmentsMappedMax = 4
+    /// What the ending of one open attempt may take: its record, and names that the segment lacks.
+    package static let settlementBytes = 640
+    /// A longer name is cut: names are for people, and money never hangs on one.
+    package static let nameBytesMax = 200
+    /// Names of one segment that are found again; more are written again.
+    package static let namesMax = 2_048
+    package static let syncMilliseconds: Int = 200
+    /// Standalone: `--journal-keep`. In a mesh: above it, admission stops.
+    package static let bytesKept: Int64 = 1 << 30
+    /// Endings that wait for a disk that is full; as many as can be open.
+    package static let deferredMax = 32_768
+    /// How long a snapshot that needs another segment waits for the helper.
+    package static let segmentWaitMilliseconds = 100
+}
+
+/// The link's to the control plane, with its times.
+package enum UplinkLimits {
+    // MARK: Connection
+
+    package static let connectNanoseconds: UInt64 = 2_000_000_000
+    /// From the connected socket to the peer's SETTINGS: something listens that is no control
+    /// plane.
+    package static let greetingNanoseconds: UInt64 = 2_000_000_000
+    /// Silence before a PING is sent. The watch brings a bookmark every second, so a healthy link
+    /// is never silent for this long.
+    package static let silenceNanoseconds: UInt64 = 3_000_000_000
+    /// Silence after the PING before the connection is given up.
+    package static let pongNanoseconds: UInt64 = 2_000_000_000
+    /// First and longest pause between attempts; each is drawn between half of it and all of it, so
+    /// that a thousand sidecars do not return in step.
+    package static let backoffNanoseconds: UInt64 = 50_000_000
+    package static let backoffNanosecondsMax: UInt64 = 2_000_000_000
+    /// A connection that was open for this long was a good one: the next pause is short again.
+    package static let stableNanoseconds: UInt64 = 5_000_000_000
+    package static let replicasMax = 16
+    /// Bytes that wait for the socket. Requests are bounded one by one; this bounds them together.
+    package static let socketQueueBytesMax = 32 * 1024 * 1024
+
+    // MARK: Requests
+
+    package static let requestNanoseconds: UInt64 = 5_000_000_000
+    package static let requestsInFlightMax = 256
+    /// An answer is at most a message.
+    package static let answerBytesMax = 4 << 20
+    /// A line of the watch holds a whole projection.
+    package static let lineBytesMax = 4 << 20
+    /// Between two joins, and after a join that was refused: a wrong token stays wrong.
+    package static let joinPauseNanoseconds: UInt64 = 1_000_000_000
+    /// A watch without a line for this long is dead: three bookmarks were missed.
+    package static let watchIdleNanoseconds =
+        3 * UInt64(MeshLimits.bookmarkMilliseconds) * 1_000_000
+
+    // MARK: Ledger
+
+    /// Demands that arrive within this time travel together.
+    package static let leaseBatchNanoseconds: UInt64 = 1_000_000
+    package static let reportNanoseconds: UInt64 = 1_000_000_000
+    /// How soon after a change a report goes out: finals are what parents wait for.
+    package static let reportSoonNanoseconds: UInt64 = 20_000_000
+    package static let recordNanoseconds: UInt64 = 100_000_000
+    /// How long the last report and the last records may take when the process ends.
+    package static let drainNanoseconds: UInt64 = 5_000_000_000
+    package static let drainTurnNanoseconds: UInt64 = 5_000_000
+    package static let retryNanoseconds: UInt64 = 200_000_000
+
+    // MARK: Subjects
+
+    package static let subjectsMax = 10_000
+    package static let subjectLookupsMax = 128
+    package static let subjectTimeToLiveMillisecondsMax: Int64 = 300_000
+    /// How long a binding serves while the control plane is away: as long as a token usually lives.
+    package static let subjectStaleNanoseconds: UInt64 = 3_600_000_000_000
+
+    // MARK: Last good snapshot
+
+    package static let snapshotBytesMax = 8 << 20
+}
+
+/// The gateway's. Those of connections and bodies are the data plane's.
+package enum GatewayLimits {
+    /// A token is read before its caller is known, so its size is bounded before its text.
+    package static let tokenBytesMax = 8 << 10
+    package static let tokenDepthMax = 8
+    package static let tokenValuesMax = 512
+    /// What a record keeps of a name: a longer subject's records could not be told from another's.
+    package static let claimBytesMax = JournalLimits.nameBytesMax
+    package static let rolesMax = 32
+    /// Clocks of an issuer and of a gateway differ; beyond this a token is expired, or from the
+    /// future.
+    package static let clockLeewaySeconds: Int64 = 30
+
+    package static let requestBytesMax = 1 << 20
+    /// Of an agent's answer to a step: it is parsed and becomes a part of ours.
+    package static let agentAnswerBytesMax = 4 << 20
+    package static let answerDepthMax = 64
+    package static let answerValuesMax = 100_000
+    /// Calls for one step, over all agents and endpoints.
+    package static let attemptsPerStepMax = 8
+    /// Endpoints of one agent that a step tries when nothing can be sent to one.
+    package static let endpointsPerAgentMax = 2
+
+    /// Rule 9: how long a request waits for money that is about to come back.
+    package static let contendedNanoseconds: UInt64 = 50_000_000
+    /// For a lease that was asked for: a few round trips to the control plane.
+    package static let leaseNanoseconds: UInt64 = 1_000_000_000
+    /// Connecting to a sidecar, which is near.
+    package static let connectNanoseconds: UInt64 = 1_000_000_000
+
+    package static let timeoutMillisecondsMax: Int64 = 300_000
+    /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
+    package static let analysesDefaultMax = 100
+    package static let originsMax = 64
+    /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
+    package static let ratedUsersMax = 65_536
 }

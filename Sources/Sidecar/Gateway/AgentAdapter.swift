@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirCore
 import WeirPolicy
 

@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirCore
 
 /// What an operator decides about a gateway, read and checked by the program's options.

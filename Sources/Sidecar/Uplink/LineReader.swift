@@ -1,3 +1,5 @@
+import SidecarCore
+
 /// Cuts a stream of newline-delimited JSON into lines. A line without end is bounded; past the
 /// limit the stream is of no use, because nobody knows where the next line would begin.
 struct LineReader {

@@ -1,3 +1,5 @@
+import SidecarCore
+
 /// The life of the one connection to the control plane. Pure: time and randomness come in, actions
 /// go out.
 ///

@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirMeshProtocol
 
 /// Bindings that the control plane gave, for as long as it said. Bounded: at the limit the oldest

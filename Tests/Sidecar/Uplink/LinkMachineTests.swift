@@ -1,3 +1,4 @@
+import SidecarCore
 import Testing
 
 @testable import SidecarUplink

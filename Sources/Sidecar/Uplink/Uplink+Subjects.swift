@@ -57,27 +57,4 @@ extension Uplink {
         guard let reason = Reason(name: refusal.reason) else { return false }
         return (400..<500).contains(reason.status) && reason != .unauthenticated
     }
-
-    package func idempotency(_ request: IdempotencyRequest) async -> IdempotencyResponse? {
-        guard isReady else { return nil }
-        do {
-            return try await post(
-                MeshPath.idempotency, request, answer: IdempotencyResponse.self)
-        } catch {
-            hooks.log.warning("idempotency failed", ("error", describe(error)))
-            return nil
-        }
-    }
-
-    /// Passes a user's own request on (`/mesh/v1/user/*`). `nil` while the control plane is away.
-    package func passOn(method: String, path: String, body: [UInt8]) async -> MeshAnswer? {
-        guard isReady, let client else { return nil }
-        do throws(MeshError) {
-            return try await client.request(
-                head(method, path, contentType: "application/json"), body: body)
-        } catch {
-            hooks.log.warning("a user's request failed", ("path", path), ("error", "\(error)"))
-            return nil
-        }
-    }
 }

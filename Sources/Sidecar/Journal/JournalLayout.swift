@@ -185,22 +185,29 @@ extension AcceptedDelegation {
         writer.lease(key.lease)
         writer.integer(key.child)
         writer.integer(amount)
-        for name in names.journaled {
-            writer.integer(UInt16(name.count))
-            writer.raw(Array(name))
-        }
+        writer.name(names.subject)
+        writer.name(names.tier)
+        writer.name(names.tenant)
+        writer.name(names.agent)
+        writer.name(names.requestType)
+    }
+}
+
+extension RawWriter {
+    /// Cut at the limit of a record's names, so that the record of a crash says what others say. On
+    /// the path of each delegated request, so without an array.
+    fileprivate mutating func name(_ name: String) {
+        let bytes = name.utf8.prefix(JournalLimits.nameBytesMax)
+        integer(UInt16(bytes.count))
+        for byte in bytes { integer(byte) }
     }
 }
 
 extension RecordNames {
-    /// Cut at the limit of a record's names, so that the record of a crash says what others say.
-    fileprivate var journaled: [String.UTF8View.SubSequence] {
-        [subject, tier, tenant, agent, requestType].map {
-            $0.utf8.prefix(JournalLimits.nameBytesMax)
-        }
+    fileprivate var journalBytes: Int {
+        func bytes(_ name: String) -> Int { 2 + min(name.utf8.count, JournalLimits.nameBytesMax) }
+        return bytes(subject) + bytes(tier) + bytes(tenant) + bytes(agent) + bytes(requestType)
     }
-
-    fileprivate var journalBytes: Int { journaled.reduce(0) { $0 + 2 + $1.count } }
 
     /// The whole entry of a delegation that is accepted under these names.
     var acceptedEntryBytes: Int {

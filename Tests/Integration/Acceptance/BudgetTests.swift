@@ -55,7 +55,7 @@ struct BudgetTests {
             #expect(books.consumed == budget)
             #expect(books.limit == budget)
             #expect(try await mesh.agentAttempts("finbert") == 40)
-            // The journals: what the sidecar counted from its own log.
+            // The sidecar's own count; the records above were shipped from its journal's files.
             let metrics = try await mesh.sidecarAdmin("finbert").get("/metrics").text
             let charged = metrics.split(separator: "\n")
                 .filter { $0.hasPrefix("cost_usd_total{") }

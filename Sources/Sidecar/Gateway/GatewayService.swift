@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirCore
 import WeirPolicy
 
@@ -22,6 +23,9 @@ package final class GatewayService: Sendable {
     }
 
     package var analysesInHand: Int { workload.requestsInHand }
+
+    /// Shows what is in hand, what waits and what was shed.
+    package func show(on registry: Metrics) { workload.show(on: registry) }
 
     package func respond(
         to request: GatewayRequest, on worker: GatewayWorker

@@ -33,7 +33,7 @@ extension HostileTests {
         }
 
         private func soak(
-            _ part: MeshPart, _ conversations: [Conversation], at door: Door
+            _ part: MeshPart, _ conversations: [Conversation], at door: Door, count: Int
         ) async throws {
             try await hold(conversations, at: door, count: Self.warmUp)
             try await eventually("connections are closed") { try descriptors(part) < 64 }

@@ -134,7 +134,7 @@ end_visible() {
 
 # The shell scripts of this repository.
 shell_scripts() {
-    printf '%s\n' "$ROOT/.ci/run" "$ROOT/scripts/lib.sh"
+    printf '%s\n' "$ROOT/.ci/run" "$ROOT/scripts/lib.sh" "$ROOT/scripts/tour.sh"
     local file
     for file in "$ROOT"/scripts/*; do
         [[ -f $file && $(head -n 1 "$file") == '#!'*bash ]] && printf '%s\n' "$file"

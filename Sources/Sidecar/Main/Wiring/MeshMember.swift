@@ -45,6 +45,7 @@ final class MeshMember: Sendable {
                 Replica(authority: $0.authority, address: $0.address)
             }, dataFolder: folder)
         self.context = context
+        if mesh.isExposed { context.log.warning(MeshPlaintext.warning) }
         context.metrics.show(ledger)
         context.metrics.showPolicy { [weak self] in self?.policyVersion }
     }

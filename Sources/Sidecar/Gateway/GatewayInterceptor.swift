@@ -13,7 +13,7 @@ package enum GatewayInterceptor {
             let answer = await service.respond(to: GatewayRequest(request), on: own)
             return LocalResponse(
                 status: answer.status, fields: answer.fields.map { ($0.name, $0.value) },
-                body: .bytes(answer.body))
+                body: .init(answer.body, loop: worker.loop))
         }
         return LocalInterceptor { _, _ in handler }
     }
@@ -23,7 +23,28 @@ extension GatewayRequest {
     fileprivate init(_ request: LocalRequest) {
         self.init(
             id: request.requestID, method: request.method, path: request.path,
+            query: request.query,
             fields: request.fields.map { GatewayField($0.name.lowercased(), $0.value) },
             body: request.body)
+    }
+}
+
+extension LocalResponse.Body {
+    fileprivate init(_ body: GatewayAnswer.Body, loop: EventLoop) {
+        switch body {
+        case .bytes(let bytes): self = .bytes(bytes)
+        case .stream(let write):
+            self = .stream { writer in
+                try await write(LoopAnswerWriter(bound: LoopBound(writer, loop: loop)))
+            }
+        }
+    }
+}
+
+private struct LoopAnswerWriter: AnswerWriter {
+    let bound: LoopBound<LocalWriter>
+
+    func write(_ bytes: [UInt8]) async throws(CancellationError) {
+        try await bound.value.write(bytes)
     }
 }

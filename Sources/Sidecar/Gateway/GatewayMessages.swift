@@ -18,15 +18,21 @@ package struct GatewayRequest: Sendable {
     package var method: String
     /// Without the query.
     package var path: String
+    /// Without the question mark.
+    package var query: String?
+    /// Of the endpoint's path, by name.
+    package var parameters: [String: String] = [:]
     package var fields: [GatewayField]
     package var body: [UInt8]
 
     package init(
-        id: String, method: String, path: String, fields: [GatewayField], body: [UInt8]
+        id: String, method: String, path: String, query: String? = nil, fields: [GatewayField],
+        body: [UInt8]
     ) {
         self.id = id
         self.method = method
         self.path = path
+        self.query = query
         self.fields = fields
         self.body = body
     }
@@ -39,12 +45,24 @@ package struct GatewayRequest: Sendable {
     }
 }
 
+/// Takes the pieces of a streamed answer.
+package protocol AnswerWriter: Sendable {
+    /// Sends at once, and waits while the client does not take it. Throws when the client is gone.
+    func write(_ bytes: [UInt8]) async throws(CancellationError)
+}
+
 package struct GatewayAnswer: Sendable {
+    package enum Body: Sendable {
+        case bytes([UInt8])
+        /// Written piece by piece. Throwing cuts the answer short, visibly for the client.
+        case stream(@Sendable (any AnswerWriter) async throws -> Void)
+    }
+
     package var status: Int
     package var fields: [GatewayField]
-    package var body: [UInt8]
+    package var body: Body
 
-    package init(status: Int, fields: [GatewayField], body: [UInt8]) {
+    package init(status: Int, fields: [GatewayField], body: Body) {
         self.status = status
         self.fields = fields
         self.body = body
@@ -53,7 +71,8 @@ package struct GatewayAnswer: Sendable {
     static func json(_ status: Int, _ value: JSONValue, _ fields: [GatewayField]) -> GatewayAnswer {
         GatewayAnswer(
             status: status,
-            fields: [GatewayField("content-type", "application/json")] + fields, body: value.bytes)
+            fields: [GatewayField("content-type", "application/json")] + fields,
+            body: .bytes(value.bytes))
     }
 
     /// RFC 9457, in the shape of the sidecar's own refusals.
@@ -82,6 +101,6 @@ package struct GatewayAnswer: Sendable {
         }
         return GatewayAnswer(
             status: reason.status, fields: all + refusal.fields + fields,
-            body: JSONValue.object(document).bytes)
+            body: .bytes(JSONValue.object(document).bytes))
     }
 }

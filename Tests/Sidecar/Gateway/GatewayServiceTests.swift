@@ -25,6 +25,14 @@ private struct TestGateway: Sendable {
     }
 }
 
+extension GatewayAnswer {
+    /// Of an answer that is not streamed; empty for one that is.
+    fileprivate var bytes: [UInt8] {
+        guard case .bytes(let bytes) = body else { return [] }
+        return bytes
+    }
+}
+
 @Suite(.timeLimit(.minutes(1))) struct GatewayServiceTests {
     static let id = "req_01ARZ3NDEKTSV4RRFFQ69G5FAV"
     private let metrics = TestMetrics()
@@ -73,7 +81,7 @@ private struct TestGateway: Sendable {
         let ledger = TestLedger(limit: NanoUSD(5_000_000_000), requestsMax: 100)
         let answer = try await service(ledger: ledger).respond(to: post(body))
         #expect(answer.status == 200)
-        let json = try JSON.parse(answer.body)
+        let json = try JSON.parse(answer.bytes)
         #expect(
             json.object?.keys == [
                 "id", "analysis_type", "status", "steps", "cost", "latency_ms", "policy_version",
@@ -128,7 +136,7 @@ private struct TestGateway: Sendable {
         #expect(value(answer, "retry-after") == "2")
         #expect(value(answer, "ratelimit-policy") == #""tier";q=2;w=4"#)
         #expect(value(answer, "ratelimit") == #""tier";r=0;t=2"#)
-        #expect(try JSON.parse(answer.body)["scope"] == "instance")
+        #expect(try JSON.parse(answer.bytes)["scope"] == "instance")
         #expect(metrics.seen.withLock { $0.last } == "news gold rate_limited")
         policy.tiers["gold"]?.observe = true
         let observing = try self.service(snapshot: try GatewayFixture.snapshot(policy))
@@ -142,7 +150,7 @@ private struct TestGateway: Sendable {
         #expect(value(answer, "content-type") == "application/problem+json")
         #expect(value(answer, "weir-decision") == "budget_exhausted")
         #expect(value(answer, "weir-cost-usd") == "0.000120")
-        let json = try JSON.parse(answer.body)
+        let json = try JSON.parse(answer.bytes)
         #expect(json["reason"] == "budget_exhausted")
         #expect(json["status"] == 402)
         #expect(json["step"] == "prose")
@@ -160,7 +168,7 @@ private struct TestGateway: Sendable {
         #expect(answer.status == 429)
         #expect(value(answer, "weir-decision") == "quota_exhausted")
         #expect(value(answer, "retry-after") == "34800")
-        #expect(try JSON.parse(answer.body)["account"] == "requests/user/2026-11-22/alice")
+        #expect(try JSON.parse(answer.bytes)["account"] == "requests/user/2026-11-22/alice")
     }
 
     @Test(arguments: [
@@ -183,7 +191,7 @@ private struct TestGateway: Sendable {
     func wrongBodies(text: String, status: Int, reason: String) async throws {
         let answer = try await service().respond(to: post(text))
         #expect(answer.status == status)
-        #expect(try JSON.parse(answer.body)["reason"] == .string(reason))
+        #expect(try JSON.parse(answer.bytes)["reason"] == .string(reason))
     }
 
     @Test func everyProblemOfABodyIsReported() async throws {
@@ -192,7 +200,7 @@ private struct TestGateway: Sendable {
              {"max_cost_usd": 1, "timeout_ms": 0, "agents": {"mood": "risk", "q": "r"}, "z": 1}}
             """
         let answer = try await service().respond(to: post(text))
-        let errors = try #require(try JSON.parse(answer.body)["errors"]?.array)
+        let errors = try #require(try JSON.parse(answer.bytes)["errors"]?.array)
         #expect(
             Set(errors.compactMap { $0["pointer"]?.string }) == [
                 "/data/text", "/data/x", "/options/max_cost_usd", "/options/timeout_ms",
@@ -254,7 +262,7 @@ private struct TestGateway: Sendable {
         gate.continuation.finish()
         #expect(await first.status == 200)
         let third = await service.respond(to: post(body))
-        #expect(third.status == 200, "\(String(decoding: third.body, as: UTF8.self))")
+        #expect(third.status == 200, "\(String(decoding: third.bytes, as: UTF8.self))")
         let full = try self.service(analysesMax: 0)
         let refused = await full.respond(to: post(body))
         #expect(refused.status == 503)
@@ -276,12 +284,12 @@ private struct TestGateway: Sendable {
         #expect(value(wrong, "allow") == "POST")
         let health = await ask("GET", "/health")
         #expect(health.status == 200)
-        let json = try JSON.parse(health.body)
+        let json = try JSON.parse(health.bytes)
         #expect(json["status"] == "degraded")
         #expect(json["control_plane"]?["reachable"] == false)
         #expect(json["policy_version"] == 17)
         let head = await ask("HEAD", "/health")
-        #expect(head.status == 200 && head.body.isEmpty)
+        #expect(head.status == 200 && head.bytes.isEmpty)
     }
 
     @Test func originsAreAllowedByName() async throws {

@@ -1,0 +1,116 @@
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirPolicy
+
+/// `POST /analyze`: one analysis of a request type, run over the agents.
+struct AnalyzeEndpoint: GatewayEndpoint {
+    let identity: CallerIdentity
+    let workload: WorkloadAdmission
+    let dependencies: GatewayDependencies
+    let path = "/analyze"
+    let methods = ["POST"]
+
+    func respond(
+        to request: GatewayRequest, on worker: GatewayWorker
+    ) async throws(GatewayRefusal) -> GatewayAnswer {
+        let began = worker.clock.nowNanoseconds
+        var labels = AnalysisLabels()
+        defer {
+            dependencies.metrics.analysisEnded(
+                type: labels.type, tier: labels.tier, status: labels.status,
+                nanoseconds: worker.clock.nowNanoseconds - began)
+        }
+        do throws(GatewayRefusal) {
+            try workload.enter()
+            defer { workload.leave() }
+            return try await admitted(request, worker, &labels)
+        } catch {
+            labels.status = error.reason.name
+            throw error
+        }
+    }
+
+    /// Names from the policy, or a dash: what is not known yet when a request is refused.
+    private struct AnalysisLabels {
+        var type = "-"
+        var tier = "-"
+        var status = ""
+    }
+
+    private func admitted(
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ labels: inout AnalysisLabels
+    ) async throws(GatewayRefusal) -> GatewayAnswer {
+        guard let snapshot = dependencies.snapshot() else {
+            throw GatewayRefusal(
+                .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
+        }
+        try checkMediaType(request)
+        let known = try await identity.identify(
+            request, snapshot: snapshot, now: worker.clock.now)
+        let caller = known.caller
+        labels.tier = caller.tier.name
+        let analysis = try AnalyzeRequest.read(
+            request.body, policy: snapshot.policy, tier: caller.tier)
+        labels.type = analysis.type.name
+        try workload.enter(caller, nowNanoseconds: worker.clock.nowNanoseconds)
+        defer { workload.leave(caller) }
+        let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
+        try await takeRequest(ledger, now: worker.clock.now)
+        let report = await AnalysisRun(
+            context: makeContext(request, worker, snapshot, caller, analysis, ledger)
+        ).run()
+        let answer = AnalysisAnswer(
+            request: analysis, requestID: request.id, report: report, balance: ledger.balance,
+            policyNumber: snapshot.version.number, now: worker.clock.now)
+        labels.status = answer.outcome
+        return answer.answer()
+    }
+
+    private func makeContext(
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ snapshot: GatewaySnapshot,
+        _ caller: Caller, _ analysis: AnalyzeRequest, _ ledger: any CallerLedger
+    ) -> RunContext {
+        let now = worker.clock.nowNanoseconds
+        let identifier = Identifier(request.id.dropFirst(4)) ?? .random(at: worker.clock.now)
+        return RunContext(
+            snapshot: snapshot, caller: caller, request: analysis, requestID: identifier,
+            // One request of a user is one run; what its agents spend elsewhere is charged to it.
+            runID: identifier, trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
+            deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
+            ledger: ledger, transport: worker.transport, clock: worker.clock,
+            budget: RunBudget(limit: analysis.maxCost))
+    }
+
+    private func checkMediaType(_ request: GatewayRequest) throws(GatewayRefusal) {
+        let type = request.field("content-type")?.split(separator: ";").first
+        let name = type.map { String($0.filter { $0 != " " && $0 != "\t" }).lowercased() }
+        guard name == "application/json" else {
+            throw GatewayRefusal(.mediaType, "The body must be application/json.")
+        }
+    }
+
+    private func takeRequest(
+        _ ledger: any CallerLedger, now: UnixTime
+    ) async throws(GatewayRefusal) {
+        do throws(LedgerRefusal) {
+            try await ledger.takeRequest()
+        } catch {
+            throw GatewayRefusal(error, now: now)
+        }
+    }
+}
+
+extension GatewayRefusal {
+    /// A refusal of the ledger as the caller sees it: which account, and when there is more.
+    init(_ refusal: LedgerRefusal, now: UnixTime) {
+        self.init(refusal.reason, refusal.reason.title + ".")
+        members["account"] = refusal.account.map { .string($0.description) }
+        members["resets_at"] = refusal.resetsAt.map { .string($0.rfc3339) }
+        switch refusal.reason.status {
+        case 429: retryAfterSeconds = refusal.resetsAt.map { max(1, $0.seconds - now.seconds) }
+        case 503: retryAfterSeconds = 1
+        default: retryAfterSeconds = nil
+        }
+    }
+}

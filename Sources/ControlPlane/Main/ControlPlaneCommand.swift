@@ -30,7 +30,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "How far the mesh listener may go without TLS: \(MeshPlaintext.choices) (default: loopback)."
+            "How far the mesh may go without TLS: \(MeshPlaintext.choices) (default: loopback)."
     )
     var meshPlaintext: String?
 

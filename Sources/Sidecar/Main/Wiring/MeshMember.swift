@@ -48,6 +48,11 @@ final class MeshMember: Sendable {
         if mesh.isExposed { context.log.warning(MeshPlaintext.warning) }
         context.metrics.show(ledger)
         context.metrics.showPolicy { [weak self] in self?.policyVersion }
+        context.metrics.showMesh { [weak self] in
+            let status = self?.status ?? UplinkStatus()
+            return MeshView(
+                isConnected: status.isConnected, isPolicyRefused: !status.policyProblems.isEmpty)
+        }
     }
 
     private var policyVersion: PolicyVersion? { state.withLock { $0.policy?.version } }

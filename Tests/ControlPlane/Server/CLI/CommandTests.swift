@@ -68,7 +68,7 @@ struct CommandTests {
         #expect(throws: Failure.self) { try PolicyFiles([folder + "/missing"]) }
     }
 
-    /// As the kubelet mounts one: links to the files of a hidden folder, so that all change at once.
+    /// As the kubelet mounts one: links to files of a hidden folder, so that all change at once.
     @Test func aMountedConfigMapIsReadOnce() throws {
         let folder = NSTemporaryDirectory() + "weir-configmap-\(UUID().uuidString)"
         defer { try? FileManager.default.removeItem(atPath: folder) }

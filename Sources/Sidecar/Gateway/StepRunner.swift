@@ -238,7 +238,8 @@ struct StepRunner: Sendable {
         _ attempt: AttemptReport
     ) -> Outcome {
         var attempt = attempt
-        if let settlement, settlement.reason != .admitted {
+        if let settlement, settlement.isObserved { attempt.observed = settlement.reason }
+        if let settlement, settlement.reason != .admitted, !settlement.isObserved {
             attempt.outcome = settlement.reason
             return Outcome(
                 attempt: attempt, end: .failed(settlement.reason),
@@ -274,7 +275,8 @@ struct StepRunner: Sendable {
             tenant: context.caller.tenant ?? "", tier: tier.name,
             requestType: context.request.type.name, agent: agent.name, method: "POST",
             path: agent.path,
-            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000))
+            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
+            observed: context.ledger.observed.first)
         let span = TraceContext(parent: context.trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

@@ -60,7 +60,7 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore })
+            metrics: OrchestratorMetrics(context.metrics) { state.healthScore })
     }
 
     private static func bind(

@@ -3,11 +3,12 @@ import Foundation
 import Logging
 import WeirCore
 
-/// What a control plane needs to know to run. Flags go before the environment; every problem is
-/// reported, not the first one.
+/// What a control plane needs to know to run. Flags go before the environment, that before the file
+/// that `--config` names; every problem is reported, not the first one.
 package struct ControlPlaneConfiguration: Sendable {
     /// What the command line says.
     package struct Flags: Sendable {
+        package var config: String?
         package var api: String?
         package var mesh: String?
         package var redis: String?
@@ -47,12 +48,19 @@ package struct ControlPlaneConfiguration: Sendable {
 
     /// Problems carry the flag's or variable's name as their path.
     package init(
-        flags: Flags, environment: [String: String],
+        flags: Flags, environment variables: [String: String],
         readFile: @escaping (String) -> String? = Self.readFile
     ) throws(Problems) {
-        var reader = Reader(environment: environment, readFile: readFile)
-        let api = reader.address("--api", flags.api, Self.defaultAPI)
-        let mesh = reader.address("--mesh", flags.mesh, Self.defaultMesh)
+        var environment = variables
+        var problems: [Problem] = []
+        if let path = flags.config ?? variables["WEIR_CONFIG"], !path.isEmpty {
+            (environment, problems) = ConfigurationFile.add(
+                path, to: variables, readFile: readFile)
+        }
+        var reader = Reader(environment: environment, readFile: readFile, problems: problems)
+        let api = reader.address("--api", flags.api ?? environment["WEIR_API"], Self.defaultAPI)
+        let mesh = reader.address(
+            "--mesh", flags.mesh ?? environment["WEIR_MESH"], Self.defaultMesh)
         if let mesh, !mesh.isLoopback {
             reader.note("--mesh", "the mesh listener is plaintext and serves loopback only")
         }
@@ -66,7 +74,8 @@ package struct ControlPlaneConfiguration: Sendable {
             reader.problems.isEmpty
         else { throw Problems(reader.problems) }
         self.init(
-            api: api, mesh: mesh, redisURL: redisURL, dataFolder: data, isTrial: flags.isTrial,
+            api: api, mesh: mesh, redisURL: redisURL, dataFolder: data,
+            isTrial: flags.isTrial || reader.isSet("WEIR_TRIAL"),
             administratorToken: AccessToken(administrator), joinToken: join,
             logLevel: level)
     }
@@ -82,12 +91,7 @@ package struct ControlPlaneConfiguration: Sendable {
 private struct Reader {
     let environment: [String: String]
     let readFile: (String) -> String?
-    var problems: [Problem] = []
-
-    init(environment: [String: String], readFile: @escaping (String) -> String?) {
-        self.environment = environment
-        self.readFile = readFile
-    }
+    var problems: [Problem]
 
     mutating func note(_ path: String, _ message: String) {
         problems.append(Problem(path: path, message: message))
@@ -134,8 +138,12 @@ private struct Reader {
         return token
     }
 
+    func isSet(_ flag: String) -> Bool {
+        ["1", "true", "yes", "on"].contains(environment[flag]?.lowercased() ?? "")
+    }
+
     mutating func logLevel() -> Logger.Level {
-        let isDebug = ["1", "true", "yes", "on"].contains(environment["DEBUG"]?.lowercased() ?? "")
+        let isDebug = isSet("DEBUG")
         guard let name = environment["LOG_LEVEL"] else { return isDebug ? .debug : .info }
         let aliases = ["warn": "warning", "fatal": "critical"]
         let lowered = name.lowercased()

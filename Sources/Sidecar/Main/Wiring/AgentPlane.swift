@@ -76,7 +76,7 @@ final class AgentPlane {
                 ("error", problem.message))
         }
         if !reload.changed.isEmpty, let (policy, version, funding) = inForce,
-            let snapshot = snapshot(policy, version: version, funding: funding)
+            let snapshot = self.snapshot(policy, version: version, funding: funding)
         {
             for (loop, interceptor) in interceptors {
                 loop.execute { interceptor.apply(snapshot) }

@@ -62,6 +62,8 @@ package struct LeaseBook: Sendable {
             if accounts[Int(account)].mayBeBeyond, !payer.observes,
                 isExhausted(account, for: amount)
             {
+                // The store may know of a limit that was raised meanwhile.
+                demand(account, amount: amount, observes: false, now: now)
                 return exhausted(account)
             }
             let lease = usableLease(of: account, free: amount, now: now)

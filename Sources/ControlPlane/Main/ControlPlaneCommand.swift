@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import UnixSignals
 import WeirCore
+import WeirMeshProtocol
 
 /// Arguments, logging and exit codes; everything else is `ControlPlane`.
 @main
@@ -12,7 +13,8 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         commandName: "weir-control-plane",
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
-            Environment: WEIR_CONFIG; WEIR_API; WEIR_MESH; WEIR_TRIAL; REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
+            Environment: WEIR_CONFIG; WEIR_API; WEIR_MESH; WEIR_MESH_PLAINTEXT; WEIR_TRIAL; \
+            REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
             WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; LOG_LEVEL; DEBUG. \
             Flags go before the environment, that before the file that --config names.
             """)
@@ -25,9 +27,15 @@ struct ControlPlaneCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "Where sidecars connect, on loopback only (\(ControlPlaneConfiguration.defaultMesh))."
+            "Where sidecars connect (default: \(ControlPlaneConfiguration.defaultMesh))."
     )
     var mesh: String?
+
+    @Option(
+        help:
+            "How far the mesh may go without TLS: \(MeshPlaintext.choices) (default: loopback)."
+    )
+    var meshPlaintext: String?
 
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
     var redis: String?
@@ -61,6 +69,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         flags.config = config
         flags.api = api
         flags.mesh = mesh
+        flags.meshPlaintext = meshPlaintext
         flags.redis = redis
         flags.data = data
         flags.isTrial = trial

@@ -185,7 +185,8 @@ extension LeaseBook {
                         policyNumber: row.policyNumber), now: now)
             else { continue }
             let busy = max(row.reservedPerWindow, row.windowReserved)
-            demand(next, amount: max(1, min(busy, row.maxLease) / 4), now: now)
+            demand(
+                next, amount: max(1, min(busy, row.maxLease) / 4), observes: false, now: now)
             // Not idle before it can be used.
             accounts[Int(next)].lastUsed = now &+ UInt64(remaining) &* 1_000_000
         }

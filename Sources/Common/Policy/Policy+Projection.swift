@@ -19,6 +19,7 @@ extension Policy {
                 return document.name == agent ? document.removing(["fallbacks"]) : nil
             case .tier: return document.keepingAgents { $0 == agent }
             case .priceTable: return document.keepingPrices { models.contains($0) }
+            case .mesh: return document.json
             case .requestType, .budget: return nil
             }
         }
@@ -33,7 +34,7 @@ extension Policy {
         return sorted.compactMap { document -> JSONValue? in
             switch document.kind {
             case .agent: return document.removing(["credential"])
-            case .requestType, .tier: return document.json
+            case .requestType, .tier, .mesh: return document.json
             case .priceTable: return document.keepingPrices { models.contains($0) }
             case .budget: return nil
             }

@@ -25,8 +25,12 @@ package struct Policy: Hashable, Sendable {
     package var budgets: [String: BudgetPolicy] = [:]
     /// By model id, the aliases not among them.
     package var prices: [String: ModelPrice] = [:]
+    package var mesh = MeshPolicy()
 
     package init() {}
+
+    /// Whether any user is only watched: then accounts may go beyond their limits (LEDGER rule 1).
+    package var observesAnyTier: Bool { tiers.values.contains { $0.observe } }
 
     /// What a caller means by a name: an agent, one of its models, or an alias. An agent's own name
     /// means its default model.

@@ -4,11 +4,12 @@ import Logging
 import WeirCore
 import WeirMeshProtocol
 
-/// What a control plane needs to know to run. Flags go before the environment; every problem is
-/// reported, not the first one.
+/// What a control plane needs to know to run. Flags go before the environment, that before the file
+/// that `--config` names; every problem is reported, not the first one.
 package struct ControlPlaneConfiguration: Sendable {
     /// What the command line says.
     package struct Flags: Sendable {
+        package var config: String?
         package var api: String?
         package var mesh: String?
         package var meshPlaintext: String?
@@ -53,12 +54,19 @@ package struct ControlPlaneConfiguration: Sendable {
 
     /// Problems carry the flag's or variable's name as their path.
     package init(
-        flags: Flags, environment: [String: String],
+        flags: Flags, environment variables: [String: String],
         readFile: @escaping (String) -> String? = Self.readFile
     ) throws(Problems) {
-        var reader = Reader(environment: environment, readFile: readFile)
-        let api = reader.address("--api", flags.api, Self.defaultAPI)
-        let mesh = reader.address("--mesh", flags.mesh, Self.defaultMesh)
+        var environment = variables
+        var problems: [Problem] = []
+        if let path = flags.config ?? variables["WEIR_CONFIG"], !path.isEmpty {
+            (environment, problems) = ConfigurationFile.add(
+                path, to: variables, readFile: readFile)
+        }
+        var reader = Reader(environment: environment, readFile: readFile, problems: problems)
+        let api = reader.address("--api", flags.api ?? environment["WEIR_API"], Self.defaultAPI)
+        let mesh = reader.address(
+            "--mesh", flags.mesh ?? environment["WEIR_MESH"], Self.defaultMesh)
         let plaintext = reader.meshPlaintext(flags.meshPlaintext)
         if let mesh, !plaintext.allows(isLoopback: mesh.isLoopback) {
             reader.note("--mesh", Self.plaintextProblem)
@@ -74,8 +82,8 @@ package struct ControlPlaneConfiguration: Sendable {
         else { throw Problems(reader.problems) }
         self.init(
             api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, dataFolder: data,
-            isTrial: flags.isTrial, administratorToken: AccessToken(administrator),
-            joinToken: join, logLevel: level)
+            isTrial: flags.isTrial || reader.isSet("WEIR_TRIAL"),
+            administratorToken: AccessToken(administrator), joinToken: join, logLevel: level)
     }
 
     static let plaintextProblem =
@@ -93,12 +101,7 @@ package struct ControlPlaneConfiguration: Sendable {
 private struct Reader {
     let environment: [String: String]
     let readFile: (String) -> String?
-    var problems: [Problem] = []
-
-    init(environment: [String: String], readFile: @escaping (String) -> String?) {
-        self.environment = environment
-        self.readFile = readFile
-    }
+    var problems: [Problem]
 
     mutating func note(_ path: String, _ message: String) {
         problems.append(Problem(path: path, message: message))
@@ -156,8 +159,12 @@ private struct Reader {
         return token
     }
 
+    func isSet(_ flag: String) -> Bool {
+        ["1", "true", "yes", "on"].contains(environment[flag]?.lowercased() ?? "")
+    }
+
     mutating func logLevel() -> Logger.Level {
-        let isDebug = ["1", "true", "yes", "on"].contains(environment["DEBUG"]?.lowercased() ?? "")
+        let isDebug = isSet("DEBUG")
         guard let name = environment["LOG_LEVEL"] else { return isDebug ? .debug : .info }
         let aliases = ["warn": "warning", "fatal": "critical"]
         let lowered = name.lowercased()

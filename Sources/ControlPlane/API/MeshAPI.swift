@@ -99,9 +99,10 @@ struct MeshAPI: Sendable {
         try Self.bound("release", message.release.count, MeshLimits.leasesPerMessageMax)
         let store = try services.ledger().store
         try await store.release(message.release, by: peer.incarnation)
+        let active = services.hub.active
         let grants = try await store.acquire(
-            message.acquire, by: peer.incarnation,
-            policyNumber: services.hub.active?.version.number ?? 0)
+            message.acquire, by: peer.incarnation, policyNumber: active?.version.number ?? 0,
+            mayObserve: active?.policy.observesAnyTier ?? false)
         return try Self.answer(LeasesResponse(grants: grants))
     }
 

@@ -62,7 +62,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         context.caller.subjectMax = tier.subjectMax
         context.caller.subjectRate = tier.rate
         context.caller.isObserved = tier.isObserved
-        guard tier.allowsAgent || tier.isObserved || snapshot.agent.observe else {
+        // Whom a tier may call is a matter of access, which observing does not waive.
+        guard tier.allowsAgent else {
             return .refuse(
                 RefusalShape.refusal(
                     .agentNotAllowed, "The tier \(tier.name) does not have this agent.",

@@ -159,10 +159,13 @@ struct AgentAdmission {
         }
     }
 
+    /// Who is only watched goes past a gate that is full, and does not wait at it: watching must
+    /// not slow anybody down.
     private mutating func takePlace(_ caller: Caller, _ now: UInt64) -> ConcurrencyGate.Arrival? {
         gate?.arrive(
             caller.ticket, priority: caller.priority, subject: caller.subject,
-            subjectMax: caller.subjectMax, nowNanoseconds: now)
+            subjectMax: caller.subjectMax, mayWait: !(agent.observe || caller.isObserved),
+            nowNanoseconds: now)
     }
 
     private mutating func passBreaker(

@@ -35,5 +35,9 @@ final class AttemptContext: InterceptorContext {
     }
 
     var tier: AdmissionSnapshot.Tier { snapshot.tier(delegation?.tier ?? "") }
+    /// What would have refused the request, here or at its gateway, where the policy only observes.
+    var observed: Reason? {
+        permit?.observed ?? delegation.flatMap { $0.observed == .admitted ? nil : $0.observed }
+    }
     var model: String { bound?.model ?? snapshot.agent.defaultModel }
 }

@@ -60,10 +60,9 @@ enum AttemptOutcome {
             whenMissing: context.snapshot.agent.whenUsageIsMissing)
     }
 
-    /// The reason of the record: what refused it, what failed, or what would have refused it.
+    /// What refused it, or what failed.
     static func reason(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> Reason {
         guard outcome.reason == .admitted else { return outcome.reason }
-        if let observed = context.permit?.observed { return observed }
         return context.status == 429 || context.status >= 500 ? .upstreamError : .admitted
     }
 
@@ -88,7 +87,10 @@ enum AttemptOutcome {
         record.priceVersion = context.bound?.price.version ?? 0
         if cost.isOverrun { record.flags.insert(.overrun) }
         if context.isStream { record.flags.insert(.streamed) }
-        if context.permit?.observed != nil { record.flags.insert(.observed) }
+        if let observed = context.observed, record.reason == .admitted {
+            record.reason = observed
+            record.flags.insert(.observed)
+        }
         return record
     }
 

@@ -120,7 +120,8 @@ struct AgentCaller: Sendable {
             tenant: caller.tenant ?? "", tier: caller.tier.name,
             requestType: requestType, agent: agent.name, method: "POST",
             path: agent.path,
-            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000))
+            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
+            observed: ledger.observed.first)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

@@ -10,6 +10,8 @@ struct AnalysisAnswer {
     let balance: Balance?
     let policyNumber: Int64
     let now: UnixTime
+    /// What would have refused the request, where the caller's tier only observes.
+    var observed: [Reason] = []
 
     /// What the metrics count it as: `complete`, `partial`, or the refusal's reason.
     var outcome: String {
@@ -45,6 +47,7 @@ struct AnalysisAnswer {
         var cost: JSONObject = ["total_usd": .string(report.totalCost.usd)]
         if let balance {
             cost["budget_remaining_usd"] = .string(balance.remaining.usd)
+            if balance.beyond > .zero { cost["budget_beyond_usd"] = .string(balance.beyond.usd) }
             if let resetsAt = balance.resetsAt { cost["resets_at"] = .string(resetsAt.rfc3339) }
         }
         return .object(cost)
@@ -55,7 +58,19 @@ struct AnalysisAnswer {
             report.steps.contains { $0.fallback != nil }
             ? "fallback"
             : report.steps.contains { $0.downgrade != nil } ? "downgraded" : "admitted"
-        return [GatewayField("weir-decision", decision)] + fields
+        let watched = reasonsObserved.map(\.observedDecision)
+        let all = decision == "admitted" && !watched.isEmpty ? watched : [decision] + watched
+        return [GatewayField("weir-decision", all.joined(separator: ", "))] + fields
+    }
+
+    /// The gateway's own, then those of the agents' sidecars.
+    private var reasonsObserved: [Reason] {
+        var reasons = observed
+        for reason in report.steps.flatMap(\.attempts).compactMap(\.observed)
+        where !reasons.contains(reason) {
+            reasons.append(reason)
+        }
+        return reasons
     }
 
     private var fields: [GatewayField] {

@@ -40,7 +40,8 @@ package struct CandidateOrder: Hashable, Sendable {
         _ priced: [(name: String, worstCase: NanoUSD)], tier: TierPolicy, spentPercent: Int?
     ) {
         let planned = priced.map(\.name)
-        let spent = spentPercent ?? 0
+        // The taper takes agents away, which a tier that only observes does not.
+        let spent = tier.observe ? 0 : spentPercent ?? 0
         guard spent >= tier.downgradePreferPercent, let first = planned.first else {
             names = planned
             downgrade = nil

@@ -31,8 +31,9 @@ final class OpenAgentCall: Sendable {
 
     /// The sidecar refused by itself; known with the head, because no body of the agent's follows.
     var refusal: Reason? {
-        let reason = settlements.read(answer.field(Settlement.headerName))?.reason
-        return reason == .admitted ? nil : reason
+        let settlement = settlements.read(answer.field(Settlement.headerName))
+        guard let settlement, !settlement.isObserved else { return nil }
+        return settlement.reason == .admitted ? nil : settlement.reason
     }
 
     /// The next bytes of the body; `nil` at its end.
@@ -68,7 +69,8 @@ final class OpenAgentCall: Sendable {
         var report = opened
         let key = settlements.key
         if let settlement = settlements.read(answer.settlement) {
-            report.outcome = settlement.reason
+            report.outcome = settlement.isObserved ? .admitted : settlement.reason
+            report.observed = settlement.isObserved ? settlement.reason : nil
             if settlement.isFinal {
                 report.cost = settlement.consumed
                 report.source = settlement.source

@@ -10,12 +10,15 @@ package final class OrchestratorMetrics: GatewayMetrics {
     private let registry: Metrics
     private let requests: Metrics.Family
     private let duration: Metrics.Family
+    private let watched: Metrics.Family
     /// Requests end on every worker's loop; a shard has one writer, and the lock is that writer.
     private let shard: Mutex<MetricsShard>
 
     /// `score` gives `system_health_score` at the time of a scrape, from 0 to 1.
-    package init(_ registry: Metrics, score: @escaping @Sendable () -> Double) {
+    package init(_ metrics: SidecarMetrics, score: @escaping @Sendable () -> Double) {
+        let registry = metrics.registry
         self.registry = registry
+        watched = metrics.observed
         requests = registry.family(
             .counter, "orchestrator_requests_total",
             help: "Users' requests by type, tier and outcome: complete, partial or a reason.",
@@ -38,6 +41,16 @@ package final class OrchestratorMetrics: GatewayMetrics {
         shard.withLock { shard in
             shard.add(requests)
             shard.observe(duration, bounds: Self.bounds, nanoseconds: nanoseconds)
+        }
+    }
+}
+
+extension OrchestratorMetrics {
+    /// Under the agent "-": at a gateway no agent is involved yet.
+    package func observed(_ reasons: [Reason], tier: String) {
+        for reason in reasons {
+            let series = registry.series(watched, ["-", tier, reason.name])
+            shard.withLock { $0.add(series) }
         }
     }
 }

@@ -8,6 +8,8 @@ package struct AttemptReport: Hashable, Sendable {
     package var outcome: Reason
     package var cost: NanoUSD
     package var source: CostSource
+    /// What would have refused it, where the policy only observes.
+    package var observed: Reason?
 
     package init(
         agent: String, model: String, outcome: Reason, cost: NanoUSD = .zero,
@@ -125,6 +127,7 @@ extension AttemptReport {
             "cost_usd": .string(cost.usd),
         ]
         if source != .none { object["cost_source"] = .string(source.name) }
+        if let observed { object["observed"] = .string(observed.name) }
         return .object(object)
     }
 }

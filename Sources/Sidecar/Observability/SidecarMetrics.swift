@@ -24,6 +24,7 @@ package struct SidecarMetrics: Sendable {
     package let overruns: Metrics.Family
     package let loopLag: Metrics.Family
     package let healthy: Metrics.Family
+    package let observed: Metrics.Family
 
     package init(_ registry: Metrics) {
         self.registry = registry
@@ -67,6 +68,10 @@ package struct SidecarMetrics: Sendable {
             .gauge, "weir_agent_healthy",
             help: "1 while the agent passes its health checks, 0 while it fails them.",
             labels: ["agent"])
+        observed = registry.family(
+            .counter, "weir_observed_total",
+            help: "Requests that would have been refused, had the policy not only observed.",
+            labels: ["agent", "tier", "reason"])
     }
 
     /// Shows an agent's stages at each scrape. `endpoint` is the agent's address.
@@ -167,6 +172,10 @@ final class AgentSeries {
             decisions[index] ?? metrics.registry.series(metrics.requests, [reason.name])
         decisions[index] = series
         shard.add(series)
+    }
+
+    func observed(_ reason: Reason, tier: String) {
+        shard.add(metrics.registry.series(metrics.observed, [agent, tier, reason.name]))
     }
 
     func attempted(

@@ -60,6 +60,20 @@ private struct Holder {
         } ?? .journalFull
     }
 
+    /// As a user whose tier only observes.
+    mutating func observing(_ amount: Int64) throws -> (Reservation, beyond: AccountKey?) {
+        let made = book.payer(for: [terms()], observes: true, now: now)
+        let payer = try #require(made)
+        for _ in 0..<2 {
+            let outcome = book.reserve(payer, amount: NanoUSD(amount), least: .zero, now: now)
+            if case .reserved(let reservation) = outcome {
+                return (reservation, book.accountBeyond(payer, for: NanoUSD(amount)))
+            }
+            ask()
+        }
+        throw Refused()
+    }
+
     mutating func reserved(
         _ amount: Int64, least: Int64 = 0, _ all: AccountTerms...
     ) throws -> Reservation {
@@ -116,6 +130,35 @@ private struct Refused: Error {}
         holder.ask()
         _ = try holder.reserved(400, both[0], both[1])
         #expect(holder.book.overdrawnLease() == nil && holder.book.openCount == 2)
+    }
+
+    @Test func whoIsOnlyWatchedGoesBeyondTheLimit() throws {
+        var holder = Holder()
+        for number in 0..<12 {
+            let (reservation, beyond) = try holder.observing(1_000)
+            // Ten times 1,000 is all that the limit of 10,000 allows.
+            #expect((beyond != nil) == (number >= 10))
+            let opened = holder.book.open(reservation, as: .attempt)
+            holder.log.append(.opened(try #require(opened)))
+            let settled = holder.book.settle(reservation, cost: NanoUSD(1_000))
+            #expect(settled)
+        }
+        holder.ask()
+        let position = try #require(holder.book.position(of: terms().key))
+        #expect(position.remaining == .zero && position.beyond == NanoUSD(2_000))
+        #expect(holder.book.overdrawnLease() == nil)
+        // Enforced again: refused at once, although money that was leased beyond it is in hand.
+        let outcome = holder.reserve(1)
+        #expect(outcome == .exhausted(terms().key, resetsAt: terms().key.period.end))
+        // But the store is asked, because it may know of a higher limit.
+        #expect(holder.book.hasDemand)
+    }
+
+    @Test func moneyThatOnlyObservesIsNotHeldToTheLargestLease() throws {
+        var holder = Holder()
+        _ = try holder.observing(900)
+        let (_, beyond) = try holder.observing(5_000)
+        #expect(beyond == nil)
     }
 
     @Test func aCancelledReservationIsFreeAgainAndItsNumberIsNot() throws {

@@ -36,6 +36,42 @@ import WeirCore
         #expect(!JSONValue.array(documents).text.contains("MOOD_KEY"))
     }
 
+    @Test func aMeshThatObservesIsSaidToEveryMember() throws {
+        let mesh: JSONValue = [
+            "apiVersion": "weir.mesh/v1", "kind": "Mesh", "metadata": ["name": "production"],
+            "spec": ["observe": true],
+        ]
+        let documents = try PolicyFixture.documents() + [mesh]
+        let whole = try PolicyReader.read(documents)
+        #expect(whole.mesh.observe && whole.observesAnyTier)
+        let gateway = try PolicyReader.read(Policy.gatewayProjection(of: documents))
+        #expect(gateway.tiers.values.allSatisfy { $0.observe })
+        #expect(gateway.agents.values.allSatisfy { $0.observe })
+        let agent = try PolicyReader.read(Policy.projection(of: documents, agent: "writer"))
+        #expect(agent.agents["writer"]?.observe == true)
+        #expect(try !PolicyReader.read(PolicyFixture.documents()).observesAnyTier)
+    }
+
+    @Test func thereIsOneMeshAndItsFieldsAreKnown() throws {
+        func mesh(_ name: String, _ spec: JSONValue) -> JSONValue {
+            [
+                "apiVersion": "weir.mesh/v1", "kind": "Mesh", "metadata": ["name": .string(name)],
+                "spec": spec,
+            ]
+        }
+        do throws(Problems) {
+            _ = try PolicyReader.read([
+                mesh("a", ["observe": "yes", "watch": true]), mesh("b", [:]),
+            ])
+            Issue.record("accepted")
+        } catch {
+            #expect(
+                error.list.map(\.path) == [
+                    "/documents/0/spec/observe", "/documents/0/spec/watch", "/documents/1/kind",
+                ])
+        }
+    }
+
     @Test func theOrderOfDocumentsDoesNotMatter() throws {
         let documents = try PolicyFixture.documents()
         let reversed = Array(documents.reversed())

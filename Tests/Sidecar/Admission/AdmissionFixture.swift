@@ -130,7 +130,7 @@ final class AdmissionFixture {
     func delegation(
         child: Int64, amount: Int64 = 10_000, tier: String = "free", key: [UInt8] = secret,
         path: String = "/v1/chat/completions", milliseconds: UInt32 = 5_000,
-        audience: Incarnation = life
+        audience: Incarnation = life, observed: Reason = .admitted
     ) -> String {
         let delegation = Delegation(
             keyID: 3, issuer: Incarnation(4), audience: audience,
@@ -138,7 +138,7 @@ final class AdmissionFixture {
             amount: NanoUSD(amount), run: Identifier(high: 1, low: 2),
             request: Identifier(high: 3, low: 4), subject: "alice", tenant: "acme", tier: tier,
             requestType: "news_analysis", agent: agent.name, method: "POST", path: path,
-            remainingMilliseconds: milliseconds)
+            remainingMilliseconds: milliseconds, observed: observed)
         return "weir-delegation: \(Sealed.seal(delegation.payload, key: key))\r\n"
     }
 

@@ -14,6 +14,7 @@ import WeirPolicy
 
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
+        func observed(_ reasons: [Reason], tier: String) {}
     }
 
     private let asked = Asked()

@@ -116,6 +116,7 @@ final class TestLedger: CallerLedger {
     let limit: NanoUSD
     let requestsMax: Int64?
     let state = Mutex(State())
+    let observed = ObservedRefusals()
 
     init(limit: NanoUSD = NanoUSD(100_000_000_000), requestsMax: Int64? = nil) {
         self.limit = limit

@@ -13,6 +13,12 @@ private final class TestMetrics: GatewayMetrics {
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
         seen.withLock { $0.append("\(type) \(tier) \(status)") }
     }
+
+    let watched = Mutex<[String]>([])
+
+    func observed(_ reasons: [Reason], tier: String) {
+        watched.withLock { $0 += reasons.map { "\(tier) \($0.name)" } }
+    }
 }
 
 /// A service with the worker that its requests come in on.
@@ -140,7 +146,11 @@ extension GatewayAnswer {
         #expect(metrics.seen.withLock { $0.last } == "news gold rate_limited")
         policy.tiers["gold"]?.observe = true
         let observing = try self.service(snapshot: try GatewayFixture.snapshot(policy))
-        for _ in 0..<3 { #expect(await observing.respond(to: post(body)).status == 200) }
+        for _ in 0..<2 { #expect(await observing.respond(to: post(body)).status == 200) }
+        let watched = await observing.respond(to: post(body))
+        #expect(watched.status == 200)
+        #expect(value(watched, "weir-decision") == "observed:rate_limited")
+        #expect(metrics.watched.withLock { $0 } == ["gold rate_limited"])
     }
 
     @Test func aBudgetRefusalNamesTheAccountAndWhatWasSpent() async throws {

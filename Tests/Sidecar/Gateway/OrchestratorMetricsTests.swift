@@ -7,7 +7,8 @@ import WeirCore
 @Suite struct OrchestratorMetricsTests {
     @Test func countsRequestsByTheirOutcome() throws {
         let registry = Metrics()
-        let metrics = OrchestratorMetrics(registry, score: { 0.75 })
+        let metrics = OrchestratorMetrics(SidecarMetrics(registry), score: { 0.75 })
+        metrics.observed([.rateLimited, .budgetExhausted], tier: "gold")
         for status in ["complete", "complete", "budget_exhausted"] {
             metrics.analysisEnded(
                 type: "news", tier: "gold", status: status, nanoseconds: 3_000_000)
@@ -18,6 +19,7 @@ import WeirCore
             #"orchestrator_requests_total{type="news",tier="gold",status="budget_exhausted"} 1"#,
             #"orchestrator_request_duration_seconds_count{type="news",tier="gold"} 3"#,
             "system_health_score 0.75",
+            #"weir_observed_total{agent="-",tier="gold",reason="budget_exhausted"} 1"#,
         ] {
             #expect(text.contains(line + "\n"), "\(text)")
         }

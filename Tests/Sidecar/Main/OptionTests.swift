@@ -1,6 +1,7 @@
 import SidecarCore
 import Testing
 import WeirCore
+import WeirPolicy
 
 @testable import SidecarGateway
 @testable import SidecarWiring
@@ -116,6 +117,72 @@ import WeirCore
             try options(line + " --workers 6", environment: ["WEIR_WORKERS": "5"], files: files)
                 .workers == 6)
         #expect(try options(line, files: files).instance == "file")
+    }
+
+    /// Of every setting that there is: a flag goes before its variable, that before the file, that
+    /// before the default.
+    @Test(arguments: SidecarOptionTable.all.filter { $0.kind != .secret && $0.name != "config" })
+    func eachSettingHasItsPrecedence(option: Option) throws {
+        func value(_ sources: Set<String>) throws -> OptionValues.Value? {
+            var arguments = ["--config", "c.json"]
+            if sources.contains("flag") {
+                arguments.append(
+                    option.kind == .flag ? "--" + option.name : "--\(option.name)=flag")
+            }
+            let file = sources.contains("file") ? "{\"\(option.name)\": \"file\"}" : "{}"
+            let environment = option.environment.map { [$0: "environment"] } ?? [:]
+            return try OptionValues(
+                table: SidecarOptionTable.all, arguments: arguments,
+                environment: sources.contains("environment") ? environment : [:]
+            ) { _ in Array(file.utf8) }[option.name]
+        }
+        #expect(try value([])?.text == option.fallback)
+        #expect(try value(["file"])?.text == "file")
+        if option.environment != nil {
+            #expect(try value(["file", "environment"])?.text == "environment")
+        }
+        if option.hasArgument {
+            let flag = try value(["file", "environment", "flag"])
+            #expect(flag?.text == (option.kind == .flag ? "true" : "flag"))
+            #expect(flag?.origin == "--" + option.name)
+        }
+    }
+
+    /// Secrets: the variable before the file that `…_FILE` names, and nowhere else.
+    @Test(arguments: SidecarOptionTable.all.filter { $0.kind == .secret })
+    func eachSecretHasItsPrecedence(option: Option) throws {
+        let name = try #require(option.environment)
+        func values(_ environment: [String: String]) throws -> OptionValues {
+            try OptionValues(
+                table: SidecarOptionTable.all, arguments: [], environment: environment
+            ) { _ in Array("file\n".utf8) }
+        }
+        let file = try values([name + "_FILE": "/run/secret"])
+        #expect(file[option.name]?.text == "file")
+        #expect(file.secretFiles == [option.name: "/run/secret"])
+        let both = try values([name: "variable", name + "_FILE": "/run/secret"])
+        #expect(both[option.name]?.text == "variable")
+        #expect(both.secretFiles.isEmpty)
+        #expect(
+            problems("--config c.json", files: ["c.json": "{\"\(option.name)\": \"x\"}"])
+                .contains("c.json: \(option.name): there is no such setting here"))
+    }
+
+    @Test func theEnvironmentSpeaksWhereThePolicyIsSilent() throws {
+        let found = try options(
+            standalone,
+            environment: ["CIRCUIT_BREAKER_THRESHOLD": "9", "AGENT_TIMEOUT_DEFAULT": "7"])
+        var agent = AgentPolicy(name: "a", wireProtocol: .json, path: "/", models: [])
+        #expect(found.filled(agent).breaker.consecutiveFailures == 9)
+        #expect(found.filled(agent).timeouts.totalMilliseconds == 7_000)
+        agent.breaker.consecutiveFailures = 3
+        agent.timeouts.totalMilliseconds = 500
+        #expect(found.filled(agent) == agent)
+    }
+
+    @Test func aKeyThatNoHeaderCanCarryIsRefused() {
+        let found = problems(standalone, environment: ["OPENAI_API_KEY": "two words"])
+        #expect(found == ["OPENAI_API_KEY: " + SecretText.need])
     }
 
     @Test func everythingThatIsWrongIsSaidAtOnce() {

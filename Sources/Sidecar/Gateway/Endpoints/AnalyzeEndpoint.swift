@@ -56,13 +56,18 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
         defer { place.leave() }
         let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
+        ledger.observed.note(place.observed)
+        defer {
+            dependencies.metrics.observed(ledger.observed.reasons, tier: caller.tier.name)
+        }
         try await takeRequest(ledger, now: worker.clock.now)
         let report = await AnalysisRun(
             context: makeContext(request, worker, snapshot, caller, analysis, ledger)
         ).run()
         let answer = AnalysisAnswer(
             request: analysis, requestID: request.id, report: report, balance: ledger.balance,
-            policyNumber: snapshot.version.number, now: worker.clock.now)
+            policyNumber: snapshot.version.number, now: worker.clock.now,
+            observed: ledger.observed.reasons)
         labels.status = answer.outcome
         return answer.answer()
     }

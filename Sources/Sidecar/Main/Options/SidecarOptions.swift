@@ -2,6 +2,7 @@ import SidecarCore
 import SidecarGateway
 import WeirCore
 import WeirMeshProtocol
+import WeirPolicy
 
 /// Everything that the command line, the environment and a file say, understood and checked.
 struct SidecarOptions: Sendable {
@@ -56,8 +57,7 @@ struct SidecarOptions: Sendable {
     var breakerThreshold: Int?
     var agentTimeoutSeconds: Int?
     var drainSeconds: Int
-    /// Values of `authorization` upstream, by the name that the policy gives the credential.
-    var credentials: [String: String]
+    var credentials: Credentials
     /// What `/config` shows: everything that is set, without secrets.
     var shown: [(name: String, value: String)]
 
@@ -74,10 +74,7 @@ struct SidecarOptions: Sendable {
         agentTimeoutSeconds = reader.integer("agent-timeout", in: 1...86_400)
         drainSeconds = reader.integer("drain", in: 0...3_600) ?? 30
         logLevel = Self.logLevel(&reader)
-        credentials = [:]
-        for (setting, name) in SidecarOptionTable.credentials {
-            if let secret = reader.text(setting) { credentials[name] = "Bearer " + secret }
-        }
+        credentials = Self.credentials(&reader)
         shown = values.table.compactMap { option in
             guard let value = values[option.name] else { return nil }
             return (option.name, option.kind == .secret ? "[redacted]" : value.text)
@@ -88,6 +85,18 @@ struct SidecarOptions: Sendable {
         }
         self.mode = mode
         self.listen = listen
+    }
+
+    private static func credentials(_ reader: inout OptionReader) -> Credentials {
+        var keys: [String: String] = [:]
+        var files: [String: String] = [:]
+        for (setting, name) in SidecarOptionTable.credentials {
+            guard let key = reader.text(setting) else { continue }
+            if !SecretText.isKey(key) { reader.report(setting, SecretText.need) }
+            keys[name] = key
+            files[name] = reader.values.secretFiles[setting]
+        }
+        return Credentials(keys, files: files)
     }
 
     private static func logLevel(_ reader: inout OptionReader) -> LogLevel {
@@ -204,6 +213,20 @@ struct SidecarOptions: Sendable {
         return Mesh(
             controlPlane: controlPlane, joinToken: token, dataFolder: data,
             isExposed: controlPlane.contains { !$0.address.isLoopback })
+    }
+}
+
+extension SidecarOptions {
+    /// What the environment says where the policy is silent.
+    func filled(_ agent: AgentPolicy) -> AgentPolicy {
+        var agent = agent
+        if let breakerThreshold, agent.breaker == .init() {
+            agent.breaker.consecutiveFailures = breakerThreshold
+        }
+        if let agentTimeoutSeconds, agent.timeouts == .init() {
+            agent.timeouts.totalMilliseconds = Int64(agentTimeoutSeconds) * 1_000
+        }
+        return agent
     }
 }
 

@@ -18,6 +18,8 @@ final class AgentPlane {
     private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
     private var checks: Task<Void, Never>?
     private(set) var version: PolicyVersion?
+    private var inForce:
+        (policy: Policy, version: PolicyVersion, funding: AdmissionSnapshot.Funding)?
     /// The agent became healthy or unhealthy; from a worker's loop.
     var healthChanged: @Sendable () -> Void = {}
 
@@ -45,16 +47,42 @@ final class AgentPlane {
     func snapshot(
         _ policy: Policy, version: PolicyVersion, funding: AdmissionSnapshot.Funding
     ) -> AdmissionSnapshot? {
-        guard var agent = policy.agents[agentName] else { return nil }
-        if let threshold = context.options.breakerThreshold, agent.breaker == .init() {
-            agent.breaker.consecutiveFailures = threshold
-        }
-        if let seconds = context.options.agentTimeoutSeconds, agent.timeouts == .init() {
-            agent.timeouts.totalMilliseconds = Int64(seconds) * 1_000
-        }
+        guard let silent = policy.agents[agentName] else { return nil }
+        let agent = context.options.filled(silent)
+        inForce = (policy, version, funding)
         return AdmissionSnapshot(
             agent, policy: policy, version: version, funding: funding,
-            credential: agent.credential.flatMap { context.options.credentials[$0] })
+            credential: agent.credential.flatMap(context.options.credentials.authorization))
+    }
+
+    // MARK: Keys that change
+
+    /// A key that was replaced in its file goes upstream with the next request.
+    private func watchCredentials() {
+        guard context.options.credentials.areWatched else { return }
+        context.control.schedule(afterNanoseconds: Self.credentialsNanoseconds) { [weak self] in
+            self?.reloadCredentials()
+        }
+    }
+
+    private static let credentialsNanoseconds: UInt64 = 1_000_000_000
+
+    private func reloadCredentials() {
+        let reload = context.options.credentials.reload(TextFile.read)
+        for name in reload.changed { context.log.info("a key was replaced", ("name", name)) }
+        for problem in reload.unusable {
+            context.log.warning(
+                "a key cannot be read again; the one before stays", ("file", problem.option),
+                ("error", problem.message))
+        }
+        if !reload.changed.isEmpty, let (policy, version, funding) = inForce,
+            let snapshot = self.snapshot(policy, version: version, funding: funding)
+        {
+            for (loop, interceptor) in interceptors {
+                loop.execute { interceptor.apply(snapshot) }
+            }
+        }
+        watchCredentials()
     }
 
     func apply(_ snapshot: AdmissionSnapshot, agent: AgentPolicy, version: PolicyVersion) throws {
@@ -84,6 +112,7 @@ final class AgentPlane {
         }
         context.metrics.show(runtime, agent: agentName, endpoint: upstream.authority)
         running.set(runtime, checker)
+        watchCredentials()
         self.server = server
         if let checker { startChecks(checker) }
         context.log.info(

@@ -32,10 +32,12 @@ final class GatewayRole: Role {
         self.server = server
         context.log.info("serving as gateway", ("address", server.address.description))
         let services = mode.services.mapValues(\.address.description)
+        let options = context.options
         member.start(requestsInFlight: { service.analysesInHand }) { view in
             let projection = Self.projection(view.policy.projection, at: services)
-            state.apply(
-                projection, policy: view.policy.policy, incarnation: view.join.incarnation)
+            var policy = view.policy.policy
+            policy.agents = policy.agents.mapValues { options.filled($0) }
+            state.apply(projection, policy: policy, incarnation: view.join.incarnation)
         }
     }
 
@@ -60,7 +62,7 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore })
+            metrics: OrchestratorMetrics(context.metrics) { state.healthScore })
     }
 
     private static func bind(

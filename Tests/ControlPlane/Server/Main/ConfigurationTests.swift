@@ -48,6 +48,71 @@ struct ConfigurationTests {
         #expect(configuration.logLevel == .debug)
     }
 
+    /// Flag, environment, file, default, of each setting.
+    @Test func theFileStandsBehindTheEnvironment() throws {
+        let file = """
+            {"api": "127.0.0.1:1", "mesh": "127.0.0.1:2", "redis": "redis://127.0.0.1:3",
+             "data": "/file", "trial": true, "log-level": "error"}
+            """
+        func configuration(
+            _ change: (inout ControlPlaneConfiguration.Flags) -> Void = { _ in },
+            _ environment: [String: String] = [:]
+        ) throws -> ControlPlaneConfiguration {
+            var flags = ControlPlaneConfiguration.Flags()
+            flags.config = "/c.json"
+            change(&flags)
+            var all = good
+            all["WEIR_DATA"] = nil
+            return try ControlPlaneConfiguration(
+                flags: flags, environment: all.merging(environment) { $1 },
+                readFile: { $0 == "/c.json" ? file : nil })
+        }
+        let fromFile = try configuration()
+        #expect(fromFile.api == ListenAddress("127.0.0.1:1"))
+        #expect(fromFile.mesh == ListenAddress("127.0.0.1:2"))
+        #expect(fromFile.redisURL == "redis://127.0.0.1:3")
+        #expect(fromFile.isTrial && fromFile.logLevel == .error)
+        let environment = [
+            "WEIR_API": "127.0.0.1:11", "WEIR_MESH": "127.0.0.1:12",
+            "REDIS_URL": "redis://127.0.0.1:13", "WEIR_TRIAL": "false", "LOG_LEVEL": "debug",
+        ]
+        let fromEnvironment = try configuration({ _ in }, environment)
+        #expect(fromEnvironment.api == ListenAddress("127.0.0.1:11"))
+        #expect(fromEnvironment.mesh == ListenAddress("127.0.0.1:12"))
+        #expect(fromEnvironment.redisURL == "redis://127.0.0.1:13")
+        #expect(!fromEnvironment.isTrial && fromEnvironment.logLevel == .debug)
+        let fromFlags = try configuration(
+            {
+                $0.api = "127.0.0.1:21"
+                $0.mesh = "127.0.0.1:22"
+                $0.redis = "redis://127.0.0.1:23"
+                $0.isTrial = true
+            }, environment)
+        #expect(fromFlags.api == ListenAddress("127.0.0.1:21"))
+        #expect(fromFlags.mesh == ListenAddress("127.0.0.1:22"))
+        #expect(fromFlags.redisURL == "redis://127.0.0.1:23" && fromFlags.isTrial)
+    }
+
+    @Test func aFileIsReadWholeOrItsProblemsAreSaid() {
+        func problems(_ text: String?) -> [String] {
+            var flags = ControlPlaneConfiguration.Flags()
+            flags.config = "/c.json"
+            do {
+                _ = try ControlPlaneConfiguration(
+                    flags: flags, environment: good, readFile: { _ in text })
+                return []
+            } catch {
+                return error.list.map(\.path)
+            }
+        }
+        #expect(problems(nil) == ["/c.json"])
+        #expect(problems("[]") == ["/c.json"])
+        #expect(problems("{") == ["/c.json"])
+        #expect(
+            problems(#"{"WEIR_ADMIN_TOKEN": "x", "other": 1, "api": "here"}"#)
+                == ["/c.json: WEIR_ADMIN_TOKEN", "/c.json: other", "--api"])
+    }
+
     @Test func theMeshLeavesTheLoopbackOnlyWhenTold() throws {
         var flags = ControlPlaneConfiguration.Flags()
         flags.mesh = "0.0.0.0:8401"

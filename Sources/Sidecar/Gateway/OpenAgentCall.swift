@@ -29,8 +29,11 @@ final class OpenAgentCall: Sendable {
 
     deinit { end() }
 
-    /// The sidecar refused by itself; known with the head, because no body of the agent's follows.
-    var refusal: Reason? {
+    var agent: String { opened.agent }
+
+    /// The sidecar refused by itself: then the settlement stands in the head, because no body of
+    /// the agent's follows.
+    private var refusal: Reason? {
         let reason = settlements.read(answer.field(Settlement.headerName))?.reason
         return reason == .admitted ? nil : reason
     }
@@ -67,8 +70,10 @@ final class OpenAgentCall: Sendable {
     private func settle() -> AttemptReport {
         var report = opened
         let key = settlements.key
+        // The reason in a trailer is what the record says, also of an answer that was let through
+        // because the policy only observes.
+        report.outcome = refusal ?? .admitted
         if let settlement = settlements.read(answer.settlement) {
-            report.outcome = settlement.reason
             if settlement.isFinal {
                 report.cost = settlement.consumed
                 report.source = settlement.source

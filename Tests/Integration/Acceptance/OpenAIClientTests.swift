@@ -199,12 +199,13 @@ struct OpenAIClientTests {
                     for _ in range(40):
                         error = failure(lambda: ask(user))
                         if error: return error
+                voice = {"audio": {"voice": "alloy"}}
                 seen = {
                     "key": failure(lambda: ask("nobody")),
                     "models": failure(lambda: client("nobody").models.list()),
                     "unknown": failure(lambda: ask("alice", "gpt-17")),
                     "tier": failure(lambda: ask("alice", "gpt-4")),
-                    "audio": failure(lambda: ask("alice", extra_body={"audio": {"voice": "alloy"}})),
+                    "audio": failure(lambda: ask("alice", extra_body=voice)),
                     "budget": until_it_fails("poor"), "quota": until_it_fails("rare"),
                 }
                 failure(lambda: ask("slow", retries=0))
@@ -339,9 +340,8 @@ struct OpenAIClientTests {
             let fields = try String(contentsOfFile: headers, encoding: .utf8)
                 .split(separator: "\r\n")
             func field(_ name: String) -> String? {
-                fields.first { $0.hasPrefix(name + ": ") }.map {
-                    String($0.dropFirst(name.count + 2))
-                }
+                let line = fields.first { $0.hasPrefix(name + ": ") }
+                return line.map { String($0.dropFirst(name.count + 2)) }
             }
             #expect(field("trailer") == "weir-cost-usd, weir-budget-remaining-usd")
             let cost = try amount(field("weir-cost-usd").map { .string($0) })

@@ -235,6 +235,8 @@ package enum GatewayLimits {
     package static let requestBytesMax = 1 << 20
     /// Of an agent's answer to a step: it is parsed and becomes a part of ours.
     package static let agentAnswerBytesMax = 4 << 20
+    /// An event of a stream that may be the one that carries the usage.
+    package static let usageEventBytesMax = 64 << 10
     package static let answerDepthMax = 64
     package static let answerValuesMax = 100_000
     /// Calls for one step, over all agents and endpoints.

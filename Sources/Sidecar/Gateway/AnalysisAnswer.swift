@@ -121,14 +121,18 @@ extension Balance {
     /// What is left, as headers: money, and the daily requests as
     /// draft-ietf-httpapi-ratelimit-headers has it.
     func fields(now: UnixTime) -> [GatewayField] {
-        var fields = [GatewayField("weir-budget-remaining-usd", remaining.usd)]
-        if let requestsLimit, let requestsRemaining {
-            let seconds = requestsResetAt.map { max(0, $0.seconds - now.seconds) } ?? 86_400
-            fields.append(GatewayField("ratelimit-policy", "\"daily\";q=\(requestsLimit);w=86400"))
-            fields.append(
-                GatewayField("ratelimit", "\"daily\";r=\(max(0, requestsRemaining));t=\(seconds)"))
-        }
-        return fields
+        [remainingField] + requestFields(now: now)
+    }
+
+    var remainingField: GatewayField { GatewayField("weir-budget-remaining-usd", remaining.usd) }
+
+    func requestFields(now: UnixTime) -> [GatewayField] {
+        guard let requestsLimit, let requestsRemaining else { return [] }
+        let seconds = requestsResetAt.map { max(0, $0.seconds - now.seconds) } ?? 86_400
+        return [
+            GatewayField("ratelimit-policy", "\"daily\";q=\(requestsLimit);w=86400"),
+            GatewayField("ratelimit", "\"daily\";r=\(max(0, requestsRemaining));t=\(seconds)"),
+        ]
     }
 }
 

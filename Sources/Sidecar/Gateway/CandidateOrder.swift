@@ -22,6 +22,13 @@ package struct CandidateOrder: Hashable, Sendable {
         if let chosen, let index = planned.firstIndex(of: chosen) {
             planned.insert(planned.remove(at: index), at: 0)
         }
+        return chain(planned, tier: tier, policy: policy)
+    }
+
+    /// These agents, and behind them the chain of their fallbacks as far as the tier allows it.
+    package static func chain(
+        _ planned: [String], tier: TierPolicy, policy: Policy
+    ) -> [String] {
         var names = planned
         var position = 0
         while position < names.count {

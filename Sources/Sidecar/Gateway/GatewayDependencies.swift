@@ -52,6 +52,16 @@ package struct GatewayDependencies: Sendable {
     }
 }
 
+extension GatewayDependencies {
+    func snapshotInForce() throws(GatewayRefusal) -> GatewaySnapshot {
+        guard let snapshot = snapshot() else {
+            throw GatewayRefusal(
+                .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
+        }
+        return snapshot
+    }
+}
+
 /// What belongs to the loop that a request came in on.
 package struct GatewayWorker: Sendable {
     package var transport: any AgentTransport

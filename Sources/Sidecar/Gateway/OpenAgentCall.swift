@@ -29,8 +29,11 @@ final class OpenAgentCall: Sendable {
 
     deinit { end() }
 
-    /// The sidecar refused by itself; known with the head, because no body of the agent's follows.
-    var refusal: Reason? {
+    var agent: String { opened.agent }
+
+    /// The sidecar refused by itself: then the settlement stands in the head, because no body of
+    /// the agent's follows.
+    private var refusal: Reason? {
         let settlement = settlements.read(answer.field(Settlement.headerName))
         guard let settlement, !settlement.isObserved else { return nil }
         return settlement.reason == .admitted ? nil : settlement.reason
@@ -68,8 +71,10 @@ final class OpenAgentCall: Sendable {
     private func settle() -> AttemptReport {
         var report = opened
         let key = settlements.key
+        // The reason in a trailer is what the record says, also of an answer that was let through
+        // because the policy only observes.
+        report.outcome = refusal ?? .admitted
         if let settlement = settlements.read(answer.settlement) {
-            report.outcome = settlement.isObserved ? .admitted : settlement.reason
             report.observed = settlement.isObserved ? settlement.reason : nil
             if settlement.isFinal {
                 report.cost = settlement.consumed

@@ -214,7 +214,10 @@ final class TestClock: GatewayClock {
 struct TestTransport: AgentTransport {
     enum Reaction: Sendable {
         case answer(String, cost: Int64)
-        case pieces([String], cost: Int64)
+        /// A stream of events in these pieces.
+        case events([String], cost: Int64)
+        /// Answered, and refused had the policy not only observed.
+        case observed(String, Reason, cost: Int64)
         /// These, and then the connection is cut.
         case broken([String])
         case status(Int, cost: Int64)
@@ -239,10 +242,18 @@ struct TestTransport: AgentTransport {
         switch await react(call, delegation) {
         case .answer(let text, let cost):
             return answer(200, [text], delegation, NanoUSD(cost), endpoint.hopKey)
-        case .pieces(let pieces, let cost):
-            return answer(200, pieces, delegation, NanoUSD(cost), endpoint.hopKey)
+        case .events(let pieces, let cost):
+            return answer(
+                200, pieces, delegation, NanoUSD(cost), endpoint.hopKey,
+                contentType: "text/event-stream")
+        case .observed(let text, let reason, let cost):
+            return answer(
+                200, [text], delegation, NanoUSD(cost), endpoint.hopKey, reason: reason,
+                isRefusal: false)
         case .broken(let pieces):
-            return TestAnswer(status: 200, settlement: nil, pieces: pieces, isBroken: true)
+            return TestAnswer(
+                status: 200, settlement: nil, pieces: pieces, contentType: "text/event-stream",
+                isBroken: true)
         case .status(let status, let cost):
             return answer(status, ["{}"], delegation, NanoUSD(cost), endpoint.hopKey)
         case .refused(let reason):
@@ -262,14 +273,16 @@ struct TestTransport: AgentTransport {
 
     private func answer(
         _ status: Int, _ pieces: [String], _ delegation: Delegation, _ cost: NanoUSD,
-        _ key: [UInt8], reason: Reason = .admitted
+        _ key: [UInt8], reason: Reason = .admitted, isRefusal: Bool? = nil,
+        contentType: String = "application/json"
     ) -> TestAnswer {
         let settlement = Settlement(
             keyID: delegation.keyID, key: delegation.key, consumed: cost, isFinal: true,
             source: cost == .zero ? .none : .reported, reason: reason, model: "")
         let sealed = Sealed.seal(settlement.payload, key: key)
         return TestAnswer(
-            status: status, settlement: sealed, pieces: pieces, isRefusal: reason != .admitted)
+            status: status, settlement: sealed, pieces: pieces, contentType: contentType,
+            isRefusal: isRefusal ?? (reason != .admitted))
     }
 
     static let mood =
@@ -291,15 +304,17 @@ struct TestTransport: AgentTransport {
 final class TestAnswer: AgentAnswerStream {
     let status: Int
     private let settlement: String?
+    private let contentType: String
     private let isRefusal: Bool
     private let isBroken: Bool
     private let rest: Mutex<[String]>
 
     init(
-        status: Int, settlement: String?, pieces: [String], isRefusal: Bool = false,
-        isBroken: Bool = false
+        status: Int, settlement: String?, pieces: [String],
+        contentType: String = "application/json", isRefusal: Bool = false, isBroken: Bool = false
     ) {
         self.status = status
+        self.contentType = contentType
         self.settlement = settlement
         self.isRefusal = isRefusal
         self.isBroken = isBroken
@@ -309,6 +324,7 @@ final class TestAnswer: AgentAnswerStream {
     func field(_ name: String) -> String? {
         switch name {
         case Settlement.headerName: isRefusal ? settlement : nil
+        case "content-type": contentType
         default: nil
         }
     }

@@ -31,14 +31,6 @@ private struct TestGateway: Sendable {
     }
 }
 
-extension GatewayAnswer {
-    /// Of an answer that is not streamed; empty for one that is.
-    fileprivate var bytes: [UInt8] {
-        guard case .bytes(let bytes) = body else { return [] }
-        return bytes
-    }
-}
-
 @Suite(.timeLimit(.minutes(1))) struct GatewayServiceTests {
     static let id = "req_01ARZ3NDEKTSV4RRFFQ69G5FAV"
     private let metrics = TestMetrics()

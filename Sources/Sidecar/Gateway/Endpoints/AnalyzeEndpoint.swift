@@ -41,10 +41,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
     private func admitted(
         _ request: GatewayRequest, _ worker: GatewayWorker, _ labels: inout AnalysisLabels
     ) async throws(GatewayRefusal) -> GatewayAnswer {
-        guard let snapshot = dependencies.snapshot() else {
-            throw GatewayRefusal(
-                .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
-        }
+        let snapshot = try dependencies.snapshotInForce()
         try request.checkIsJSON()
         let known = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now)
@@ -60,7 +57,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         defer {
             dependencies.metrics.observed(ledger.observed.reasons, tier: caller.tier.name)
         }
-        try await takeRequest(ledger, now: worker.clock.now)
+        try await ledger.takeRequest(now: worker.clock.now)
         let report = await AnalysisRun(
             context: makeContext(request, worker, snapshot, caller, analysis, ledger)
         ).run()
@@ -86,12 +83,13 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             ledger: ledger, transport: worker.transport, clock: worker.clock,
             budget: RunBudget(limit: analysis.maxCost))
     }
+}
 
-    private func takeRequest(
-        _ ledger: any CallerLedger, now: UnixTime
-    ) async throws(GatewayRefusal) {
+extension CallerLedger {
+    /// Counts a daily request, or refuses as the caller is told.
+    func takeRequest(now: UnixTime) async throws(GatewayRefusal) {
         do throws(LedgerRefusal) {
-            try await ledger.takeRequest()
+            try await takeRequest()
         } catch {
             throw GatewayRefusal(error, now: now)
         }

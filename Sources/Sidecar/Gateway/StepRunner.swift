@@ -252,7 +252,8 @@ struct StepRunner: Sendable {
         }
         do throws(AgentAdapter.Failure) {
             return Outcome(
-                attempt: attempt, end: .ok(try candidate.adapter.result(of: answer.body)))
+                attempt: attempt,
+                end: .ok(try candidate.adapter.result(of: answer.body, inputs: start.inputs)))
         } catch {
             attempt.outcome = .upstreamProtocol
             return Outcome(

@@ -206,6 +206,14 @@ package enum UplinkLimits {
     /// How long a binding serves while the control plane is away: as long as a token usually lives.
     package static let subjectStaleNanoseconds: UInt64 = 3_600_000_000_000
 
+    // MARK: Users' own requests
+
+    /// Of those that pass through to the control plane at once; leases and reports keep the rest of
+    /// the connection's requests.
+    package static let userCallsMax = 64
+    /// A user waits no longer than this for the control plane.
+    package static let userCallNanoseconds: UInt64 = 3_000_000_000
+
     // MARK: Last good snapshot
 
     package static let snapshotBytesMax = 8 << 20

@@ -45,7 +45,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             throw GatewayRefusal(
                 .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
         }
-        try checkMediaType(request)
+        try request.checkIsJSON()
         let known = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now)
         let caller = known.caller
@@ -80,14 +80,6 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
             ledger: ledger, transport: worker.transport, clock: worker.clock,
             budget: RunBudget(limit: analysis.maxCost))
-    }
-
-    private func checkMediaType(_ request: GatewayRequest) throws(GatewayRefusal) {
-        let type = request.field("content-type")?.split(separator: ";").first
-        let name = type.map { String($0.filter { $0 != " " && $0 != "\t" }).lowercased() }
-        guard name == "application/json" else {
-            throw GatewayRefusal(.mediaType, "The body must be application/json.")
-        }
     }
 
     private func takeRequest(

@@ -48,6 +48,9 @@ final class GatewayRole: Role {
                     ledger: member.ledger, binding: binding, snapshot: snapshot, clock: clock,
                     isControlPlaneReachable: { member.status.isConnected })
             },
+            ask: { operation, request in
+                await member.uplink?.ask(operation, request) ?? .unavailable
+            },
             controlPlane: {
                 let status = member.status
                 let now = MonotonicClock.nowNanoseconds

@@ -5,7 +5,7 @@ import WeirCore
 /// failing in turn. One mesh for all of them.
 @Suite(.timeLimit(.minutes(3)), .serialized)
 struct RequestTypeTests {
-    /// A mesh whose breakers stay out of it, because each case is about one request.
+    /// A mesh whose breakers and rates stay out of it, because each case is about one request.
     private func withMesh(_ test: (Mesh) async throws -> Void) async throws {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
@@ -18,6 +18,9 @@ struct RequestTypeTests {
         try policy.replace(
             "agents.yaml", "  path: /analyze\n",
             with: "  path: /analyze\n  breaker: {consecutiveFailures: 10000}\n")
+        try policy.replace(
+            "agents.yaml", "requestsPerSecond: 10, burst: 20",
+            with: "requestsPerSecond: 1000, burst: 1000")
         try await Mesh.run(.init(policyFolder: policy.path), test)
     }
 

@@ -1,5 +1,5 @@
-/// Bodies that are no JSON, or JSON that two readers could read differently (RFC 8259 §4, §8). Each
-/// is sent whole and well framed; the connection ends because the client asks for it.
+/// Bodies that are no JSON, or JSON that two readers could read differently (RFC 8259 §4, §8).
+/// Each is sent whole and well framed; the connection ends because the client asks for it.
 enum BodyConversations {
     /// A body, the reason that it is refused for, and a name.
     typealias Row = (name: String, body: [UInt8], status: Int, reason: String)
@@ -161,7 +161,7 @@ enum AnalyzeConversations {
             post("no token", 401, "unauthenticated", json),
             post("two tokens", 401, "unauthenticated", json + auth + auth),
             post(
-                "basic credentials", 401, "unauthenticated", json + "Authorization: Basic YTpi\r\n"),
+                "basic scheme", 401, "unauthenticated", json + "Authorization: Basic YTpi\r\n"),
             post(
                 "bearer without a token", 401, "unauthenticated", json + "Authorization: Bearer\r\n"
             ),

@@ -2,13 +2,13 @@ import Foundation
 import Testing
 import WeirCore
 
-/// 60,000 hostile conversations with a gateway and 40,000 with a sidecar: each has as many descriptors and as much memory
-/// afterwards as it had when it was warm.
+/// 60,000 hostile conversations with a gateway and 40,000 with a sidecar: each has as many
+/// descriptors and as much memory afterwards as it had when it was warm.
 extension HostileTests {
     @Suite(.serialized) struct LeakTests {
         static let warmUp = 5_000
         /// What the allocator may keep in other places than before. One lost buffer, connection or
-        /// exchange for each conversation would be far more: 100 bytes each are 10 MB.
+        /// exchange for each conversation would be far more: 100 bytes each are 4 MB.
         static let growthMaxKiB = 2_048
 
         @Test func aGatewayLosesNothing() async throws {
@@ -47,8 +47,8 @@ extension HostileTests {
             #expect(part.process.isRunning)
         }
 
-        /// Four at once, each its share of the turns, the whole table again and again. On threads of
-        /// their own, because a conversation blocks.
+        /// Four at once, each its share of the turns, the whole table again and again. On threads
+        /// of their own, because a conversation blocks.
         private func hold(
             _ conversations: [Conversation], at door: Door, count: Int
         ) async throws {

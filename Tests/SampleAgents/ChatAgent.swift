@@ -24,10 +24,8 @@ struct ChatAgent {
         // Instructions say how to write; what to write about is what the user says.
         let prompt = query.messages.filter { $0.role == "user" }.map(\.content.text)
             .joined(separator: "\n")
-        var text = Prose(prompt: prompt, style: style).text
-        if query.response_format?.type == "json_object" {
-            text = String(decoding: SampleJSON.encode(["text": text]), as: UTF8.self)
-        }
+        let prose = Prose(prompt: prompt, style: style)
+        let text = query.response_format?.type == "json_object" ? prose.json : prose.text
         let written = Tokens.prefix(text, limit: limit)
         let output = written.count * choices
         let completion = ChatCompletion(

@@ -22,6 +22,15 @@ struct Prose {
         return sentences.joined(separator: " ")
     }
 
+    /// The same as one JSON object: a strategy by its name and its reason, all else as `text`.
+    var json: String {
+        let facts = PromptFacts(prompt)
+        let object =
+            facts.task == .strategy
+            ? ["strategy": choice(facts).name, "rationale": text] : ["text": text]
+        return String(decoding: SampleJSON.encode(object), as: UTF8.self)
+    }
+
     private func news(_ facts: PromptFacts) -> [String] {
         let cause =
             facts.signals.isEmpty
@@ -59,18 +68,21 @@ struct Prose {
         ]
     }
 
-    private func strategy(_ facts: PromptFacts) -> [String] {
+    private func choice(_ facts: PromptFacts) -> (name: String, reason: String) {
         let cautious = facts.contains("low") || facts.contains("conservative")
-        let (name, reason) =
-            switch facts.outlook {
-            case .up where cautious: ("bull put spread", "income if the price holds")
-            case .up: ("bull call spread", "a gain from a rise, paid for in part by the cap")
-            case .down where cautious: ("protective put", "a floor under what is held")
-            case .down: ("bear put spread", "a gain from a fall at a known price")
-            case .volatile: ("long straddle", "a gain from a large move either way")
-            case .flat where cautious: ("iron condor", "income while the price stays in a range")
-            case .flat: ("calendar spread", "income from the faster decay of the near month")
-            }
+        return switch facts.outlook {
+        case .up where cautious: ("bull put spread", "income if the price holds")
+        case .up: ("bull call spread", "a gain from a rise, paid for in part by the cap")
+        case .down where cautious: ("protective put", "a floor under what is held")
+        case .down: ("bear put spread", "a gain from a fall at a known price")
+        case .volatile: ("long straddle", "a gain from a large move either way")
+        case .flat where cautious: ("iron condor", "income while the price stays in a range")
+        case .flat: ("calendar spread", "income from the faster decay of the near month")
+        }
+    }
+
+    private func strategy(_ facts: PromptFacts) -> [String] {
+        let (name, reason) = choice(facts)
         return [
             "For \(facts.subject) a \(name) fits the stated outlook: \(reason).",
             "Its greatest loss is known on entry, so size it by that loss.",

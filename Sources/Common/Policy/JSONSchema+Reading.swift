@@ -1,25 +1,32 @@
 import WeirCore
 
 extension JSONSchema {
-    /// Reads a schema; problems go to the list. The root must be an object, because `data` is one.
-    init?(_ document: JSONValue, at path: JSONPointer, _ problems: ProblemList) {
-        var nodesLeft = PolicyLimits.schemaNodesMax
-        guard
-            let root = Node.read(
-                document, at: path, depth: 0, nodesLeft: &nodesLeft, problems: problems)
-        else { return nil }
-        if root.kinds != [.object] {
-            problems.add(path.appending("type"), "must be \"object\": `data` is an object")
+    /// Reads a schema; problems go to the list. `whole`: what the root describes, if that must be
+    /// an object.
+    init?(
+        _ document: JSONValue, at path: JSONPointer, _ problems: ProblemList,
+        objectNamed whole: String? = "`data`"
+    ) {
+        var reader = SchemaReader(problems: problems)
+        guard let root = reader.node(document, at: path, depth: 0) else { return nil }
+        if let whole, root.kinds != [.object] {
+            problems.add(path.appending("type"), "must be \"object\": \(whole) is an object")
         }
         self.document = document
         self.root = root
     }
 }
 
-extension JSONSchema.Node {
-    static func read(
-        _ value: JSONValue, at path: JSONPointer, depth: Int, nodesLeft: inout Int,
-        problems: ProblemList
+/// Reads the nodes of one schema and counts them.
+private struct SchemaReader {
+    let problems: ProblemList
+    private var nodesLeft = PolicyLimits.schemaNodesMax
+
+    init(problems: ProblemList) { self.problems = problems }
+
+    /// - Parameter declared: properties that stand beside an alternative, and that it may demand.
+    mutating func node(
+        _ value: JSONValue, at path: JSONPointer, depth: Int, declared: Set<String> = []
     ) -> JSONSchema.Node? {
         nodesLeft -= 1
         guard depth <= PolicyLimits.schemaDepthMax, nodesLeft >= 0 else {
@@ -27,48 +34,72 @@ extension JSONSchema.Node {
             return nil
         }
         guard let reader = ObjectReader(value, at: path, problems) else { return nil }
-        var properties: [String: JSONSchema.Node] = [:]
-        for (key, value, path) in reader.members(
-            "properties", countMax: PolicyLimits.schemaNodesMax)
-        {
-            properties[key] = read(
-                value, at: path, depth: depth + 1, nodesLeft: &nodesLeft, problems: problems)
-        }
-        var items: JSONSchema.Node?
-        if let value = reader.value("items") {
-            items = read(
-                value, at: path.appending("items"), depth: depth + 1, nodesLeft: &nodesLeft,
-                problems: problems)
-        }
-        let additional = readAdditional(reader, depth: depth, nodesLeft: &nodesLeft)
-        let required = reader.names("required", countMax: PolicyLimits.schemaNodesMax)
-        for name in required where properties[name] == nil {
-            reader.report("required", "\"\(name)\" is not among the properties")
-        }
-        let node = JSONSchema.Node(
-            kinds: kinds(reader), required: required, properties: properties,
-            additional: additional, items: items, choices: choices(reader),
-            length: counts(reader, "minLength", "maxLength"),
-            count: counts(reader, "minItems", "maxItems"), range: range(reader))
-        for annotation in ["$schema", "title", "description", "examples", "default"] {
-            _ = reader.value(annotation)
-        }
+        var node = JSONSchema.Node()
+        node.kinds = kinds(reader)
+        node.choices = choices(reader)
+        readObject(reader, &node, depth, declared)
+        readArray(reader, &node, depth)
+        node.length = counts(reader, "minLength", "maxLength")
+        node.format = reader.choice("format", JSONSchema.Format.self)
+        node.range = range(reader)
+        for annotation in Self.annotations { _ = reader.value(annotation) }
         reader.finish()
         return node
     }
 
-    private static func readAdditional(
-        _ reader: ObjectReader, depth: Int, nodesLeft: inout Int
-    ) -> JSONSchema.Additional {
-        guard let value = reader.value("additionalProperties") else { return .any }
-        if let bool = value.bool { return bool ? .any : .none }
-        return read(
-            value, at: reader.path.appending("additionalProperties"), depth: depth + 1,
-            nodesLeft: &nodesLeft, problems: reader.problems
-        ).map { .each($0) } ?? .any
+    private static let annotations = [
+        "$schema", "$comment", "title", "description", "examples", "default", "deprecated",
+    ]
+
+    private mutating func readObject(
+        _ reader: ObjectReader, _ node: inout JSONSchema.Node, _ depth: Int,
+        _ outer: Set<String>
+    ) {
+        for (key, value, path) in reader.members(
+            "properties", countMax: PolicyLimits.schemaNodesMax)
+        {
+            node.properties[key] = self.node(value, at: path, depth: depth + 1)
+        }
+        node.additional = additional(reader, depth)
+        node.memberCount = counts(reader, "minProperties", "maxProperties")
+        node.required = reader.names("required", countMax: PolicyLimits.schemaNodesMax)
+        let declared = outer.union(node.properties.keys)
+        for name in node.required where !declared.contains(name) {
+            reader.report("required", "\"\(name)\" is not among the properties")
+        }
+        let key = "anyOf"
+        guard reader.value(key) != nil else { return }
+        for (value, path) in reader.elements(
+            key, countMax: PolicyLimits.schemaAlternativesMax, required: true)
+        {
+            let alternative = self.node(value, at: path, depth: depth + 1, declared: declared)
+            if let alternative { node.alternatives.append(alternative) }
+        }
     }
 
-    private static func kinds(_ reader: ObjectReader) -> Set<JSONSchema.Kind> {
+    private mutating func readArray(
+        _ reader: ObjectReader, _ node: inout JSONSchema.Node, _ depth: Int
+    ) {
+        if let value = reader.value("items"),
+            let items = self.node(value, at: reader.path.appending("items"), depth: depth + 1)
+        {
+            node.items = [items]
+        }
+        node.count = counts(reader, "minItems", "maxItems")
+        node.isUnique = reader.bool("uniqueItems") ?? false
+    }
+
+    private mutating func additional(
+        _ reader: ObjectReader, _ depth: Int
+    ) -> JSONSchema.Additional {
+        let key = "additionalProperties"
+        guard let value = reader.value(key) else { return .any }
+        if let bool = value.bool { return bool ? .any : .none }
+        return node(value, at: reader.path.appending(key), depth: depth + 1).map { .each($0) }
+            ?? .any
+    }
+
+    private func kinds(_ reader: ObjectReader) -> Set<JSONSchema.Kind> {
         guard let value = reader.value("type") else { return [] }
         let names = value.array ?? [value]
         let kinds = names.compactMap { $0.string.flatMap(JSONSchema.Kind.init(rawValue:)) }
@@ -79,13 +110,15 @@ extension JSONSchema.Node {
         return Set(kinds)
     }
 
-    private static func choices(_ reader: ObjectReader) -> [JSONValue]? {
-        guard reader.value("enum") != nil else { return nil }
+    private func choices(_ reader: ObjectReader) -> [JSONValue]? {
+        let constant = reader.value("const")
+        guard reader.value("enum") != nil else { return constant.map { [$0] } }
+        if constant != nil { reader.report("const", "stands beside an enum: one of them") }
         return reader.elements("enum", countMax: PolicyLimits.schemaEnumMax, required: true)
             .map(\.value)
     }
 
-    private static func counts(
+    private func counts(
         _ reader: ObjectReader, _ min: String, _ max: String
     ) -> JSONSchema.Bounds<Int> {
         let bounds = JSONSchema.Bounds(
@@ -97,7 +130,7 @@ extension JSONSchema.Node {
         return bounds
     }
 
-    private static func range(_ reader: ObjectReader) -> JSONSchema.Bounds<Double> {
+    private func range(_ reader: ObjectReader) -> JSONSchema.Bounds<Double> {
         func number(_ key: String) -> Double? {
             guard let value = reader.value(key) else { return nil }
             if value.double == nil { reader.report(key, "a number is needed") }

@@ -37,6 +37,16 @@ struct PlanCheck {
                 check(input, of: step, path.appending("input").appending(name))
             }
             checkTiers(step, path)
+            checkOutput(step, path)
+        }
+    }
+
+    /// Agents that speak other protocols answer in JSON anyway.
+    private func checkOutput(_ step: RequestTypePolicy.Step, _ path: JSONPointer) {
+        guard step.output == .json else { return }
+        let agents = step.agentsByTier.values.joined().compactMap { draft.policy.agents[$0] }
+        if !agents.contains(where: { $0.wireProtocol == .openai }) {
+            problems.add(path.appending("output"), "only chat agents can be asked for JSON")
         }
     }
 
@@ -77,6 +87,13 @@ struct PlanCheck {
         _ source: RequestTypePolicy.Step, of step: RequestTypePolicy.Step,
         _ input: RequestTypePolicy.Input, _ path: JSONPointer
     ) {
+        let tokens = input.pointer.tokens.dropFirst(3)
+        if let schema = source.resultSchema, !schema.declares(tokens) {
+            problems.add(
+                path,
+                "the result schema of \"\(source.name)\" declares no "
+                    + JSONPointer(Array(tokens)).description)
+        }
         guard !input.isOptional else { return }
         let missing = Set(step.agentsByTier.keys).subtracting(source.agentsByTier.keys)
         for tier in missing.sorted() {
@@ -127,6 +144,10 @@ struct PlanCheck {
         guard let prompt = step.prompt ?? agent.prompt else {
             problems.add(path, "neither this step nor agent \"\(agent.name)\" has a prompt")
             return
+        }
+        if step.output == .json, !prompt.saysJSON {
+            // OpenAI refuses a request for JSON whose messages do not ask for it.
+            problems.add(path, "the prompt must say \"JSON\", because the step's output is json")
         }
         for name in prompt.placeholders.sorted() where step.input[name] == nil {
             problems.add(

@@ -27,6 +27,7 @@ package enum PolicyLimits {
     package static let schemaDepthMax = 16
     package static let schemaNodesMax = 1_024
     package static let schemaEnumMax = 256
+    package static let schemaAlternativesMax = 16
 
     package static let durationMillisecondsMax: Int64 = 24 * 3_600_000
     package static let ratePerSecondMax = 1_000_000.0

@@ -24,6 +24,10 @@ package struct PromptTemplate: Hashable, Sendable {
         return names
     }
 
+    var saysJSON: Bool {
+        [system ?? "", user].contains { $0.lowercased().contains("json") }
+    }
+
     package static func render(_ template: String, inputs: [String: JSONValue]) -> String {
         template.split(separator: "\n", omittingEmptySubsequences: false)
             .compactMap { line(of: pieces($0), inputs: inputs) }

@@ -54,6 +54,11 @@ extension RequestTypePolicy.Step {
             input[key] = Self.input(value, at: path, reader.problems)
         }
         prompt = reader.object("prompt").flatMap { PromptTemplate(reading: $0) }
+        output = reader.choice("output", RequestTypePolicy.Output.self) ?? output
+        resultSchema = reader.value("resultSchema").flatMap {
+            JSONSchema(
+                $0, at: reader.path.appending("resultSchema"), reader.problems, objectNamed: nil)
+        }
         required = reader.bool("required") ?? required
         timeoutMilliseconds = reader.duration("timeout")
     }

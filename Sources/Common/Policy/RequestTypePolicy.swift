@@ -20,6 +20,13 @@ package struct RequestTypePolicy: Hashable, Sendable {
         }
     }
 
+    /// How the words of a chat agent are read.
+    package enum Output: String, Sendable, CaseIterable {
+        case text
+        /// One JSON value, asked for as such; anything else breaks the agent's protocol.
+        case json
+    }
+
     package struct Step: Hashable, Sendable {
         package var name: String
         /// The agents for each tier, the preferred one first. A tier that is absent skips the step.
@@ -29,6 +36,10 @@ package struct RequestTypePolicy: Hashable, Sendable {
         package var input: [String: Input] = [:]
         /// In place of the agent's own, because one model serves many kinds of steps.
         package var prompt: PromptTemplate?
+        package var output = Output.text
+        /// What a result must be, whichever agent it comes from. One that is not is that agent's
+        /// failure, so the next agent is tried.
+        package var resultSchema: JSONSchema?
         package var required = true
         package var timeoutMilliseconds: Int64?
 

@@ -107,7 +107,9 @@ package struct AnalysisRun: Sendable {
             status = .failed(step: name, reason)
         } else if progress.isComplete {
             status = .complete
-        } else if progress.requiredStepsAreDone {
+        } else if let (name, reason) = progress.failureOfAll {
+            status = .failed(step: name, reason)
+        } else if progress.requiredStepsAreDone, progress.hasResult {
             status = .partial
         } else {
             status = .failed(step: nil, .deadline)

@@ -7,6 +7,7 @@ import WeirPolicy
 ///     waiting --dependencies ended--> running --> ok | failed | cancelled
 ///        └--a dependency is not ok, an input is absent, the tier has no agent--> skipped
 ///
+/// A step whose inputs are all optional needs one of them: with nothing to read it is skipped.
 /// A skipped step is a failure only by what it was skipped for: data that the caller left out and
 /// steps that the tier does not have leave a result complete.
 package struct PlanProgress: Sendable {
@@ -62,6 +63,24 @@ package struct PlanProgress: Sendable {
             }
         }
         return nil
+    }
+
+    /// The first failure where no step succeeded at all: a request that gave nothing has failed,
+    /// whatever was required.
+    package var failureOfAll: (name: String, reason: Reason)? {
+        var first: (name: String, reason: Reason)?
+        for step in type.steps {
+            switch ends[step.name] {
+            case .ok: return nil
+            case .failed(let reason): first = first ?? (step.name, reason)
+            case .skipped, .cancelled, nil: continue
+            }
+        }
+        return first
+    }
+
+    package var hasResult: Bool {
+        ends.values.contains { if case .ok = $0 { true } else { false } }
     }
 
     /// Whether every required step has its result, or is skipped without anybody's failure.
@@ -142,7 +161,19 @@ package struct PlanProgress: Sendable {
                 return .failure(NotReady(skip: skip))
             }
         }
+        if inputs.isEmpty, let skip = skipForWantOfInput(step) {
+            return .failure(NotReady(skip: skip))
+        }
         return .success(inputs)
+    }
+
+    /// None of a step's inputs is there. A failure among those that should have given them counts
+    /// more than what nobody asked for.
+    private func skipForWantOfInput(_ step: RequestTypePolicy.Step) -> Skip? {
+        let inputs = step.input.sorted { $0.key < $1.key }
+        let skips = inputs.compactMap { $0.value.step.flatMap { self.skip(becauseOf: $0) } }
+        let failure = skips.first { if case .dependency = $0 { true } else { false } }
+        return failure ?? inputs.first.map { .inputAbsent($0.key) }
     }
 
     private func skip(becauseOf name: String) -> Skip? {

@@ -116,7 +116,8 @@ struct StepRunner: Sendable {
     ) async throws(AgentCaller.Failure) -> Success {
         let answer = try await context.calls.call(prepared, at: endpoint, until: deadline)
         do throws(AgentAdapter.Failure) {
-            let result = try adapter(of: prepared.agent).result(of: answer.body)
+            let result = try adapter(of: prepared.agent).result(
+                of: answer.body, inputs: start.inputs)
             return Success(result: result, attempt: answer.attempt)
         } catch {
             var attempt = answer.attempt

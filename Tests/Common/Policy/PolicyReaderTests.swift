@@ -209,6 +209,27 @@ import WeirCore
                 "/documents/2/spec/prompt", nil, "/documents/7/spec/steps/1/agents/free/0",
                 "a prompt"
             ),
+            (
+                "/documents/7/spec/steps/1/output", "json",
+                "/documents/7/spec/steps/1/agents/free/0", "must say \"JSON\""
+            ),
+            (
+                "/documents/7/spec/steps/0/output", "json", "/documents/7/spec/steps/0/output",
+                "only chat agents"
+            ),
+            (
+                "/documents/7/spec/steps/0/output", "yaml", "/documents/7/spec/steps/0/output",
+                "one of"
+            ),
+            (
+                "/documents/7/spec/steps/0/resultSchema/pattern", "x",
+                "/documents/7/spec/steps/0/resultSchema/pattern", "unknown field"
+            ),
+            (
+                "/documents/7/spec/steps/0/resultSchema",
+                ["type": "object", "additionalProperties": false, "properties": ["score": [:]]],
+                "/documents/7/spec/steps/1/input/mood", "declares no /label"
+            ),
         ] as [(String, JSONValue?, String, String)])
     func reportsOneWrongPlace(
         change: String, value: JSONValue?, path: String, word: String

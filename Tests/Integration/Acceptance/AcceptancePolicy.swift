@@ -33,8 +33,13 @@ struct AcceptancePolicy {
         try text.write(toFile: folder + "/" + file, atomically: true, encoding: .utf8)
     }
 
-    /// Takes an agent away with everything that names it, but for its price.
+    /// Takes an agent away with every tier's and request type's use of it; its price stays.
     func removeAgent(_ name: String) throws {
+        for file in try FileManager.default.contentsOfDirectory(atPath: folder) {
+            let text = try String(contentsOfFile: folder + "/" + file, encoding: .utf8)
+            guard text.contains("kind: RequestType"), text.contains("[\(name)]") else { continue }
+            try FileManager.default.removeItem(atPath: folder + "/" + file)
+        }
         let path = folder + "/agents.yaml"
         let documents = try String(contentsOfFile: path, encoding: .utf8)
             .components(separatedBy: "\n---\n")

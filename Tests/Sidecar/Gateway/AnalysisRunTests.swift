@@ -197,6 +197,65 @@ import WeirPolicy
         #expect(report.steps[1].cost == NanoUSD(120_000))
     }
 
+    /// `wide` without required steps.
+    private func optional(_ transport: any AgentTransport, clock: TestClock = TestClock())
+        async throws -> AnalysisReport
+    {
+        var policy = try GatewayFixture.policy()
+        var type = try #require(policy.requestTypes["wide"])
+        type.steps[0].required = false
+        policy.requestTypes["wide"] = type
+        let context = try GatewayFixture.context(
+            "wide", ["text": "up", "positions": [1]], transport: transport, clock: clock,
+            snapshot: try GatewayFixture.snapshot(policy))
+        return await AnalysisRun(context: context).run()
+    }
+
+    @Test func aRequestThatGaveNothingHasFailed() async throws {
+        let failed = try await optional(TestTransport { _, _ in .status(500, cost: 0) })
+        #expect(failed.status == .failed(step: "risk", .upstreamError))
+        let clock = TestClock()
+        let late = try await optional(
+            TestTransport { _, _ in
+                clock.passDeadline()
+                return .hang
+            }, clock: clock)
+        // Either the run saw that its time was over, or one of its steps did.
+        guard case .failed(_, .deadline) = late.status else {
+            Issue.record("\(late.status)")
+            return
+        }
+        let partial = try await optional(
+            TestTransport { call, delegation in
+                call.agent == "risk"
+                    ? .status(500, cost: 0) : await TestTransport.healthy.react(call, delegation)
+            })
+        #expect(partial.status == .partial)
+    }
+
+    @Test func anAnswerThatBreaksTheResultSchemaFallsBack() async throws {
+        var policy = try GatewayFixture.policy()
+        var type = try #require(policy.requestTypes["news"])
+        type.steps[1].output = .json
+        type.steps[1].resultSchema = type.inputSchema
+        policy.requestTypes["news"] = type
+        let transport = TestTransport { call, delegation in
+            guard call.agent != "mood" else {
+                return await TestTransport.healthy.react(call, delegation)
+            }
+            let text = call.agent == "writer" ? #"{\"other\": 1}"# : #"{\"text\": \"x\"}"#
+            return .answer(#"{"choices": [{"message": {"content": "\#(text)"}}]}"#, cost: 500_000)
+        }
+        let context = try GatewayFixture.context(
+            "news", news, transport: transport, snapshot: try GatewayFixture.snapshot(policy))
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.status == .complete)
+        #expect(report.steps[1].end == .ok(["text": "x"]))
+        #expect(report.steps[1].fallback?.reason == .upstreamProtocol)
+        // Both wrote, so both cost.
+        #expect(report.steps[1].cost == NanoUSD(1_000_000))
+    }
+
     @Test func callersMayChooseAmongTheAgents() async throws {
         let context = try GatewayFixture.context(
             "news", news, transport: TestTransport.healthy, agents: ["prose": "writer"])

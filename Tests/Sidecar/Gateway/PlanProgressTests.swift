@@ -57,6 +57,48 @@ import WeirPolicy
         #expect(progress.isComplete)
     }
 
+    /// A plan whose summary takes what there is.
+    private func union(_ data: JSONValue) throws -> PlanProgress {
+        var type = try #require(try GatewayFixture.policy().requestTypes["wide"])
+        for index in type.steps.indices {
+            type.steps[index].required = false
+            type.steps[index].after = []
+        }
+        type.steps[2].input = try [
+            "risk": "/steps/risk/result/level", "mood": "/steps/mood/result/label",
+        ].mapValues {
+            .init(pointer: try #require(JSONPointer($0)), isOptional: true)
+        }
+        return PlanProgress(type: type, tier: "gold", data: data)
+    }
+
+    @Test func aStepWithNothingToReadIsSkipped() throws {
+        var failed = try union(["text": "up", "positions": [1]])
+        _ = failed.takeReady()
+        failed.stepEnded("risk", .failed(.upstreamError))
+        failed.stepEnded("mood", .failed(.circuitOpen))
+        let none = failed.takeReady()
+        #expect(none.isEmpty)
+        #expect(failed.ends["summary"] == .skipped(.dependency("mood")))
+        #expect(failed.failureOfAll?.name == "risk")
+        #expect(failed.failureOfAll?.reason == .upstreamError)
+        #expect(!failed.hasResult)
+
+        var partly = try union(["text": "up", "positions": [1]])
+        _ = partly.takeReady()
+        partly.stepEnded("risk", .failed(.upstreamError))
+        partly.stepEnded("mood", .ok(["label": "good"]))
+        #expect(partly.takeReady().first?.inputs == ["mood": "good"])
+        #expect(partly.failureOfAll == nil)
+        #expect(partly.hasResult)
+
+        var absent = try union([:])
+        let starts = absent.takeReady()
+        #expect(starts.isEmpty)
+        #expect(absent.ends["summary"] == .skipped(.inputAbsent("mood")))
+        #expect(absent.isComplete)
+    }
+
     @Test func nullIsAbsent() throws {
         var progress = try progress("wide", ["positions": .null])
         let starts = progress.takeReady()

@@ -12,9 +12,10 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         commandName: "weir-control-plane",
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
-            Environment: REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
-            WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; LOG_LEVEL; DEBUG. \
-            Flags go before the environment.
+            Environment: REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file in \
+            the data folder), WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
+            DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; \
+            DATABASE_POOL_SIZE; WEIR_DATA; LOG_LEVEL; DEBUG. Flags go before the environment.
             """)
 
     @Option(help: "Where the API listens (default: \(ControlPlaneConfiguration.defaultAPI)).")
@@ -29,7 +30,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
     var redis: String?
 
-    @Option(help: "The folder of the archive.")
+    @Option(help: "The folder of the archive, where DATABASE_URL names no database.")
     var data: String?
 
     @Flag(help: "Grant money even where Redis is set up so that it may lose writes.")

@@ -9,6 +9,7 @@ import WeirMeshProtocol
 import WeirYAML
 
 @testable import ControlPlaneServer
+@testable import ControlPlaneStore
 
 /// A control plane in this process on ports that the system chose, with a Redis of its own.
 struct TestControlPlane: Sendable {
@@ -68,7 +69,7 @@ struct TestControlPlane: Sendable {
         ControlPlaneConfiguration(
             api: ListenAddress(host: "127.0.0.1", port: 0),
             mesh: ListenAddress(host: "127.0.0.1", port: 0), redisURL: redisURL,
-            dataFolder: folder, isTrial: isTrial,
+            archive: .sqlite(path: folder + "/archive.sqlite3"), isTrial: isTrial,
             administratorToken: AccessToken(administrator), joinToken: join, logLevel: .info)
     }
 

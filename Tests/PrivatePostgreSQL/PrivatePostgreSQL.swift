@@ -20,7 +20,7 @@ package final class PrivatePostgreSQL: Sendable {
     package let folder: String
     private let port: UInt16?
     private let settings: [String]
-    private let shell = Mutex<Process?>(nil)
+    private let shell = Mutex<Shell?>(nil)
     private let databases = Mutex(0)
 
     /// One server for all tests of this process; each has a database of its own.
@@ -48,11 +48,9 @@ package final class PrivatePostgreSQL: Sendable {
         try start()
     }
 
-    deinit { shell.withLock { Self.end($0, with: "") } }
+    deinit { shell.withLock { $0?.end(with: "") } }
 
     package func start() throws {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/bin/sh")
         let script = """
             folder=$1; shift
             "$@" </dev/null >>"$folder/log" 2>&1 &
@@ -68,36 +66,25 @@ package final class PrivatePostgreSQL: Sendable {
                 "-p", String(port ?? 5432), "-c", "fsync=off", "-c", "shared_buffers=16MB",
                 "-c", "max_connections=300",
             ] + settings.flatMap { ["-c", $0] }
-        process.arguments =
-            ["-c", script, "sh", folder, Self.privileged] + Self.asUser + server
-        let input = Pipe()
-        // Other children of this process must not keep it open.
-        _ = fcntl(input.fileHandleForWriting.fileDescriptor, F_SETFD, FD_CLOEXEC)
-        process.standardInput = input
-        process.standardOutput = FileHandle.nullDevice
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-        shell.withLock { $0 = process }
+        let started = try Shell(
+            ["/bin/sh", "-c", script, "sh", folder, Self.privileged] + Self.asUser + server)
+        shell.withLock { $0 = started }
         try waitUntilReady()
     }
 
     /// Ends the server and waits until it has; its files stay.
     package func stop(_ stop: Stop = .fast) {
-        shell.withLock { process in
-            Self.end(process, with: stop.rawValue + "\n")
-            process = nil
+        shell.withLock { shell in
+            shell?.end(with: stop.rawValue + "\n")
+            shell = nil
         }
     }
 
-    private static func end(_ process: Process?, with word: String) {
-        guard let process, let input = process.standardInput as? Pipe else { return }
-        try? input.fileHandleForWriting.write(contentsOf: Data(word.utf8))
-        try? input.fileHandleForWriting.close()
-        process.waitUntilExit()
-    }
-
     private func waitUntilReady() throws {
-        let arguments = ["-q", "-h", folder, "-p", String(port ?? 5432), "-t", "1"]
+        let arguments = [
+            "-q", "-h", folder, "-p", String(port ?? 5432), "-U", Self.user, "-d", "postgres",
+            "-t", "1",
+        ]
         let ready = try Self.program("pg_isready")
         let deadline = ContinuousClock.now + .seconds(20)
         while (try? Self.run(ready, arguments)) == nil {

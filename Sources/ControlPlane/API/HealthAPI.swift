@@ -1,6 +1,7 @@
 import ControlPlaneStore
 import HTTPTypes
 import Hummingbird
+import Logging
 import WeirCore
 import WeirPolicy
 

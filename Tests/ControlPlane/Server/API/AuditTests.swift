@@ -1,3 +1,4 @@
+import ArgumentParser
 import ControlPlaneStore
 import NIOHTTP1
 import Testing
@@ -16,7 +17,7 @@ struct AuditTests {
         _ server: TestControlPlane, _ change: (inout AttemptRecord, UInt64) -> Void
     ) async throws {
         let sidecar = try await server.joined()
-        let records = (1...7).map { sequence -> AttemptRecord in
+        let records = (UInt64(1)...7).map { sequence -> AttemptRecord in
             var record = AttemptRecord()
             record.sequence = sequence
             record.incarnation = sidecar.response.incarnation

@@ -9,8 +9,9 @@ struct Shell {
     init(_ arguments: [String]) throws {
         var ends: [Int32] = [0, 0]
         // Other children of this process must not keep it open.
-        guard pipe2(&ends, O_CLOEXEC) == 0 else {
-            throw PrivatePostgreSQL.Failure(description: "no pipe can be made")
+        let kind = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue)
+        guard socketpair(AF_UNIX, kind, 0, &ends) == 0 else {
+            throw PrivatePostgreSQL.Failure(description: "no socket can be made")
         }
         var actions = posix_spawn_file_actions_t()
         posix_spawn_file_actions_init(&actions)

@@ -12,8 +12,8 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         commandName: "weir-control-plane",
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
-            Environment: REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file in \
-            the data folder), WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
+            Environment: REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file \
+            in the data folder), WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
             DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; \
             DATABASE_POOL_SIZE; WEIR_DATA; LOG_LEVEL; DEBUG. Flags go before the environment.
             """)

@@ -107,8 +107,8 @@ extension UnixTime {
             let minute = number(14..<16), minute < 60, let second = number(17..<19), second < 60
         else { return nil }
         var millisecond: Int64 = 0
-        let decimals = 20..<(bytes.count - 1)
         if bytes.count > 20 {
+            let decimals = 20..<(bytes.count - 1)
             guard bytes[19] == UInt8(ascii: "."), (1...9).contains(decimals.count),
                 number(decimals) != nil
             else { return nil }

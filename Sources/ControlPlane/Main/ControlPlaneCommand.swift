@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import UnixSignals
 import WeirCore
+import WeirMeshProtocol
 
 /// Arguments, logging and exit codes; everything else is `ControlPlane`.
 @main
@@ -15,7 +16,8 @@ struct ControlPlaneCommand: AsyncParsableCommand {
             Environment: REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file \
             in the data folder), WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
             DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; \
-            DATABASE_POOL_SIZE; WEIR_DATA; LOG_LEVEL; DEBUG. Flags go before the environment.
+            DATABASE_POOL_SIZE; WEIR_DATA; WEIR_MESH_PLAINTEXT; LOG_LEVEL; DEBUG. \
+            Flags go before the environment.
             """)
 
     @Option(help: "Where the API listens (default: \(ControlPlaneConfiguration.defaultAPI)).")
@@ -23,9 +25,15 @@ struct ControlPlaneCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "Where sidecars connect, on loopback only (\(ControlPlaneConfiguration.defaultMesh))."
+            "Where sidecars connect (default: \(ControlPlaneConfiguration.defaultMesh))."
     )
     var mesh: String?
+
+    @Option(
+        help:
+            "How far the mesh may go without TLS: \(MeshPlaintext.choices) (default: loopback)."
+    )
+    var meshPlaintext: String?
 
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
     var redis: String?
@@ -58,6 +66,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         var flags = ControlPlaneConfiguration.Flags()
         flags.api = api
         flags.mesh = mesh
+        flags.meshPlaintext = meshPlaintext
         flags.redis = redis
         flags.data = data
         flags.isTrial = trial

@@ -5,9 +5,9 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Libraries that the build links, tools that the demo runs, tools that only the tests run.
-BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev pkg-config)
+BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev libpq-dev pkg-config)
 RUN_PACKAGES=(redis-server curl jq openssl)
-TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv)
+TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql)
 
 # Set by --yes: packages are installed without asking.
 ASSUME_YES=${ASSUME_YES:-no}

@@ -19,6 +19,7 @@ extension AgentPolicy {
         readMoney(spec)
         credential = spec.string("credential", bytesMax: PolicyLimits.nameBytesMax)
         observe = spec.bool("observe") ?? observe
+        bodyDigests = spec.bool("bodyDigests") ?? bodyDigests
     }
 
     private mutating func readMoney(_ spec: ObjectReader) {

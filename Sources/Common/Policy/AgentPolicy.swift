@@ -87,6 +87,8 @@ package struct AgentPolicy: Hashable, Sendable {
     package var credential: String?
     /// Decide and record, refuse nothing.
     package var observe = false
+    /// Hash the bodies as they pass, and record the digests.
+    package var bodyDigests = true
 
     package init(name: String, wireProtocol: WireProtocol, path: String, models: [Model]) {
         self.name = name

@@ -6,7 +6,7 @@ enum ConfigurationFile {
     static let variables = [
         "api": "WEIR_API", "mesh": "WEIR_MESH", "redis": "REDIS_URL", "data": "WEIR_DATA",
         "trial": "WEIR_TRIAL", "mesh-plaintext": "WEIR_MESH_PLAINTEXT", "log-level": "LOG_LEVEL",
-        "debug": "DEBUG",
+        "debug": "DEBUG", "database-pool-size": "DATABASE_POOL_SIZE",
     ]
 
     /// The environment with what the file adds to it, and every problem of the file.

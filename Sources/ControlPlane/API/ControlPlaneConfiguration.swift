@@ -27,8 +27,8 @@ package struct ControlPlaneConfiguration: Sendable {
     /// Whether the mesh listener, which has no TLS yet, may leave the loopback.
     package var meshPlaintext: MeshPlaintext
     package var redisURL: String
-    /// The folder of the archive.
-    package var dataFolder: String
+    /// Where records are kept: a file in the data folder, or PostgreSQL.
+    package var archive: ArchiveLocation
     /// Grant money also where Redis may lose it.
     package var isTrial: Bool
     package var administratorToken: AccessToken
@@ -37,15 +37,15 @@ package struct ControlPlaneConfiguration: Sendable {
 
     package init(
         api: ListenAddress, mesh: ListenAddress, meshPlaintext: MeshPlaintext = .loopback,
-        redisURL: String, dataFolder: String, isTrial: Bool, administratorToken: AccessToken,
-        joinToken: String,
+        redisURL: String, archive: ArchiveLocation, isTrial: Bool,
+        administratorToken: AccessToken, joinToken: String,
         logLevel: Logger.Level
     ) {
         self.api = api
         self.mesh = mesh
         self.meshPlaintext = meshPlaintext
         self.redisURL = redisURL
-        self.dataFolder = dataFolder
+        self.archive = archive
         self.isTrial = isTrial
         self.administratorToken = administratorToken
         self.joinToken = joinToken
@@ -72,16 +72,15 @@ package struct ControlPlaneConfiguration: Sendable {
             reader.note("--mesh", Self.plaintextProblem)
         }
         let redisURL = reader.redisURL(flags.redis)
-        let data = flags.data ?? environment["WEIR_DATA"]
-        if data?.isEmpty ?? true { reader.note("--data", "a folder for the archive is needed") }
+        let archive = reader.archive(flags.data)
         let administrator = reader.secret("WEIR_ADMIN_TOKEN")
         let join = reader.secret("WEIR_JOIN_TOKEN")
         let level = reader.logLevel()
-        guard let api, let mesh, let redisURL, let data, let administrator, let join,
+        guard let api, let mesh, let redisURL, let archive, let administrator, let join,
             reader.problems.isEmpty
         else { throw Problems(reader.problems) }
         self.init(
-            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, dataFolder: data,
+            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, archive: archive,
             isTrial: flags.isTrial || reader.isSet("WEIR_TRIAL"),
             administratorToken: AccessToken(administrator), joinToken: join, logLevel: level)
     }
@@ -136,8 +135,43 @@ private struct Reader {
         }
     }
 
-    /// A secret out of NAME or the file that NAME_FILE names.
-    mutating func secret(_ name: String) -> String? {
+    /// PostgreSQL where DATABASE_URL names it, a file in the data folder without it.
+    mutating func archive(_ flag: String?) -> ArchiveLocation? {
+        guard environment["DATABASE_URL"] != nil || environment["DATABASE_URL_FILE"] != nil else {
+            guard let folder = flag ?? environment["WEIR_DATA"], !folder.isEmpty else {
+                note("--data", "a folder for the archive is needed, or DATABASE_URL")
+                return nil
+            }
+            return .sqlite(path: folder + "/archive.sqlite3")
+        }
+        let connections = connections()
+        guard let url = oneLine("DATABASE_URL"), let connections else { return nil }
+        guard let settings = PostgreSQLSettings(url: url, connections: connections) else {
+            // The URL may hold a password, so it is not repeated.
+            note(
+                "DATABASE_URL",
+                "not a URL of PostgreSQL: postgresql://user:password@host:port/database is needed")
+            return nil
+        }
+        return .postgreSQL(settings)
+    }
+
+    private mutating func connections() -> Int? {
+        guard let text = environment["DATABASE_POOL_SIZE"] else {
+            return PostgreSQLSettings.defaultConnections
+        }
+        let range = PostgreSQLSettings.connectionsRange
+        guard let count = Int(text), range.contains(count) else {
+            note(
+                "DATABASE_POOL_SIZE",
+                "a number from \(range.lowerBound) to \(range.upperBound) is needed, not \(text)")
+            return nil
+        }
+        return count
+    }
+
+    /// The text of NAME or of the file that NAME_FILE names, without the line's end.
+    private mutating func oneLine(_ name: String) -> String? {
         let file = environment[name + "_FILE"]
         guard let text = file.map(readFile) ?? environment[name] else {
             note(
@@ -146,7 +180,12 @@ private struct Reader {
                     ? "is not set, nor is \(name)_FILE" : "the file of \(name)_FILE cannot be read")
             return nil
         }
-        let token = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        return text.trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    /// A secret out of NAME or the file that NAME_FILE names.
+    mutating func secret(_ name: String) -> String? {
+        guard let token = oneLine(name) else { return nil }
         guard token.utf8.count >= ServerLimits.tokenBytesMin,
             token.utf8.count <= ServerLimits.tokenBytesMax,
             token.utf8.allSatisfy({ (0x21...0x7E).contains($0) })

@@ -62,7 +62,9 @@ extension ArchiveError: APIProblemConvertible {
             APIProblem.parameter(
                 "by",
                 "more than \(count) rows: fewer dimensions or a shorter time are needed")
-        case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
+        case .unreachable: .unavailable("The archive's database cannot be reached.")
+        case .busy: .unavailable("Too much waits for the archive already.")
+        case .closed, .database: .unavailable("The archive cannot serve this now.")
         }
     }
 }

@@ -14,9 +14,11 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
             Environment: WEIR_CONFIG; WEIR_API; WEIR_MESH; WEIR_MESH_PLAINTEXT; WEIR_TRIAL; \
-            REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
-            WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; LOG_LEVEL; DEBUG. \
-            Flags go before the environment, that before the file that --config names.
+            REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file in the data \
+            folder) and DATABASE_POOL_SIZE; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named \
+            by DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; \
+            LOG_LEVEL; DEBUG. Flags go before the environment, that before the file that \
+            --config names.
             """)
 
     @Option(help: "A JSON object with these settings, by the names of their flags.")
@@ -40,7 +42,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
     var redis: String?
 
-    @Option(help: "The folder of the archive.")
+    @Option(help: "The folder of the archive, where DATABASE_URL names no database.")
     var data: String?
 
     @Flag(help: "Grant money even where Redis is set up so that it may lose writes.")

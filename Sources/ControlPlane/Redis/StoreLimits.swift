@@ -79,7 +79,16 @@ package enum StoreLimits {
 
     /// Jobs that wait for the archive's thread; more are refused at once.
     package static let archiveJobsMax = 256
+    /// A job that waited longer for a connection is refused.
+    package static let archiveWaitNanoseconds: UInt64 = 5_000_000_000
     package static let archiveBusyMilliseconds: Int32 = 5_000
+    static let databaseConnectSeconds = 5
+    /// The longest statement, and the longest silence of a server that has something to answer.
+    static let databaseStatementMilliseconds = 15_000
+    /// A connection that was idle longer is asked whether it still answers.
+    static let databaseIdleCheckNanoseconds: UInt64 = 1_000_000_000
+    static let databaseBackoffFirstNanoseconds: UInt64 = 100_000_000
+    static let databaseBackoffMaxNanoseconds: UInt64 = 5_000_000_000
     package static let usageRowsMax = 10_000
     package static let recordsPageMax = 1_000
     /// Rows of an agent's history: about a month by hour.

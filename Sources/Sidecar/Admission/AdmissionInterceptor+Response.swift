@@ -62,6 +62,7 @@ extension AdmissionInterceptor {
         record.run = context.delegation?.run ?? record.request
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
+        if outcome.upstreamTouched { record.digests = context.finishDigests() }
         let isCarried = outcome.kind == .completed || outcome.kind == .refused
         let isFinal = ledger.settle(attempt, record, names(context), isCarried: isCarried)
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {

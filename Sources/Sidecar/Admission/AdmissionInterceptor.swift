@@ -190,7 +190,13 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         guard let context = Self.context(exchange) else {
             return .refuse(Refusal(.overloaded))
         }
+        // What the caller sent, whatever is sent in its place.
+        context.requestPassed(body)
         return pay(exchange, context, body: Array(body))
+    }
+
+    override package func requestBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
+        Self.context(exchange)?.requestPassed(bytes)
     }
 
     private func pay(_ exchange: Exchange, _ context: AttemptContext, body: [UInt8]) -> Verdict {
@@ -270,7 +276,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        Self.context(exchange)?.meter.feed(bytes)
+        Self.context(exchange)?.responsePassed(bytes)
     }
 
     override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {

@@ -1,4 +1,5 @@
 import WeirCore
+import WeirCrypto
 import WeirMeshProtocol
 import WeirPolicy
 
@@ -13,6 +14,8 @@ final class AttemptContext: InterceptorContext {
     var attempt: AttemptLedger.Attempt?
     var bound: AttemptBound?
     var meter = UsageMeter()
+    var requestHash = BodyHash()
+    var responseHash = BodyHash()
     var isStream = false
     /// Of the upstream's answer: 0 for none.
     var status = 0
@@ -29,9 +32,28 @@ final class AttemptContext: InterceptorContext {
         attempt = nil
         bound = nil
         meter = UsageMeter()
+        requestHash.reset()
+        responseHash.reset()
         isStream = false
         status = 0
         retryAfterNanoseconds = nil
+    }
+
+    /// Hashes bytes of a body on their way, where the agent's policy wants it.
+    func requestPassed(_ bytes: UnsafeRawBufferPointer) {
+        if snapshot.agent.bodyDigests { requestHash.update(bytes) }
+    }
+
+    func responsePassed(_ bytes: UnsafeRawBufferPointer) {
+        meter.feed(bytes)
+        if snapshot.agent.bodyDigests { responseHash.update(bytes) }
+    }
+
+    /// What passed, as far as it did.
+    func finishDigests() -> AttemptRecord.Digests? {
+        guard snapshot.agent.bodyDigests else { return nil }
+        return AttemptRecord.Digests(
+            input: requestHash.finish(), output: responseHash.finish())
     }
 
     var tier: AdmissionSnapshot.Tier { snapshot.tier(delegation?.tier ?? "") }

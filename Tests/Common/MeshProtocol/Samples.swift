@@ -52,7 +52,7 @@ enum Samples {
         record.flags = [.streamed, .observed]
         if withDigests {
             record.digests = AttemptRecord.Digests(
-                input: Crypto.sha256([1]), output: Crypto.sha256([2]))
+                input: Digest(words: 1, 2, 3, 4), output: Digest(words: 5, 6, 7, .max))
         }
         return record
     }

@@ -1,3 +1,4 @@
+import ControlPlaneStore
 import Logging
 import Testing
 import WeirCore
@@ -143,6 +144,41 @@ struct ConfigurationTests {
                 "--api", "--mesh", "REDIS_URL", "--data", "WEIR_ADMIN_TOKEN", "WEIR_JOIN_TOKEN",
                 "LOG_LEVEL",
             ])
+    }
+
+    @Test func theArchiveIsAFileOrPostgreSQL() throws {
+        func archive(_ more: [String: String]) throws -> ArchiveLocation {
+            try ControlPlaneConfiguration(
+                flags: .init(), environment: good.merging(more) { $1 },
+                readFile: { $0 == "/url" ? "postgresql://h/out-of-a-file\n" : nil }
+            ).archive
+        }
+        #expect(try archive([:]) == .sqlite(path: "/tmp/data/archive.sqlite3"))
+        func postgreSQL(_ url: String, _ connections: Int = 20) throws -> ArchiveLocation {
+            .postgreSQL(try #require(PostgreSQLSettings(url: url, connections: connections)))
+        }
+        #expect(
+            try archive(["DATABASE_URL": "postgres://u:p@h/db"])
+                == postgreSQL("postgres://u:p@h/db"))
+        #expect(
+            try archive(["DATABASE_URL_FILE": "/url", "DATABASE_POOL_SIZE": "7"])
+                == postgreSQL("postgresql://h/out-of-a-file", 7))
+        var environment = good
+        environment["WEIR_DATA"] = nil
+        #expect(problems(.init(), environment) == ["--data"])
+        environment["DATABASE_URL"] = "postgres://h/db"
+        #expect(problems(.init(), environment) == [])
+        environment["DATABASE_POOL_SIZE"] = "1"
+        #expect(problems(.init(), environment) == ["DATABASE_POOL_SIZE"])
+        environment = good
+        environment["DATABASE_URL"] = "mysql://h/db?password=secret"
+        do {
+            _ = try ControlPlaneConfiguration(flags: .init(), environment: environment)
+            Issue.record("another database was taken")
+        } catch {
+            #expect(error.list.map(\.path) == ["DATABASE_URL"])
+            #expect(!"\(error)".contains("secret"))
+        }
     }
 
     @Test(arguments: [

@@ -31,6 +31,8 @@ package struct GatewayDependencies: Sendable {
         @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
     package var controlPlane: @Sendable () -> ControlPlaneView
     package var metrics: any GatewayMetrics
+    /// Every call to an agent picks its sidecar here.
+    package var picker: EndpointPicker
 
     package init(
         snapshot: @escaping @Sendable () -> GatewaySnapshot?,
@@ -38,8 +40,10 @@ package struct GatewayDependencies: Sendable {
         ledger:
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
-        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics
+        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics,
+        picker: EndpointPicker = EndpointPicker()
     ) {
+        self.picker = picker
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger

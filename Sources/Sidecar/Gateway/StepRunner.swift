@@ -17,6 +17,7 @@ package struct RunContext: Sendable {
     let ledger: any CallerLedger
     let transport: any AgentTransport
     let clock: any GatewayClock
+    let picker: EndpointPicker
     let budget: RunBudget
 }
 
@@ -126,14 +127,8 @@ struct StepRunner: Sendable {
     private func attempt(
         _ candidate: Prepared, _ deadline: UInt64, _ report: inout StepReport
     ) async -> Bool {
-        let endpoints = (context.snapshot.endpoints[candidate.agent.name] ?? []).shuffled()
-        guard !endpoints.isEmpty else {
-            fail(
-                &report, candidate.agent, .noEndpoint,
-                "No sidecar of \(candidate.agent.name) is known.")
-            return true
-        }
-        for endpoint in endpoints.prefix(GatewayLimits.endpointsPerAgentMax) {
+        var tried: [Incarnation] = []
+        while true {
             guard report.attempts.count < GatewayLimits.attemptsPerStepMax else { return false }
             guard !Task.isCancelled else {
                 report.end = .cancelled
@@ -143,9 +138,18 @@ struct StepRunner: Sendable {
                 fail(&report, candidate.agent, .deadline, "The step's time is over.")
                 return false
             }
-            let mayTryAnotherEndpoint = await call(candidate, endpoint, deadline, &report)
-            if case .failed = report.end, mayTryAnotherEndpoint { continue }
-            break
+            guard let picked = pick(candidate, tried) else {
+                if !tried.isEmpty { break }
+                fail(
+                    &report, candidate.agent, .noEndpoint,
+                    "No sidecar of \(candidate.agent.name) is known.")
+                return true
+            }
+            let end = await call(candidate, picked.endpoint, deadline, &report)
+            context.picker.ended(
+                picked, end?.outcome ?? .unknown, nowNanoseconds: context.clock.nowNanoseconds)
+            guard let end, end.mayRetry(candidate.agent), case .failed = report.end else { break }
+            tried.append(picked.endpoint.incarnation)
         }
         switch report.end {
         case .ok, .cancelled, .skipped: return false
@@ -153,17 +157,23 @@ struct StepRunner: Sendable {
         }
     }
 
-    /// `true`: nothing was sent, so another endpoint of the same agent is worth a try.
+    private func pick(_ candidate: Prepared, _ tried: [Incarnation]) -> EndpointPicker.Picked? {
+        context.picker.pick(
+            candidate.agent, in: context.snapshot, for: context.caller.user, tried: tried,
+            nowNanoseconds: context.clock.nowNanoseconds)
+    }
+
+    /// `nil`: money did not allow the call.
     private func call(
         _ candidate: Prepared, _ endpoint: AgentEndpoint, _ deadline: UInt64,
         _ report: inout StepReport
-    ) async -> Bool {
+    ) async -> CallEnd? {
         let worstCase = candidate.bound.worstCase
         guard context.budget.take(worstCase) else {
             fail(
                 &report, candidate.agent, .budgetExhausted,
                 "The call may cost \(worstCase.usd), which is more than max_cost_usd leaves.")
-            return false
+            return nil
         }
         let key: ChildKey
         do throws(LedgerRefusal) {
@@ -178,21 +188,21 @@ struct StepRunner: Sendable {
                 &report, candidate.agent, error.reason,
                 "The call may cost \(worstCase.usd).")
             report.ledgerRefusal = error
-            return false
+            return nil
         }
         let outcome = await exchange(candidate, endpoint, key, deadline)
         context.budget.settle(worstCase, cost: outcome.attempt.cost)
         report.attempts.append(outcome.attempt)
         report.end = outcome.end
         report.problemDetail = outcome.detail
-        return outcome.isUnsent
+        return outcome.call
     }
 
     private struct Outcome {
         var attempt: AttemptReport
         var end: PlanProgress.End
         var detail: String?
-        var isUnsent = false
+        var call: CallEnd
     }
 
     private func exchange(
@@ -202,6 +212,7 @@ struct StepRunner: Sendable {
         var attempt = AttemptReport(
             agent: candidate.agent.name, model: bound.model, outcome: .admitted,
             cost: bound.worstCase, source: .ceiling)
+        attempt.version = endpoint.version
         let call = makeCall(candidate, endpoint, key, deadline)
         do throws(AgentCallError) {
             let answer = try await context.transport.send(call, to: endpoint)
@@ -229,7 +240,7 @@ struct StepRunner: Sendable {
                 error.reason == .cancelled ? .cancelled : .failed(error.reason)
             return Outcome(
                 attempt: attempt, end: end, detail: "\(candidate.agent.name) did not answer.",
-                isUnsent: !error.wasSent)
+                call: CallEnd(error))
         }
     }
 
@@ -238,25 +249,28 @@ struct StepRunner: Sendable {
         _ attempt: AttemptReport
     ) -> Outcome {
         var attempt = attempt
+        let call = CallEnd(status: answer.status, settlement)
         if let settlement, settlement.reason != .admitted {
             attempt.outcome = settlement.reason
             return Outcome(
                 attempt: attempt, end: .failed(settlement.reason),
-                detail: "The sidecar of \(candidate.agent.name): \(settlement.reason.title).")
+                detail: "The sidecar of \(candidate.agent.name): \(settlement.reason.title).",
+                call: call)
         }
         guard (200..<300).contains(answer.status) else {
             attempt.outcome = .upstreamError
             return Outcome(
                 attempt: attempt, end: .failed(.upstreamError),
-                detail: "\(candidate.agent.name) answered with status \(answer.status).")
+                detail: "\(candidate.agent.name) answered with status \(answer.status).",
+                call: call)
         }
         do throws(AgentAdapter.Failure) {
             return Outcome(
-                attempt: attempt, end: .ok(try candidate.adapter.result(of: answer.body)))
+                attempt: attempt, end: .ok(try candidate.adapter.result(of: answer.body)), call: call)
         } catch {
             attempt.outcome = .upstreamProtocol
             return Outcome(
-                attempt: attempt, end: .failed(.upstreamProtocol), detail: error.detail)
+                attempt: attempt, end: .failed(.upstreamProtocol), detail: error.detail, call: call)
         }
     }
 

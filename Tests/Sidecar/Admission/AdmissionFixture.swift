@@ -25,7 +25,7 @@ final class AdmissionFixture {
 
     /// `allowance` makes it standalone.
     init(
-        _ upstream: SocketAddress, allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
+        _ upstreams: SocketAddress..., allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
         credential: String? = nil, agent: AgentPolicy = AdmissionFixture.openAI(),
         price: ModelPrice = AdmissionFixture.price()
     ) throws {
@@ -48,7 +48,7 @@ final class AdmissionFixture {
         } else {
             try ledger.begin(Self.life, secret: Self.secret, isAdopted: false)
         }
-        let runtime = AgentRuntime(agent)
+        let runtime = AgentRuntime(agent, endpoints: upstreams)
         self.runtime = runtime
         let attempts = AttemptLedger(ledger, allowance: terms) { [hasUnsaidFinal] in
             hasUnsaidFinal.set()
@@ -57,7 +57,7 @@ final class AdmissionFixture {
             agent, price, isStandalone: allowance != nil, credential: credential)
         let metrics = self.metrics
         let made = Made()
-        proxy = try ProxyFixture([upstream], timeouts: timeouts) { target, _ in
+        proxy = try ProxyFixture(upstreams, timeouts: timeouts) { target, _ in
             let interceptor = AdmissionInterceptor(
                 worker: target.worker, target: target, snapshot: snapshot, runtime: runtime,
                 ledger: attempts, metrics: metrics)

@@ -54,8 +54,8 @@ import WeirCore
             return
         }
         #expect(mode.agent == "finbert" && mode.policyPath == "p.json")
-        #expect(mode.upstream.authority == "127.0.0.1:9000")
-        #expect(mode.upstream.address == .loopback(port: 9000))
+        #expect(mode.upstreams.map(\.authority) == ["127.0.0.1:9000"])
+        #expect(mode.upstreams.map(\.addresses) == [[.loopback(port: 9000)]])
         #expect(mode.journalKeepBytes == 64 << 20)
         #expect(found.workers == 3 && found.listen == .loopback(port: 8000))
         #expect(found.admin?.description == "[::1]:9090")
@@ -72,6 +72,26 @@ import WeirCore
         #expect(mode.mesh.controlPlane.map(\.address) == [.loopback(port: 8081)])
         #expect(mode.advertise == "127.0.0.1:8000", "what it listens on, unless told")
         #expect(found.logLevel == .debug)
+    }
+
+    @Test func severalInstancesOfAnAgent() throws {
+        let line = "--agent finbert --agent-version v2 --listen 127.0.0.1:8000 "
+            + "--control-plane http://127.0.0.1:8081 --data /tmp/d --upstream "
+        let found = try options(
+            line + "http://127.0.0.1:9000,unix:/a,http://agent.local:9001", environment: secrets)
+        guard case .agent(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.version == "v2")
+        #expect(
+            mode.upstreams.map(\.address.description) == [
+                "127.0.0.1:9000", "unix:/a", "127.0.0.1:9001",
+            ])
+        #expect(mode.upstreams.map { $0.name?.host } == [nil, nil, "agent.local"])
+        let twice = problems(
+            line + "http://127.0.0.1:9000,http://127.0.0.1:9000", environment: secrets)
+        #expect(twice == ["--upstream: 127.0.0.1:9000,127.0.0.1:9000 has an address twice"])
     }
 
     @Test func aGateway() throws {

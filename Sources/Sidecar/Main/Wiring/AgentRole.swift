@@ -16,9 +16,10 @@ final class AgentRole: Role {
         self.mode = mode
         self.context = context
         member = try MeshMember(
-            role: .agent, agent: mode.agent, endpoint: mode.advertise, mesh: mode.mesh, context)
+            role: .agent, agent: mode.agent, agentVersion: mode.version,
+            endpoint: mode.advertise, mesh: mode.mesh, context)
         let ledger = AttemptLedger(member.ledger) { [member] in member.uplink?.reportSoon() }
-        plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: ledger, context)
+        plane = AgentPlane(mode.agent, upstreams: mode.upstreams, ledger: ledger, context)
         plane.healthChanged = { [member] in member.uplink?.reportSoon() }
     }
 

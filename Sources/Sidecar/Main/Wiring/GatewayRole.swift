@@ -12,6 +12,7 @@ final class GatewayRole: Role {
     private let context: RoleContext
     private let member: MeshMember
     private let state = GatewayState()
+    private let picker = EndpointPicker()
     private var server: SidecarServer?
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
@@ -29,6 +30,7 @@ final class GatewayRole: Role {
             GatewayInterceptor.make(service: service, state: state, worker: worker)
         }
         self.server = server
+        picker.show(in: context.metrics.registry) { MonotonicClock.nowNanoseconds }
         context.log.info("serving as gateway", ("address", server.address.description))
         let services = mode.services.mapValues(\.address.description)
         member.start(requestsInFlight: { service.analysesInHand }) { view in
@@ -56,7 +58,8 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore })
+            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore },
+            picker: picker)
     }
 
     private static func bind(

@@ -40,7 +40,7 @@ final class StandaloneRole: Role {
         context.metrics.show(ledger)
         context.metrics.showPolicy { [version = compiled.version] in version }
         let attempts = AttemptLedger(ledger, allowance: allowance)
-        plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: attempts, context)
+        plane = AgentPlane(mode.agent, upstreams: mode.upstreams, ledger: attempts, context)
     }
 
     private static func readPolicy(_ path: String) throws(StartError) -> (CompiledPolicy, Policy) {
@@ -95,6 +95,7 @@ final class StandaloneRole: Role {
         state.policyVersion = compiled.version
         state.documents = compiled.documents
         if !plane.isServing { state.notReady.append("starting") }
+        if let problem = plane.healthProblem() { state.degraded.append("agent: \(problem)") }
         if let failure = ledger.gauges().journalFailure { state.degraded.append("\(failure)") }
     }
 }

@@ -49,6 +49,10 @@ extension ArchiveError: APIProblemConvertible {
                 status: .conflict, reason: "record_conflict", title: "Another record is stored",
                 detail:
                     "Record \(sequence) of incarnation \(incarnation) differs from the stored one.")
+        case .tooManyRows(let count):
+            APIProblem.parameter(
+                "by",
+                "more than \(count) rows: fewer dimensions or a shorter time are needed")
         case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
         }
     }

@@ -81,5 +81,10 @@ package enum StoreLimits {
     package static let archiveJobsMax = 256
     package static let archiveBusyMilliseconds: Int32 = 5_000
     package static let usageRowsMax = 10_000
+    package static let recordsPageMax = 1_000
+    /// Rows of an agent's history: about a month by hour.
+    package static let performanceRowsMax = 100_000
+    /// Statements that one connection keeps prepared.
+    static let preparedStatementsMax = 128
     package static let reconcileRowsMax = 100_000
 }

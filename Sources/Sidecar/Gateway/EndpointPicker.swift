@@ -25,7 +25,7 @@ package final class EndpointPicker: Sendable {
         package var endpoint: EndpointSet<Incarnation>.Status
     }
 
-    private struct Group {
+    fileprivate struct Group {
         var set: EndpointSet<Incarnation>
         var retries: RetryBudget
         var endpoints: [AgentEndpoint] = []

@@ -8,7 +8,7 @@ private let millisecond: UInt64 = 1_000_000
 
 /// By reference, because the test macros cannot call what changes a value.
 private final class Endpoints {
-    private var set: EndpointSet<String>
+    private var members: EndpointSet<String>
     private var random = SplitMix64(seed: 7)
 
     init(_ names: [String], failures: Int = 3) {
@@ -16,14 +16,14 @@ private final class Endpoints {
         breaker.consecutiveFailures = failures
         breaker.openMilliseconds = 1_000
         breaker.openMillisecondsMax = 8_000
-        set = EndpointSet(names, breaker)
+        members = EndpointSet(names, breaker)
     }
 
     func pick(
         at now: UInt64 = 0, without tried: [String] = [],
         _ whenAllAreOut: EndpointSet<String>.WhenAllAreOut = .refuse
     ) -> EndpointSet<String>.Pick {
-        set.pick(nowNanoseconds: now, random: random.next(), whenAllAreOut: whenAllAreOut) {
+        members.pick(nowNanoseconds: now, random: random.next(), whenAllAreOut: whenAllAreOut) {
             !tried.contains($0)
         }
     }
@@ -42,7 +42,7 @@ private final class Endpoints {
         _ choice: EndpointSet<String>.Choice, _ outcome: CircuitBreaker.Outcome,
         latency: UInt64? = nil, at now: UInt64
     ) {
-        set.ended(
+        members.ended(
             choice, outcome, latencyNanoseconds: latency, nowNanoseconds: now,
             random: random.next())
     }
@@ -63,12 +63,12 @@ private final class Endpoints {
         return served
     }
 
-    func update(_ names: [String]) { set.update(names) }
-    func setHealth(_ isHealthy: Bool, of name: String) { set.setHealth(isHealthy, of: name) }
+    func update(_ names: [String]) { members.update(names) }
+    func mark(_ name: String, isHealthy: Bool) { members.setHealth(isHealthy, of: name) }
     func status(_ name: String, at now: UInt64 = 0) -> EndpointSet<String>.Status? {
-        set.statuses(nowNanoseconds: now).first { $0.key == name }
+        members.statuses(nowNanoseconds: now).first { $0.key == name }
     }
-    var openedBy: [CircuitBreaker.Failure] { set.openedBy }
+    var openedBy: [CircuitBreaker.Failure] { members.openedBy }
 }
 
 private let failure = CircuitBreaker.Outcome.failure(.serverError, retryAfterNanoseconds: nil)
@@ -83,7 +83,10 @@ private let unreachable = CircuitBreaker.Outcome.failure(.connect, retryAfterNan
     @Test func oneAloneIsTheAgentsCircuit() throws {
         let endpoints = Endpoints(["a"])
         #expect(endpoints.run(3, failing: ["a"]) == ["a": 3])
-        guard case .refused(let wait) = endpoints.pick() else { return Issue.record("not refused") }
+        guard case .refused(let wait) = endpoints.pick() else {
+            Issue.record("not refused")
+            return
+        }
         #expect(wait >= second / 2 && wait <= second)
         #expect(endpoints.openedBy == [.serverError])
         let probe = try #require(endpoints.chosen(at: wait))
@@ -125,12 +128,12 @@ private let unreachable = CircuitBreaker.Outcome.failure(.connect, retryAfterNan
 
     @Test func checksNeverTakeTheLastOne() {
         let endpoints = Endpoints(["a", "b"])
-        endpoints.setHealth(false, of: "a")
+        endpoints.mark("a", isHealthy: false)
         #expect(endpoints.run(50) == ["b": 50])
-        endpoints.setHealth(false, of: "b")
+        endpoints.mark("b", isHealthy: false)
         #expect(endpoints.run(50).values.reduce(0, +) == 50)
         let alone = Endpoints(["a"])
-        alone.setHealth(false, of: "a")
+        alone.mark("a", isHealthy: false)
         #expect(alone.run(5) == ["a": 5])
     }
 
@@ -155,7 +158,10 @@ private let unreachable = CircuitBreaker.Outcome.failure(.connect, retryAfterNan
         let endpoints = Endpoints(["a", "b"])
         _ = endpoints.run(12, failing: ["a", "b"])
         #expect(endpoints.status("a")?.breaker == .open && endpoints.status("b")?.breaker == .open)
-        guard case .refused(let wait) = endpoints.pick() else { return Issue.record("not refused") }
+        guard case .refused(let wait) = endpoints.pick() else {
+            Issue.record("not refused")
+            return
+        }
         #expect(wait <= second)
         var now = second
         for _ in 0..<6 {
@@ -281,7 +287,10 @@ private let unreachable = CircuitBreaker.Outcome.failure(.connect, retryAfterNan
         for _ in 0..<count {
             now += 10 * second
             guard case .chosen(let choice) = set.pick(nowNanoseconds: now, random: random.next())
-            else { return Issue.record("seed \(seed): a healed set serves") }
+            else {
+                Issue.record("seed \(seed): a healed set serves")
+                return
+            }
             set.ended(
                 choice, .success, latencyNanoseconds: millisecond, nowNanoseconds: now,
                 random: random.next())

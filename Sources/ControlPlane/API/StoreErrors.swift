@@ -41,6 +41,15 @@ extension Problem: APIProblemConvertible {
     }
 }
 
+extension Problems: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        APIProblem(
+            status: .unprocessableContent, reason: Reason.invalid.name,
+            title: Reason.invalid.title,
+            detail: "The body has \(list.count == 1 ? "a problem" : "problems").", problems: list)
+    }
+}
+
 extension ArchiveError: APIProblemConvertible {
     var apiProblem: APIProblem {
         switch self {

@@ -64,7 +64,7 @@ package enum StoreLimits {
     package static let sidecarsListedMax = 4_096
     package static let problemsKeptMax = 64
     package static let joinTokenMillisecondsMax: Int64 = 7 * 86_400_000
-    package static let preferencesBytesMax = 16 << 10
+    package static let reasonBytesMax = 1_024
     package static let adminActionsMax = 10_000
     package static let adminActionBytesMax = 8_192
 

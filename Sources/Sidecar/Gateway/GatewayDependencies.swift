@@ -29,6 +29,8 @@ package struct GatewayDependencies: Sendable {
     package var bind: @Sendable (SubjectRequest) async -> CallerBinding
     package var ledger:
         @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
+    /// Passes a user's own request on to the control plane; bounded in time.
+    package var ask: @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>
     package var controlPlane: @Sendable () -> ControlPlaneView
     package var metrics: any GatewayMetrics
     /// Every call to an agent picks its sidecar here.
@@ -40,6 +42,7 @@ package struct GatewayDependencies: Sendable {
         ledger:
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
+        ask: @escaping @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>,
         controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics,
         picker: EndpointPicker = EndpointPicker()
     ) {
@@ -47,6 +50,7 @@ package struct GatewayDependencies: Sendable {
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger
+        self.ask = ask
         self.controlPlane = controlPlane
         self.metrics = metrics
     }

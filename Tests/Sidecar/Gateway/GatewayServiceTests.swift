@@ -55,7 +55,7 @@ extension GatewayAnswer {
                 analysesMax: analysesMax),
             dependencies: GatewayDependencies(
                 snapshot: { snapshot }, bind: { _ in binding ?? bound },
-                ledger: { _, _, _ in ledger },
+                ledger: { _, _, _ in ledger }, ask: { _, _ in .unavailable },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
                 }, metrics: metrics))

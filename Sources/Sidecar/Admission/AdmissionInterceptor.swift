@@ -56,6 +56,9 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     // MARK: The request
 
     override package func requestBegan(_ exchange: Exchange) -> Verdict {
+        if let verifier = snapshot.verifier, SidecarIdentity.isAsked(exchange.requestHead) {
+            return .local(SidecarIdentity.handler(verifier.incarnation))
+        }
         let context = freeContexts.popLast() ?? AttemptContext()
         context.begin(snapshot, at: worker.wallClock())
         exchange.context = context

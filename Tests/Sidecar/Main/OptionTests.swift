@@ -98,7 +98,7 @@ import WeirCore
         var environment = secrets
         environment["CORS_ORIGINS"] = "[\"https://a.example\"]"
         environment["MAX_CONCURRENT_REQUESTS"] = "50"
-        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/"
+        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/,http://127.0.0.1:7001"
         let found = try options(gateway, environment: environment)
         guard case .gateway(let mode) = found.mode else {
             Issue.record("another mode")
@@ -106,8 +106,9 @@ import WeirCore
         }
         #expect(mode.configuration.origins == AllowedOrigins(["https://a.example"]))
         #expect(mode.configuration.analysesMax == 50)
-        #expect(mode.services["llama2-7b"]?.address == .loopback(port: 7000))
-        #expect(mode.services["llama2-7b"]?.authority == "agent.local:7000")
+        let llama = try #require(mode.services["llama2-7b"])
+        #expect(llama.map(\.address) == [.loopback(port: 7000), .loopback(port: 7001)])
+        #expect(llama.map(\.authority) == ["agent.local:7000", "127.0.0.1:7001"])
     }
 
     @Test func flagThenEnvironmentThenFileThenDefault() throws {

@@ -36,7 +36,7 @@ struct SidecarOptions: Sendable {
         var mesh: Mesh
         var configuration: GatewayConfiguration
         /// Agents that are found without discovery.
-        var services: [String: HTTPOrigin]
+        var services: [String: [HTTPOrigin]]
     }
 
     struct Mesh: Sendable {
@@ -153,9 +153,10 @@ struct SidecarOptions: Sendable {
     private static func gateway(_ reader: inout OptionReader) -> Mode? {
         let mesh = mesh(&reader)
         let configuration = gatewayConfiguration(&reader)
-        var services: [String: HTTPOrigin] = [:]
+        var services: [String: [HTTPOrigin]] = [:]
         for (agent, name) in SidecarOptionTable.services {
-            if let origin = reader.url(name) { services[agent] = origin }
+            let origins = reader.urls(name)
+            if !origins.isEmpty { services[agent] = origins }
         }
         guard let mesh, let configuration else { return nil }
         return .gateway(Gateway(mesh: mesh, configuration: configuration, services: services))

@@ -13,6 +13,11 @@ final class GatewayRole: Role {
     private let member: MeshMember
     private let state = GatewayState()
     private let picker = EndpointPicker()
+    /// For the agents whose addresses the environment fixes.
+    private let directory: ServiceDirectory
+    private var asking: Task<Void, Never>?
+    private var names: [NameWatcher] = []
+    private var view: MeshMember.View?
     private var server: SidecarServer?
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
@@ -20,6 +25,8 @@ final class GatewayRole: Role {
         self.context = context
         member = try MeshMember(
             role: .gateway, agent: nil, endpoint: nil, mesh: mode.mesh, context)
+        directory = ServiceDirectory(
+            mode.services.mapValues { $0.flatMap(\.addresses) }, loop: context.control)
     }
 
     func start() throws {
@@ -33,12 +40,33 @@ final class GatewayRole: Role {
         self.server = server
         picker.show(in: context.metrics.registry) { MonotonicClock.nowNanoseconds }
         context.log.info("serving as gateway", ("address", server.address.description))
-        let services = mode.services.mapValues(\.address.description)
+        let bound = LoopBound(self, loop: context.control)
         member.start(requestsInFlight: { service.analysesInHand }) { view in
-            let projection = Self.projection(view.policy.projection, at: services)
-            state.apply(
-                projection, policy: view.policy.policy, incarnation: view.join.incarnation)
+            bound.value.view = view
+            bound.value.applyView()
         }
+        try followServices(bound)
+    }
+
+    /// Names are resolved again, and addresses asked who answers there.
+    private func followServices(_ bound: LoopBound<GatewayRole>) throws {
+        let (directory, control) = (self.directory, context.control)
+        for (agent, origins) in mode.services {
+            let watcher = try NameWatcher(origins) { addresses in
+                directory.update(agent, addresses: addresses)
+                control.execute { bound.value.applyView() }
+            }
+            if let watcher { names.append(watcher) }
+        }
+        asking = directory.start { bound.value.applyView() }
+    }
+
+    /// On the control loop.
+    private func applyView() {
+        guard let view else { return }
+        var projection = view.policy.projection
+        projection.endpoints = directory.place(projection.endpoints)
+        state.apply(projection, policy: view.policy.policy, incarnation: view.join.incarnation)
     }
 
     private func dependencies() -> GatewayDependencies {
@@ -77,20 +105,6 @@ final class GatewayRole: Role {
         }
     }
 
-    /// Addresses that the environment fixes stand in for those that sidecars announced: behind a
-    /// Service or a port mapping only those can be reached.
-    private static func projection(
-        _ projection: Projection, at services: [String: String]
-    ) -> Projection {
-        var projection = projection
-        for index in projection.endpoints.indices {
-            if let address = services[projection.endpoints[index].agent] {
-                projection.endpoints[index].address = address
-            }
-        }
-        return projection
-    }
-
     func drain(completed: @escaping () -> Void) {
         member.drainBegan()
         let bound = LoopBound((member, completed), loop: context.control)
@@ -104,7 +118,11 @@ final class GatewayRole: Role {
         }
     }
 
-    func finish() { server?.stop() }
+    func finish() {
+        asking?.cancel()
+        for watcher in names { watcher.stop() }
+        server?.stop()
+    }
 
     func describe(_ state: inout AdminPages.State) { member.describe(&state) }
 }

@@ -75,14 +75,17 @@ package final class EndpointPicker: Sendable {
         }
     }
 
+    /// - Parameter headNanoseconds: when the answer began, if it did.
     package func ended(
-        _ picked: Picked, _ outcome: CircuitBreaker.Outcome, nowNanoseconds now: UInt64
+        _ picked: Picked, _ outcome: CircuitBreaker.Outcome, headNanoseconds: UInt64? = nil,
+        nowNanoseconds now: UInt64
     ) {
         let began = picked.choice.startedNanoseconds
         state.withLock { state in
             let random = state.random.next()
             state.groups[picked.agent]?.set.ended(
-                picked.choice, outcome, latencyNanoseconds: now - min(began, now),
+                picked.choice, outcome,
+                latencyNanoseconds: headNanoseconds.map { $0 - min(began, $0) },
                 nowNanoseconds: now, random: random)
         }
     }
@@ -167,6 +170,37 @@ extension EndpointPicker.Group {
     }
 }
 
+/// A pick on its way through a call: given back exactly once, by the first who knows the outcome.
+final class HeldPick: Sendable {
+    let picked: EndpointPicker.Picked
+    private let picker: EndpointPicker
+    private let clock: any GatewayClock
+    private let state = Mutex((headNanoseconds: UInt64?.none, isEnded: false))
+
+    init(_ picked: EndpointPicker.Picked, picker: EndpointPicker, clock: any GatewayClock) {
+        self.picked = picked
+        self.picker = picker
+        self.clock = clock
+    }
+
+    deinit { ended(.unknown) }
+
+    func headArrived() {
+        let now = clock.nowNanoseconds
+        state.withLock { $0.headNanoseconds = now }
+    }
+
+    func ended(_ outcome: CircuitBreaker.Outcome) {
+        let (head, wasEnded) = state.withLock { state in
+            defer { state.isEnded = true }
+            return (state.headNanoseconds, state.isEnded)
+        }
+        guard !wasEnded else { return }
+        picker.ended(
+            picked, outcome, headNanoseconds: head, nowNanoseconds: clock.nowNanoseconds)
+    }
+}
+
 /// What the end of a call says of the sidecar that was called, and whether another one may be asked
 /// instead. Pure.
 package struct CallEnd: Hashable, Sendable {
@@ -196,9 +230,10 @@ package struct CallEnd: Hashable, Sendable {
     }
 
     /// - Parameter settlement: `nil` where the answer brought none that counts.
-    package init(status: Int, _ settlement: Settlement?) {
+    /// - Parameter isWhole: it was read to its end; else whoever called had enough of it.
+    package init(status: Int, _ settlement: Settlement?, isWhole: Bool) {
         let reason = settlement?.reason ?? .admitted
-        outcome = Self.outcome(reason, status)
+        outcome = isWhole || settlement != nil ? Self.outcome(reason, status) : .unknown
         let isFree = settlement.map { $0.isFinal && $0.consumed == .zero && $0.source == .none }
         let instances: Set<Reason> = [
             .circuitOpen, .overloaded, .noEndpoint, .rateLimited, .upstreamError,

@@ -85,7 +85,9 @@ package final class HealthChecker: Sendable {
     package var problem: String? {
         let endpoints = state.withLock { $0.endpoints }
         let problems = endpoints.filter { !$0.value.health.isHealthy }
-            .map { (address: $0.key.description, error: $0.value.lastError ?? "healthy too rarely") }
+            .map {
+                (address: $0.key.description, error: $0.value.lastError ?? "healthy too rarely")
+            }
             .sorted { $0.address < $1.address }
         if endpoints.count == 1 { return problems.first?.error }
         return problems.isEmpty

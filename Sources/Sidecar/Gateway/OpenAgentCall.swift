@@ -81,7 +81,8 @@ final class OpenAgentCall: Sendable {
             let report = settle()
             state.ended = report
             let settlement = settlements.read(answer.settlement)
-            let end = state.error.map { CallEnd($0) }
+            let end =
+                state.error.map { CallEnd($0) }
                 ?? CallEnd(status: answer.status, settlement, isWhole: state.isWhole)
             state.end = end
             held.ended(end.outcome)

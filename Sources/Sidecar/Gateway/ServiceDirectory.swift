@@ -58,9 +58,10 @@ package final class ServiceDirectory: Sendable {
     /// The name of an agent's service means other addresses now.
     package func update(_ agent: String, addresses: [SocketAddress]) {
         services.withLock { services in
-            services[agent]?.addresses = addresses
-            services[agent]?.found = services[agent]?.found.filter { addresses.contains($0.key) }
-                ?? [:]
+            guard var service = services[agent] else { return }
+            service.addresses = addresses
+            service.found = service.found.filter { addresses.contains($0.key) }
+            services[agent] = service
         }
     }
 

@@ -29,7 +29,8 @@ extension Uplink {
         let request = JoinRequest(
             credential: configuration.joinToken, role: configuration.role,
             agent: configuration.agent, agentVersion: configuration.agentVersion,
-            endpoint: configuration.endpoint, instance: configuration.instance, predecessor: hooks.predecessor())
+            endpoint: configuration.endpoint, instance: configuration.instance,
+            predecessor: hooks.predecessor())
         do {
             let response = try await post(MeshPath.join, request, answer: JoinResponse.self)
             guard response.protocolVersion == MeshLimits.protocolVersion else {

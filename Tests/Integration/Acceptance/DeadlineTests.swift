@@ -39,10 +39,12 @@ struct DeadlineTests {
             #expect(late.status == 504, "\(late.text)")
             #expect(try late.json()["reason"]?.string == "deadline")
             try await agentIsLetGo(mesh)
-            let told = try #require(try await header("request-timeout-ms", mesh).flatMap { Int($0) })
+            let told = try #require(
+                try await header("request-timeout-ms", mesh).flatMap { Int($0) })
             #expect((1...1_500).contains(told))
             // Nobody knows what the agent did until then.
-            #expect(try await mesh.settledBooks(of: "alice").consumed == AcceptancePolicy.fixedPrice)
+            #expect(
+                try await mesh.settledBooks(of: "alice").consumed == AcceptancePolicy.fixedPrice)
             let fine = try await mesh.analyze(AcceptancePolicy.sentimentOnly, tier: "acceptance")
             #expect(fine.status == 200, "one impatient caller opens no circuit")
         }

@@ -58,8 +58,9 @@ struct InstancesTests {
                 #expect(state == "2" || state == "1")
                 #expect(
                     try await Instances.sample(
-                        admin, "weir_upstream_failures_total" + labels + #",kind="5xx""#)
-                        .flatMap { Int($0) } ?? 0 >= 5)
+                        admin, "weir_upstream_failures_total" + labels + #",kind="5xx""#
+                    )
+                    .flatMap { Int($0) } ?? 0 >= 5)
                 #expect(
                     try await admin.get("/readyz").json()["degraded"]?.array?.contains {
                         $0.string?.contains("circuit of \(address) is open (5xx)") == true

@@ -217,7 +217,8 @@ import WeirPolicy
         }
         let statuses = fixture.runtime.endpoints(nowNanoseconds: 0)
         #expect(statuses.allSatisfy { $0.outstanding == 0 })
-        let failures = try #require(statuses.first).failures[CircuitBreaker.Failure.connect.rawValue]
+        let failures = try #require(statuses.first).failures[
+            CircuitBreaker.Failure.connect.rawValue]
         #expect((1...3).contains(failures), "it is avoided and not asked each time")
         let metrics = String(decoding: fixture.metrics.registry.exposition(), as: UTF8.self)
         #expect(metrics.contains("weir_retries_total{agent=\"llama\"} \(failures)\n"), "\(metrics)")

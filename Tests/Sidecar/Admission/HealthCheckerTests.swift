@@ -26,6 +26,7 @@ import WeirPolicy
                 ? okay("fine") : "HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
         }
         let other = try TestUpstream { _ in okay("fine") }
+        let failing = upstream.address
         var agent = AdmissionFixture.openAI()
         var settings = AgentPolicy.HealthCheck(path: "/health")
         settings.intervalMilliseconds = 20
@@ -38,9 +39,12 @@ import WeirPolicy
             let checker = HealthChecker(checked, runtime: runtime, worker: worker) {
                 UpstreamTarget(name: "agent", worker: worker, addresses: [$0])
             }
-            return (checker, checker.start { address, isHealthy, _ in
-                if address == upstream.address { answers.changes(isHealthy) }
-            })
+            return (
+                checker,
+                checker.start { address, isHealthy, _ in
+                    if address == failing { answers.changes(isHealthy) }
+                }
+            )
         }
         func serving() -> [Bool] { runtime.endpoints(nowNanoseconds: 0).map(\.isServing) }
         #expect(eventually { upstream.requestCount >= 2 && other.requestCount >= 2 })

@@ -215,7 +215,8 @@ private let unreachable = CircuitBreaker.Outcome.failure(.connect, retryAfterNan
             let choice = try #require(endpoints.chosen(at: second))
             endpoints.end(choice, .callerTimedOut, at: 6 * second)
         }
-        #expect(endpoints.status("a", at: 6 * second)?.openedBy == .timeout, "much later than usual")
+        #expect(
+            endpoints.status("a", at: 6 * second)?.openedBy == .timeout, "much later than usual")
     }
 
     @Test func discoveryKeepsWhatIsKnown() throws {

@@ -204,8 +204,11 @@ import WeirPolicy
         let new = try apply([nil, nil])
         let next = try #require(picker.pick(mood, in: new, for: "alice", nowNanoseconds: 0))
         #expect(next.endpoint.incarnation == Incarnation(201), "the other's circuit is open")
-        #expect(picker.statuses(nowNanoseconds: 0)["mood"]?.map(\.endpoint.isServing) == [false, true])
+        #expect(
+            picker.statuses(nowNanoseconds: 0)["mood"]?.map(\.endpoint.isServing) == [false, true])
         #expect(picker.pick(mood, in: old, for: "alice", nowNanoseconds: 0) != nil)
-        #expect(picker.statuses(nowNanoseconds: 0)["mood"]?.count == 2, "an old request changes nothing")
+        #expect(
+            picker.statuses(nowNanoseconds: 0)["mood"]?.count == 2, "an old request changes nothing"
+        )
     }
 }

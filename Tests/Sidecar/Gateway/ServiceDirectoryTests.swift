@@ -7,7 +7,9 @@ import WeirMeshProtocol
 @testable import SidecarGateway
 
 @Suite struct ServiceDirectoryTests {
-    private static func endpoint(_ agent: String, _ number: Int64, _ port: Int) -> Projection.Endpoint {
+    private static func endpoint(_ agent: String, _ number: Int64, _ port: Int)
+        -> Projection.Endpoint
+    {
         Projection.Endpoint(
             agent: agent, incarnation: Incarnation(number), address: "10.0.0.1:\(port)",
             hopKey: HopKey(id: 1, secret: "a"))

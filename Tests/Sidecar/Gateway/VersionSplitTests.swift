@@ -11,9 +11,10 @@ import WeirPolicy
     }
 
     private static func users(of version: String, _ agent: AgentPolicy) -> Set<String> {
-        Set((0..<10_000).map { "user-\($0)" }.filter {
-            VersionSplit.order(agent, user: $0).first == version
-        })
+        Set(
+            (0..<10_000).map { "user-\($0)" }.filter {
+                VersionSplit.order(agent, user: $0).first == version
+            })
     }
 
     @Test func weightsAreSharesOfUsers() {

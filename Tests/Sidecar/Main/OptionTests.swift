@@ -75,7 +75,8 @@ import WeirCore
     }
 
     @Test func severalInstancesOfAnAgent() throws {
-        let line = "--agent finbert --agent-version v2 --listen 127.0.0.1:8000 "
+        let line =
+            "--agent finbert --agent-version v2 --listen 127.0.0.1:8000 "
             + "--control-plane http://127.0.0.1:8081 --data /tmp/d --upstream "
         let found = try options(
             line + "http://127.0.0.1:9000,unix:/a,http://agent.local:9001", environment: secrets)

@@ -77,9 +77,11 @@ final class AgentPlane {
             credential: agent.credential.flatMap { context.options.credentials[$0] })
     }
 
-    func apply(_ snapshot: AdmissionSnapshot, agent: AgentPolicy, version: PolicyVersion) throws {
+    func apply(_ snapshot: AdmissionSnapshot, version: PolicyVersion) throws {
         self.version = version
-        guard let runtime else { return try serve(snapshot, agent) }
+        // Not the policy's own: settings of this process stand in where that is silent.
+        let agent = snapshot.agent
+        guard let runtime else { return try serve(snapshot) }
         runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
         running.checker?.change(agent)
         let waits = timeouts(agent, context.serverConfiguration().timeouts)
@@ -88,7 +90,8 @@ final class AgentPlane {
         }
     }
 
-    private func serve(_ snapshot: AdmissionSnapshot, _ agent: AgentPolicy) throws {
+    private func serve(_ snapshot: AdmissionSnapshot) throws {
+        let agent = snapshot.agent
         let runtime = AgentRuntime(agent, endpoints: endpoints)
         var checker: HealthChecker?
         let server = try SidecarServer(context.serverConfiguration()) { worker in

@@ -34,7 +34,7 @@ final class AgentRole: Role {
     private func changed(_ view: MeshMember.View) {
         let policy = view.policy.policy
         let keys = view.join.hopKey.map { [$0] } ?? []
-        guard let agent = policy.agents[mode.agent],
+        guard
             let snapshot = plane.snapshot(
                 policy, version: view.policy.version,
                 funding: .delegations(keys: keys, incarnation: view.join.incarnation))
@@ -42,7 +42,7 @@ final class AgentRole: Role {
             return context.log.error("the policy has no such agent", ("agent", mode.agent))
         }
         do {
-            try plane.apply(snapshot, agent: agent, version: view.policy.version)
+            try plane.apply(snapshot, version: view.policy.version)
         } catch {
             context.fail(StartError(code: .system, description: "\(error)"))
         }

@@ -77,14 +77,14 @@ final class StandaloneRole: Role {
     }
 
     func start() throws {
-        guard let agent = policy.agents[mode.agent],
+        guard
             let snapshot = plane.snapshot(
                 policy, version: compiled.version, funding: .ownAllowance)
         else {
             throw StartError(
                 code: .data, description: "\(mode.policyPath): has no agent \(mode.agent)")
         }
-        try plane.apply(snapshot, agent: agent, version: compiled.version)
+        try plane.apply(snapshot, version: compiled.version)
     }
 
     func drain(completed: @escaping () -> Void) { plane.drain(completed: completed) }

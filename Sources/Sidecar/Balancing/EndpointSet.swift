@@ -188,9 +188,11 @@ package struct EndpointSet<Key: Hashable & Sendable> {
                 drawn = index
                 continue
             }
-            let isCheaper =
-                members[index].load.cost(now: now) < members[other].load.cost(now: now)
-            return isCheaper ? index : other
+            let costs = (
+                members[other].load.cost(now: now), members[index].load.cost(now: now)
+            )
+            if costs.0 == costs.1 { return random & 1 == 0 ? index : other }
+            return costs.1 < costs.0 ? index : other
         }
         return drawn
     }
@@ -242,14 +244,16 @@ package struct EndpointSet<Key: Hashable & Sendable> {
         return isLate ? .failure(.timeout, retryAfterNanoseconds: nil) : .unknown
     }
 
-    /// A failure counts as an answer slower than the others', or whoever fails at once would look
-    /// like the fastest of all.
+    /// A failure counts as an answer twice as slow as those of the others, or whoever fails at once
+    /// would look like the fastest of all. Not slower than that: it is the breaker that takes an
+    /// endpoint out, and it does so sooner if the endpoint is asked now and then.
     private func slowness(of index: Int, _ elapsed: UInt64, _ now: UInt64) -> UInt64 {
-        var slowest = EndpointLoad.unknownNanoseconds
+        guard members.count > 1 else { return elapsed }
+        var sum = 0.0
         for other in members.indices where other != index {
-            slowest = max(slowest, 2 * members[other].load.average(now: now))
+            sum += members[other].load.average(now: now)
         }
-        return max(elapsed, UInt64(min(slowest, 600e9)))
+        return max(elapsed, UInt64(min(2 * sum / Double(members.count - 1), 600e9)))
     }
 
     // MARK: What is known

@@ -27,7 +27,7 @@ struct InstancesTests {
         let counts = try await instances.counts()
         #expect(succeeded >= Self.requests * 95 / 100, "\(succeeded), \(counts)")
         #expect(counts[1] > 0 && counts[1] * 3 < counts[0], "the slow one gets least: \(counts)")
-        #expect(counts[2] >= 5 && counts[2] < Self.requests / 10, "\(counts)")
+        #expect(counts[2] > 0 && counts[2] < Self.requests / 10, "\(counts)")
     }
 
     /// The third instance is well again: it comes back and takes its share.
@@ -54,8 +54,11 @@ struct InstancesTests {
                 try await serves(instances, request)
                 let address = "127.0.0.1:\(try instances.port(2))"
                 let labels = #"{agent="finbert",endpoint="\#(address)""#
-                let state = try await Instances.sample(admin, "circuit_breaker_state" + labels)
-                #expect(state == "2" || state == "1")
+                try await eventually("the circuit of the failing one opens") {
+                    _ = try await Instances.load(20, request)
+                    let state = try await Instances.sample(admin, "circuit_breaker_state" + labels)
+                    return state == "2"
+                }
                 #expect(
                     try await Instances.sample(
                         admin, "weir_upstream_failures_total" + labels + #",kind="5xx""#
@@ -158,6 +161,9 @@ struct InstancesTests {
             let serving = try await mesh.gatewayAdmin.get("/metrics").text
                 .split(separator: "\n").filter { $0.hasPrefix("weir_sidecar_serving{") }
             #expect(serving.count { $0.hasSuffix(" 1") } >= 2, "\(serving)")
+            // What it had not said yet it says in its next life.
+            try mesh.part("finbert-0").startAgain()
+            try await mesh.part("finbert-0").ready()
             for user in 0..<10 {
                 let books = try await mesh.settledBooks(of: "user-\(user)")
                 #expect(books.consumed == books.recorded)

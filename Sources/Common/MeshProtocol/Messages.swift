@@ -53,6 +53,8 @@ package struct JoinRequest: Hashable, Sendable, Codable {
     package var role: Role
     /// Absent for a gateway.
     package var agent: String?
+    /// Of the agent, where the policy gives versions weights.
+    package var agentVersion: String?
     /// Where others reach this sidecar's inbound listener, "host:port".
     package var endpoint: String?
     /// A name for people: the pod's or the host's.
@@ -60,9 +62,10 @@ package struct JoinRequest: Hashable, Sendable, Codable {
     package var predecessor: Predecessor?
 
     package init(
-        credential: String, role: Role, agent: String?, endpoint: String?, instance: String,
-        predecessor: Predecessor?
+        credential: String, role: Role, agent: String?, agentVersion: String? = nil,
+        endpoint: String?, instance: String, predecessor: Predecessor?
     ) {
+        self.agentVersion = agentVersion
         protocolVersions = [MeshLimits.protocolVersion]
         self.credential = credential
         self.role = role
@@ -122,7 +125,13 @@ package struct Projection: Hashable, Sendable, Codable {
         package var incarnation: Incarnation
         package var address: String
         package var hopKey: HopKey
-        package init(agent: String, incarnation: Incarnation, address: String, hopKey: HopKey) {
+        /// Of the agent; absent where the sidecar says none.
+        package var version: String?
+        package init(
+            agent: String, incarnation: Incarnation, address: String, hopKey: HopKey,
+            version: String? = nil
+        ) {
+            self.version = version
             self.agent = agent
             self.incarnation = incarnation
             self.address = address

@@ -60,6 +60,14 @@ struct MeshAPI: Sendable {
             if message.endpoint.flatMap({ ListenAddress($0) }) == nil {
                 problems.append(Problem(path: "/endpoint", message: "host:port is needed"))
             }
+            if let version = message.agentVersion,
+                !(1...PolicyLimits.nameBytesMax).contains(version.utf8.count)
+            {
+                problems.append(
+                    Problem(
+                        path: "/agentVersion",
+                        message: "must have 1 to \(PolicyLimits.nameBytesMax) bytes"))
+            }
         }
         guard problems.isEmpty else {
             throw APIProblem(

@@ -8,6 +8,8 @@ package struct SidecarStatus: Hashable, Sendable {
     package var incarnation: Incarnation
     package var role: Role
     package var agent: String?
+    /// Which version of the agent it says to serve.
+    package var agentVersion: String?
     package var endpoint: String?
     package var instance: String
     package var joinedAt: UnixTime
@@ -97,7 +99,8 @@ package struct SidecarRegistry: Sendable {
                 Projection.Endpoint(
                     agent: agent, incarnation: status.incarnation, address: address,
                     hopKey: HopKey(
-                        id: LedgerStore.hopKeyID(status.incarnation), secret: secret)))
+                        id: LedgerStore.hopKeyID(status.incarnation), secret: secret),
+                    version: status.agentVersion))
         }
         // One order for one set, because a projection is known by its hash.
         return endpoints.sorted { $0.incarnation < $1.incarnation }
@@ -131,7 +134,8 @@ package struct SidecarRegistry: Sendable {
             row[field].flatMap { try? JSON.decode(type, from: Array($0.utf8)) }
         }
         return SidecarStatus(
-            incarnation: incarnation, role: role, agent: row["agent"], endpoint: row["endpoint"],
+            incarnation: incarnation, role: role, agent: row["agent"],
+            agentVersion: row["agent_version"], endpoint: row["endpoint"],
             instance: row["instance"] ?? "", joinedAt: UnixTime(milliseconds: joined),
             seenAt: UnixTime(milliseconds: seen ?? joined),
             health: decoded("health", SidecarHealth.self), ack: decoded("ack", PolicyAck.self),

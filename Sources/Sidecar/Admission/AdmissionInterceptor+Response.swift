@@ -37,9 +37,12 @@ extension AdmissionInterceptor {
             runtime.leave(context.caller.ticket)
         }
         if let permit = context.permit {
+            let began = permit.endpoint?.startedNanoseconds ?? outcome.startedNanoseconds
+            let firstByte = outcome.firstByteNanoseconds
             runtime.finish(
                 context.caller, permit, AttemptOutcome.breaker(outcome, context),
-                nowNanoseconds: worker.loop.nowNanoseconds, random: worker.random())
+                latencyNanoseconds: firstByte == 0 ? nil : firstByte - min(began, firstByte),
+                nowNanoseconds: worker.loop.nowNanoseconds)
         }
         let cost = settle(exchange, outcome, context)
         count(outcome, context, cost)

@@ -47,9 +47,18 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         if let timeouts { target.timeouts = timeouts }
     }
 
+    /// New addresses of the agent, on the loop.
+    package func update(endpoints: [SocketAddress]) {
+        worker.loop.preconditionInLoop()
+        target.update(addresses: endpoints)
+    }
+
     // MARK: The request
 
     override package func requestBegan(_ exchange: Exchange) -> Verdict {
+        if let verifier = snapshot.verifier, SidecarIdentity.isAsked(exchange.requestHead) {
+            return .local(SidecarIdentity.handler(verifier.incarnation))
+        }
         let context = freeContexts.popLast() ?? AttemptContext()
         context.begin(snapshot, at: worker.wallClock())
         exchange.context = context
@@ -104,8 +113,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             guard let exchange, let context else {
                 // The caller left while the word was on its way.
                 return runtime.finish(
-                    caller, permit, .unknown, nowNanoseconds: worker.loop.nowNanoseconds,
-                    random: worker.random())
+                    caller, permit, .unknown, nowNanoseconds: worker.loop.nowNanoseconds)
             }
             context.permit = permit
             exchange.resume(with: proceed(exchange, context))
@@ -167,6 +175,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
         let remaining = min(
             Int64(delegation.remainingMilliseconds), agent.timeouts.totalMilliseconds)
+        context.hasCallersDeadline = remaining < agent.timeouts.totalMilliseconds
         exchange.setDeadline(afterNanoseconds: UInt64(clamping: remaining) &* 1_000_000)
         return nil
     }
@@ -222,6 +231,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             return .refuse(RefusalShape.refusal(error, for: snapshot.agent))
         }
         prepareUpstream(exchange, context)
+        exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
 
@@ -258,6 +268,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
 
     private func prepareUpstream(_ exchange: Exchange, _ context: AttemptContext) {
         let snapshot = context.snapshot
+        exchange.announceDeadline()
         if let credential = snapshot.credential {
             exchange.removeRequestField(.authorization)
             exchange.addedRequestFields.add("authorization", credential)
@@ -267,6 +278,20 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             exchange.removeRequestField(.acceptEncoding)
             exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
         }
+    }
+
+    override package func upstreamUnreachable(_ exchange: Exchange) -> Bool {
+        guard let context = Self.context(exchange), var permit = context.permit,
+            let failed = permit.endpoint?.key
+        else { return false }
+        context.tried.append(failed)
+        let next = runtime.retry(
+            &permit, tried: context.tried, nowNanoseconds: worker.loop.nowNanoseconds)
+        guard let next else { return false }
+        series.retried()
+        context.permit = permit
+        exchange.upstreamAddress = next
+        return true
     }
 
     // MARK: The way back (AdmissionInterceptor+Response)

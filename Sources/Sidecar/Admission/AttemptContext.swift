@@ -10,6 +10,10 @@ final class AttemptContext: InterceptorContext {
     var delegation: Delegation?
     var caller = AgentAdmission.Caller(ticket: 0)
     var permit: AgentAdmission.Permit?
+    /// Endpoints that could not be connected to.
+    var tried: [SocketAddress] = []
+    /// The caller's deadline is shorter than the agent's.
+    var hasCallersDeadline = false
     var isQueued = false
     var attempt: AttemptLedger.Attempt?
     var bound: AttemptBound?
@@ -28,6 +32,8 @@ final class AttemptContext: InterceptorContext {
         delegation = nil
         caller = AgentAdmission.Caller(ticket: 0)
         permit = nil
+        tried = []
+        hasCallersDeadline = false
         isQueued = false
         attempt = nil
         bound = nil

@@ -70,6 +70,8 @@ package enum Limits {
 
     // MARK: Upstream
 
+    /// Endpoints of one agent that are balanced over; what a name resolves to beyond it waits.
+    package static let endpointsPerAgent = 64
     /// Connections of one loop to one endpoint, busy and idle.
     package static let connectionsPerEndpoint = 1024
     package static let idleConnectionsPerEndpoint = 128
@@ -241,8 +243,6 @@ package enum GatewayLimits {
     package static let answerValuesMax = 100_000
     /// Calls for one step, over all agents and endpoints.
     package static let attemptsPerStepMax = 8
-    /// Endpoints of one agent that a step tries when nothing can be sent to one.
-    package static let endpointsPerAgentMax = 2
 
     /// Rule 9: how long a request waits for money that is about to come back.
     package static let contendedNanoseconds: UInt64 = 50_000_000

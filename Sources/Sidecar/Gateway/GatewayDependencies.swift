@@ -33,6 +33,8 @@ package struct GatewayDependencies: Sendable {
     package var ask: @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>
     package var controlPlane: @Sendable () -> ControlPlaneView
     package var metrics: any GatewayMetrics
+    /// Every call to an agent picks its sidecar here.
+    package var picker: EndpointPicker
 
     package init(
         snapshot: @escaping @Sendable () -> GatewaySnapshot?,
@@ -41,8 +43,10 @@ package struct GatewayDependencies: Sendable {
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
         ask: @escaping @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>,
-        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics
+        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics,
+        picker: EndpointPicker = EndpointPicker()
     ) {
+        self.picker = picker
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger

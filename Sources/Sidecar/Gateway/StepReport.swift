@@ -5,6 +5,8 @@ import WeirLedger
 package struct AttemptReport: Hashable, Sendable {
     package var agent: String
     package var model: String
+    /// Of the agent, where its sidecar says one.
+    package var version: String?
     package var outcome: Reason
     package var cost: NanoUSD
     package var source: CostSource
@@ -126,6 +128,7 @@ extension AttemptReport {
             "outcome": .string(outcome == .admitted ? "ok" : outcome.name),
             "cost_usd": .string(cost.usd),
         ]
+        object["version"] = version.map { .string($0) }
         if source != .none { object["cost_source"] = .string(source.name) }
         if let observed { object["observed"] = .string(observed.name) }
         return .object(object)

@@ -15,13 +15,14 @@ package struct RunContext: Sendable {
     let ledger: any CallerLedger
     let transport: any AgentTransport
     let clock: any GatewayClock
+    let picker: EndpointPicker
     let budget: RunBudget
 
     var calls: AgentCaller {
         AgentCaller(
             snapshot: snapshot, caller: caller, requestID: requestID, runID: runID,
             requestType: request.type.name, trace: trace, ledger: ledger, transport: transport,
-            clock: clock, budget: budget)
+            clock: clock, picker: picker, budget: budget)
     }
 }
 
@@ -46,8 +47,8 @@ struct StepRunner: Sendable {
             candidates.first { $0.agent.name == name }
         }
         var outcome = await failover.run(inOrder) {
-            prepared, endpoint throws(AgentCaller.Failure) in
-            try await call(prepared, endpoint, deadline)
+            prepared, picked throws(AgentCaller.Failure) in
+            try await call(prepared, picked, deadline)
         }
         outcome.failures = unbounded + outcome.failures
         var report = report(of: outcome)
@@ -112,9 +113,9 @@ struct StepRunner: Sendable {
     }
 
     private func call(
-        _ prepared: AgentCaller.Prepared, _ endpoint: AgentEndpoint, _ deadline: UInt64
+        _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64
     ) async throws(AgentCaller.Failure) -> Success {
-        let answer = try await context.calls.call(prepared, at: endpoint, until: deadline)
+        let answer = try await context.calls.call(prepared, at: picked, until: deadline)
         do throws(AgentAdapter.Failure) {
             let result = try adapter(of: prepared.agent).result(
                 of: answer.body, inputs: start.inputs)

@@ -28,8 +28,9 @@ extension Uplink {
     private func join() async {
         let request = JoinRequest(
             credential: configuration.joinToken, role: configuration.role,
-            agent: configuration.agent, endpoint: configuration.endpoint,
-            instance: configuration.instance, predecessor: hooks.predecessor())
+            agent: configuration.agent, agentVersion: configuration.agentVersion,
+            endpoint: configuration.endpoint, instance: configuration.instance,
+            predecessor: hooks.predecessor())
         do {
             let response = try await post(MeshPath.join, request, answer: JoinResponse.self)
             guard response.protocolVersion == MeshLimits.protocolVersion else {

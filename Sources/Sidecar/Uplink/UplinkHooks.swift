@@ -81,6 +81,7 @@ package struct UplinkHooks: Sendable {
 package struct UplinkConfiguration: Sendable {
     package var role: Role
     package var agent: String?
+    package var agentVersion: String?
     /// Where gateways reach the inbound listener; `nil` for a gateway.
     package var endpoint: String?
     package var instance: String
@@ -89,9 +90,10 @@ package struct UplinkConfiguration: Sendable {
     package var dataFolder: String
 
     package init(
-        role: Role, agent: String?, endpoint: String?, instance: String, joinToken: String,
-        replicas: [Replica], dataFolder: String
+        role: Role, agent: String?, agentVersion: String? = nil, endpoint: String?,
+        instance: String, joinToken: String, replicas: [Replica], dataFolder: String
     ) {
+        self.agentVersion = agentVersion
         self.role = role
         self.agent = agent
         self.endpoint = endpoint

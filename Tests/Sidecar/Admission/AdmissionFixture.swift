@@ -25,9 +25,9 @@ final class AdmissionFixture {
 
     /// `allowance` makes it standalone.
     init(
-        _ upstream: SocketAddress, allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
+        _ upstreams: SocketAddress..., allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
         credential: String? = nil, agent: AgentPolicy = AdmissionFixture.openAI(),
-        price: ModelPrice = AdmissionFixture.price()
+        price: ModelPrice = AdmissionFixture.price(), life: Incarnation = AdmissionFixture.life
     ) throws {
         self.agent = agent
         directory = "/tmp/weir-admission-\(getpid())-\(UInt32.random(in: 0 ... .max))"
@@ -46,18 +46,18 @@ final class AdmissionFixture {
             ledger.grantLocally(account, amount: allowance)
             terms = account
         } else {
-            try ledger.begin(Self.life, secret: Self.secret, isAdopted: false)
+            try ledger.begin(life, secret: Self.secret, isAdopted: false)
         }
-        let runtime = AgentRuntime(agent)
+        let runtime = AgentRuntime(agent, endpoints: upstreams)
         self.runtime = runtime
         let attempts = AttemptLedger(ledger, allowance: terms) { [hasUnsaidFinal] in
             hasUnsaidFinal.set()
         }
         let snapshot = Self.snapshot(
-            agent, price, isStandalone: allowance != nil, credential: credential)
+            agent, price, isStandalone: allowance != nil, credential: credential, life: life)
         let metrics = self.metrics
         let made = Made()
-        proxy = try ProxyFixture([upstream], timeouts: timeouts) { target, _ in
+        proxy = try ProxyFixture(upstreams, timeouts: timeouts) { target, _ in
             let interceptor = AdmissionInterceptor(
                 worker: target.worker, target: target, snapshot: snapshot, runtime: runtime,
                 ledger: attempts, metrics: metrics)
@@ -104,7 +104,7 @@ final class AdmissionFixture {
 
     static func snapshot(
         _ agent: AgentPolicy, _ price: ModelPrice, isStandalone: Bool, credential: String?,
-        number: Int64 = 7
+        number: Int64 = 7, life: Incarnation = AdmissionFixture.life
     ) -> AdmissionSnapshot {
         var policy = Policy()
         policy.prices[price.model] = price

@@ -246,8 +246,45 @@ import WeirPolicy
             #expect(AdmissionFixture.settlement(response)?.consumed == .zero)
         }
         #expect(decisions == ["upstream_error", "upstream_error", "circuit_open"])
-        #expect(fixture.runtime.levels.breaker == .open)
+        let endpoint = try #require(fixture.runtime.endpoints(nowNanoseconds: 0).first)
+        #expect(endpoint.breaker == .open && endpoint.openedBy == .connect)
         #expect(fixture.waitForRecords(3).map(\.source) == [.none, .none, .none])
+    }
+
+    @Test func anotherEndpointIsTriedWhereNothingWasSent() throws {
+        let dead = try TestUpstream { _ in nil }
+        let address = dead.address
+        dead.close()
+        let alive = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(address, alive.address)
+        for child in 1...20 {
+            let client = fixture.proxy.client()
+            client.send(chatRequest(fixture.delegation(child: Int64(child))))
+            let response = try #require(client.readResponse())
+            #expect(response.status == 200 && response.text == chatAnswer)
+        }
+        let statuses = fixture.runtime.endpoints(nowNanoseconds: 0)
+        #expect(statuses.allSatisfy { $0.outstanding == 0 })
+        let failures = try #require(statuses.first).failures[
+            CircuitBreaker.Failure.connect.rawValue]
+        #expect((1...3).contains(failures), "it is avoided and not asked each time")
+        let metrics = String(decoding: fixture.metrics.registry.exposition(), as: UTF8.self)
+        #expect(metrics.contains("weir_retries_total{agent=\"llama\"} \(failures)\n"), "\(metrics)")
+        // Each request has one record, wherever it went.
+        #expect(fixture.waitForRecords(20).allSatisfy { $0.source == .reported })
+    }
+
+    @Test func theAgentIsToldHowLongItHas() throws {
+        let upstream = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        client.send(
+            chatRequest(
+                fixture.delegation(child: 1, milliseconds: 5_000)
+                    + "Request-Timeout-Ms: 999999\r\n"))
+        #expect(client.readResponse()?.status == 200)
+        let told = try #require(upstream.lastRequest?["request-timeout-ms"].flatMap { Int($0) })
+        #expect((4_000...5_000).contains(told), "\(told)")
     }
 
     @Test func whenTheCallerLeavesTheAnswerIsReadToItsEnd() throws {

@@ -85,7 +85,8 @@ enum GatewayFixture {
     static func context(
         _ type: String, _ data: JSONValue, transport: any AgentTransport,
         ledger: any CallerLedger = TestLedger(), clock: any GatewayClock = TestClock(),
-        snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil, agents: [String: String] = [:]
+        snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil, agents: [String: String] = [:],
+        picker: EndpointPicker = EndpointPicker()
     ) throws -> RunContext {
         let snapshot = try snapshot ?? self.snapshot()
         let request = AnalyzeRequest(
@@ -97,7 +98,7 @@ enum GatewayFixture {
             request: request, requestID: Identifier(high: 1, low: 1),
             runID: Identifier(high: 1, low: 1), trace: nil,
             deadlineNanoseconds: clock.nowNanoseconds + 1_000_000_000, ledger: ledger,
-            transport: transport, clock: clock, budget: RunBudget(limit: maxCost))
+            transport: transport, clock: clock, picker: picker, budget: RunBudget(limit: maxCost))
     }
 }
 

@@ -55,8 +55,8 @@ import WeirPolicy
             return
         }
         #expect(mode.agent == "finbert" && mode.policyPath == "p.json")
-        #expect(mode.upstream.authority == "127.0.0.1:9000")
-        #expect(mode.upstream.address == .loopback(port: 9000))
+        #expect(mode.upstreams.map(\.authority) == ["127.0.0.1:9000"])
+        #expect(mode.upstreams.map(\.addresses) == [[.loopback(port: 9000)]])
         #expect(mode.journalKeepBytes == 64 << 20)
         #expect(found.workers == 3 && found.listen == .loopback(port: 8000))
         #expect(found.admin?.description == "[::1]:9090")
@@ -75,11 +75,32 @@ import WeirPolicy
         #expect(found.logLevel == .debug)
     }
 
+    @Test func severalInstancesOfAnAgent() throws {
+        let line =
+            "--agent finbert --agent-version v2 --listen 127.0.0.1:8000 "
+            + "--control-plane http://127.0.0.1:8081 --data /tmp/d --upstream "
+        let found = try options(
+            line + "http://127.0.0.1:9000,unix:/a,http://agent.local:9001", environment: secrets)
+        guard case .agent(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.version == "v2")
+        #expect(
+            mode.upstreams.map(\.address.description) == [
+                "127.0.0.1:9000", "unix:/a", "127.0.0.1:9001",
+            ])
+        #expect(mode.upstreams.map { $0.name?.host } == [nil, nil, "agent.local"])
+        let twice = problems(
+            line + "http://127.0.0.1:9000,http://127.0.0.1:9000", environment: secrets)
+        #expect(twice == ["--upstream: 127.0.0.1:9000,127.0.0.1:9000 has an address twice"])
+    }
+
     @Test func aGateway() throws {
         var environment = secrets
         environment["CORS_ORIGINS"] = "[\"https://a.example\"]"
         environment["MAX_CONCURRENT_REQUESTS"] = "50"
-        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/"
+        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/,http://127.0.0.1:7001"
         let found = try options(gateway, environment: environment)
         guard case .gateway(let mode) = found.mode else {
             Issue.record("another mode")
@@ -87,8 +108,9 @@ import WeirPolicy
         }
         #expect(mode.configuration.origins == AllowedOrigins(["https://a.example"]))
         #expect(mode.configuration.analysesMax == 50)
-        #expect(mode.services["llama2-7b"]?.address == .loopback(port: 7000))
-        #expect(mode.services["llama2-7b"]?.authority == "agent.local:7000")
+        let llama = try #require(mode.services["llama2-7b"])
+        #expect(llama.map(\.address) == [.loopback(port: 7000), .loopback(port: 7001)])
+        #expect(llama.map(\.authority) == ["agent.local:7000", "127.0.0.1:7001"])
     }
 
     @Test func theControlPlaneMayBeElsewhereOnlyWhenTold() throws {

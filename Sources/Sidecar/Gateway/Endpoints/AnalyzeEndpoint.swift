@@ -81,7 +81,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             runID: identifier, trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
             ledger: ledger, transport: worker.transport, clock: worker.clock,
-            budget: RunBudget(limit: analysis.maxCost))
+            picker: dependencies.picker, budget: RunBudget(limit: analysis.maxCost))
     }
 }
 

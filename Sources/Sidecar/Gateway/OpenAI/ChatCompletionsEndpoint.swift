@@ -51,7 +51,7 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
             snapshot: snapshot, caller: caller, requestID: identifier, runID: identifier,
             requestType: Self.requestType,
             trace: request.field("traceparent").flatMap(TraceContext.init(_:)), ledger: ledger,
-            transport: worker.transport, clock: worker.clock,
+            transport: worker.transport, clock: worker.clock, picker: dependencies.picker,
             budget: RunBudget(limit: caller.preferences.maxCostPerRequest))
         let (outcome, downgrade) = await run(chat, calls)
         return try ChatAnswer(
@@ -74,8 +74,8 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
         }
         let failover = AgentFailover(calls: calls, deadlineNanoseconds: deadline)
         let outcome = await failover.run(candidates) {
-            prepared, endpoint throws(AgentCaller.Failure) in
-            try await ChatReply.open(prepared, at: endpoint, by: calls, until: deadline)
+            prepared, picked throws(AgentCaller.Failure) in
+            try await ChatReply.open(prepared, at: picked, by: calls, until: deadline)
         }
         return (outcome, order.downgrade)
     }

@@ -22,10 +22,10 @@ struct ChatReply: Sendable {
 
     /// Calls the agent and waits for the whole answer, or for the first bytes of a stream.
     static func open(
-        _ prepared: AgentCaller.Prepared, at endpoint: AgentEndpoint, by calls: AgentCaller,
-        until deadline: UInt64
+        _ prepared: AgentCaller.Prepared, at picked: EndpointPicker.Picked,
+        by calls: AgentCaller, until deadline: UInt64
     ) async throws(AgentCaller.Failure) -> ChatReply {
-        let call = try await calls.open(prepared, at: endpoint, until: deadline)
+        let call = try await calls.open(prepared, at: picked, until: deadline)
         let status = call.answer.status
         let contentType = call.answer.field("content-type") ?? "application/json"
         let isStream =
@@ -34,13 +34,16 @@ struct ChatReply: Sendable {
         do throws(AgentCallError) {
             content = isStream ? try await begin(call) : try await read(call)
         } catch {
-            throw AgentCaller.failure(call, error)
+            var failure = AgentCaller.failure(call, error)
+            failure.mayTryAnother = call.mayTryAnother(prepared.agent)
+            throw failure
         }
         if case .whole(_, let attempt) = content {
             let isOfTheRequest =
                 attempt.outcome == .admitted
                 && statusesOfTheRequest.contains(status)
-            if !isOfTheRequest, let failure = AgentCaller.failure(status, attempt) {
+            if !isOfTheRequest, var failure = AgentCaller.failure(status, attempt) {
+                failure.mayTryAnother = call.mayTryAnother(prepared.agent)
                 throw failure
             }
         }

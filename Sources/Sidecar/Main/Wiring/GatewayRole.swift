@@ -12,6 +12,12 @@ final class GatewayRole: Role {
     private let context: RoleContext
     private let member: MeshMember
     private let state = GatewayState()
+    private let picker = EndpointPicker()
+    /// For the agents whose addresses the environment fixes.
+    private let directory: ServiceDirectory
+    private var asking: Task<Void, Never>?
+    private var names: [NameWatcher] = []
+    private var view: MeshMember.View?
     private var server: SidecarServer?
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
@@ -19,6 +25,8 @@ final class GatewayRole: Role {
         self.context = context
         member = try MeshMember(
             role: .gateway, agent: nil, endpoint: nil, mesh: mode.mesh, context)
+        directory = ServiceDirectory(
+            mode.services.mapValues { $0.flatMap(\.addresses) }, loop: context.control)
     }
 
     func start() throws {
@@ -30,15 +38,38 @@ final class GatewayRole: Role {
             GatewayInterceptor.make(service: service, state: state, worker: worker)
         }
         self.server = server
+        picker.show(in: context.metrics.registry) { MonotonicClock.nowNanoseconds }
         context.log.info("serving as gateway", ("address", server.address.description))
-        let services = mode.services.mapValues(\.address.description)
-        let options = context.options
+        let bound = LoopBound(self, loop: context.control)
         member.start(requestsInFlight: { service.analysesInHand }) { view in
-            let projection = Self.projection(view.policy.projection, at: services)
-            var policy = view.policy.policy
-            policy.agents = policy.agents.mapValues { options.filled($0) }
-            state.apply(projection, policy: policy, incarnation: view.join.incarnation)
+            bound.value.view = view
+            bound.value.applyView()
         }
+        try followServices(bound)
+    }
+
+    /// Names are resolved again, and addresses asked who answers there.
+    private func followServices(_ bound: LoopBound<GatewayRole>) throws {
+        let (directory, control) = (self.directory, context.control)
+        for (agent, origins) in mode.services {
+            let watcher = try NameWatcher(origins) { addresses in
+                directory.update(agent, addresses: addresses)
+                control.execute { bound.value.applyView() }
+            }
+            if let watcher { names.append(watcher) }
+        }
+        asking = directory.start { bound.value.applyView() }
+    }
+
+    /// On the control loop.
+    private func applyView() {
+        guard let view else { return }
+        var projection = view.policy.projection
+        projection.endpoints = directory.place(projection.endpoints)
+        var policy = view.policy.policy
+        let options = context.options
+        policy.agents = policy.agents.mapValues { options.filled($0) }
+        state.apply(projection, policy: policy, incarnation: view.join.incarnation)
     }
 
     private func dependencies() -> GatewayDependencies {
@@ -62,7 +93,7 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics) { state.healthScore })
+            metrics: OrchestratorMetrics(context.metrics) { state.healthScore }, picker: picker)
     }
 
     private static func bind(
@@ -74,20 +105,6 @@ final class GatewayRole: Role {
             .refused(Reason(name: refusal.reason) ?? .forbidden, refusal.detail)
         case .unavailable?, nil: .unavailable
         }
-    }
-
-    /// Addresses that the environment fixes stand in for those that sidecars announced: behind a
-    /// Service or a port mapping only those can be reached.
-    private static func projection(
-        _ projection: Projection, at services: [String: String]
-    ) -> Projection {
-        var projection = projection
-        for index in projection.endpoints.indices {
-            if let address = services[projection.endpoints[index].agent] {
-                projection.endpoints[index].address = address
-            }
-        }
-        return projection
     }
 
     func drain(completed: @escaping () -> Void) {
@@ -103,7 +120,11 @@ final class GatewayRole: Role {
         }
     }
 
-    func finish() { server?.stop() }
+    func finish() {
+        asking?.cancel()
+        for watcher in names { watcher.stop() }
+        server?.stop()
+    }
 
     func describe(_ state: inout AdminPages.State) { member.describe(&state) }
 }

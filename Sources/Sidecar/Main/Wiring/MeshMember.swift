@@ -32,15 +32,15 @@ final class MeshMember: Sendable {
     private let started = Mutex<Uplink?>(nil)
 
     init(
-        role: WeirMeshProtocol.Role, agent: String?, endpoint: String?,
-        mesh: SidecarOptions.Mesh, _ context: RoleContext
+        role: WeirMeshProtocol.Role, agent: String?, agentVersion: String? = nil,
+        endpoint: String?, mesh: SidecarOptions.Mesh, _ context: RoleContext
     ) throws(StartError) {
         let folder = try makeFolder(mesh.dataFolder)
         ledger = try openLedger(SidecarLedger.Configuration(directory: folder + "/journal"))
         link = SidecarLedgerLink(ledger)
         configuration = UplinkConfiguration(
-            role: role, agent: agent, endpoint: endpoint, instance: context.options.instance,
-            joinToken: mesh.joinToken,
+            role: role, agent: agent, agentVersion: agentVersion, endpoint: endpoint,
+            instance: context.options.instance, joinToken: mesh.joinToken,
             replicas: mesh.controlPlane.map {
                 Replica(authority: $0.authority, address: $0.address)
             }, dataFolder: folder)

@@ -19,6 +19,8 @@ extension AgentPolicy {
         readMoney(spec)
         credential = spec.string("credential", bytesMax: PolicyLimits.nameBytesMax)
         observe = spec.bool("observe") ?? observe
+        healthWeight =
+            spec.integer("healthWeight", in: 0...PolicyLimits.healthWeightMax) ?? healthWeight
     }
 
     private mutating func readMoney(_ spec: ObjectReader) {

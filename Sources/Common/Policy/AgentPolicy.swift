@@ -87,6 +87,9 @@ package struct AgentPolicy: Hashable, Sendable {
     package var credential: String?
     /// Decide and record, refuse nothing.
     package var observe = false
+    /// What its availability counts in the mesh's health score, against the other agents'; 0 leaves
+    /// it out.
+    package var healthWeight: Int64 = 1
 
     package init(name: String, wireProtocol: WireProtocol, path: String, models: [Model]) {
         self.name = name

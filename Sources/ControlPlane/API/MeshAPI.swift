@@ -25,6 +25,7 @@ struct MeshAPI: Sendable {
         table.add(MeshPath.records, [.post: records])
         table.add(MeshPath.subject, [.post: subject])
         table.add(MeshPath.idempotency, [.post: idempotency])
+        table.add(MeshPath.state, [.get: state])
     }
 
     // MARK: - Join
@@ -157,6 +158,15 @@ struct MeshAPI: Sendable {
     {
         let message = try await decode(IdempotencyRequest.self, request)
         return try Self.answer(try await services.idempotency.handle(message))
+    }
+
+    private func state(_ request: Request, _ context: ServerContext) async throws -> Response {
+        guard try context.mustHavePeer().role == .gateway else {
+            throw APIProblem(
+                status: .forbidden, reason: Reason.forbidden.name, title: Reason.forbidden.title,
+                detail: "Only gateways are told of others.")
+        }
+        return .json(try await services.meshState.current())
     }
 
     // MARK: - Parts

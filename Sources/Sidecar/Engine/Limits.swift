@@ -193,6 +193,8 @@ package enum UplinkLimits {
     /// How soon after a change a report goes out: finals are what parents wait for.
     package static let reportSoonNanoseconds: UInt64 = 20_000_000
     package static let recordNanoseconds: UInt64 = 100_000_000
+    /// How often a gateway asks what the mesh looks like.
+    package static let stateNanoseconds: UInt64 = 1_000_000_000
     /// How long the last report and the last records may take when the process ends.
     package static let drainNanoseconds: UInt64 = 5_000_000_000
     package static let drainTurnNanoseconds: UInt64 = 5_000_000

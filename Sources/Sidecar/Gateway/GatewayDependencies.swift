@@ -14,6 +14,20 @@ package struct ControlPlaneView: Hashable, Sendable {
     }
 }
 
+/// What the gateway knows of its own process, for `/health`.
+package struct ProcessView: Hashable, Sendable {
+    /// It takes no new connections and is about to end.
+    package var isDraining = false
+    /// The log cannot be written; without it no money is set aside, so nothing is served.
+    package var journalHasFailed = false
+    /// Since the policy in force came into force here.
+    package var policyAgeMilliseconds: Int64?
+    /// Of a newer policy that this gateway refused.
+    package var policyProblems = 0
+
+    package init() {}
+}
+
 /// What the control plane says about the bearer of a token.
 package enum CallerBinding: Sendable {
     case bound(SubjectBinding)
@@ -30,6 +44,9 @@ package struct GatewayDependencies: Sendable {
     package var ledger:
         @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
     package var controlPlane: @Sendable () -> ControlPlaneView
+    package var process: @Sendable () -> ProcessView
+    /// What is known of the agents' state.
+    package var sight: MeshSight
     package var metrics: any GatewayMetrics
 
     package init(
@@ -38,12 +55,16 @@ package struct GatewayDependencies: Sendable {
         ledger:
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
-        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics
+        controlPlane: @escaping @Sendable () -> ControlPlaneView,
+        process: @escaping @Sendable () -> ProcessView = { ProcessView() },
+        sight: MeshSight = MeshSight(), metrics: any GatewayMetrics
     ) {
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger
         self.controlPlane = controlPlane
+        self.process = process
+        self.sight = sight
         self.metrics = metrics
     }
 }
@@ -63,4 +84,6 @@ package protocol GatewayMetrics: Sendable {
     /// `orchestrator_requests_total` and `orchestrator_request_duration_seconds`. The names come
     /// from the policy, never from the wire, so the number of series is bounded.
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64)
+    /// Counts fallbacks and downgrades.
+    func stepsEnded(_ steps: [StepReport])
 }

@@ -18,6 +18,7 @@ package final class GatewayService: Sendable {
         endpoints = EndpointTable([
             AnalyzeEndpoint(identity: identity, workload: workload, dependencies: dependencies),
             HealthEndpoint(dependencies: dependencies),
+            AgentsHealthEndpoint(identity: identity, dependencies: dependencies),
         ])
     }
 

@@ -13,15 +13,23 @@ private final class TestMetrics: GatewayMetrics {
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
         seen.withLock { $0.append("\(type) \(tier) \(status)") }
     }
+
+    func stepsEnded(_ steps: [StepReport]) {}
 }
 
 /// A service with the worker that its requests come in on.
 private struct TestGateway: Sendable {
     let service: GatewayService
     let worker: GatewayWorker
+    let sight: MeshSight
 
     func respond(to request: GatewayRequest) async -> GatewayAnswer {
         await service.respond(to: request, on: worker)
+    }
+
+    func look(_ snapshot: GatewaySnapshot) {
+        sight.look(
+            snapshot, nowNanoseconds: worker.clock.nowNanoseconds, at: worker.clock.now)
     }
 }
 
@@ -49,6 +57,7 @@ extension GatewayAnswer {
             SubjectBinding(
                 user: "alice", tenant: nil, tier: "gold", roles: [], accounts: [], preferences: nil,
                 timeToLiveMilliseconds: 1_000))
+        let sight = MeshSight()
         let service = GatewayService(
             configuration: GatewayConfiguration(
                 verifier: verifier, origins: AllowedOrigins(["https://app.example"]),
@@ -58,9 +67,9 @@ extension GatewayAnswer {
                 ledger: { _, _, _ in ledger },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
-                }, metrics: metrics))
+                }, sight: sight, metrics: metrics))
         let worker = GatewayWorker(transport: transport, clock: TestClock())
-        return TestGateway(service: service, worker: worker)
+        return TestGateway(service: service, worker: worker, sight: sight)
     }
 
     private func post(
@@ -290,6 +299,31 @@ extension GatewayAnswer {
         #expect(json["policy_version"] == 17)
         let head = await ask("HEAD", "/health")
         #expect(head.status == 200 && head.bytes.isEmpty)
+    }
+
+    @Test func agentsAreShownInFullToThoseWithAToken() async throws {
+        let service = try service()
+        service.look(try GatewayFixture.snapshot(without: ["mood"]))
+        func ask(_ fields: [GatewayField] = []) async -> GatewayAnswer {
+            await service.respond(
+                to: GatewayRequest(
+                    id: Self.id, method: "GET", path: "/agents/health", fields: fields, body: []))
+        }
+        let all = await ask()
+        #expect(all.status == 200)
+        #expect(
+            try JSON.parse(all.bytes) == [
+                "agents": [
+                    ["name": "mood", "state": "unavailable"], ["name": "risk", "state": "serving"],
+                    ["name": "scribe", "state": "serving"], ["name": "writer", "state": "serving"],
+                ]
+            ])
+        let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
+        let detail = await ask([GatewayField("authorization", "Bearer " + token)])
+        let agents = try #require(try JSON.parse(detail.bytes)["agents"]?.array)
+        #expect(agents.map { $0["availability"]?.double } == [0, 1, 1, 1])
+        #expect(agents[1]["endpoints"]?.array?.first?["endpoint"] == "127.0.0.1:9001")
+        #expect(await ask([GatewayField("authorization", "Bearer nonsense")]).status == 401)
     }
 
     @Test func originsAreAllowedByName() async throws {

@@ -64,6 +64,7 @@ private final class TrustingInterceptor: Interceptor {
 
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
+        func stepsEnded(_ steps: [StepReport]) {}
     }
 
     /// A listener that opens each delegation, answers, and settles in a header.

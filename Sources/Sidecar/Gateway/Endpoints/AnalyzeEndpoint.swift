@@ -64,6 +64,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             request: analysis, requestID: request.id, report: report, balance: ledger.balance,
             policyNumber: snapshot.version.number, now: worker.clock.now)
         labels.status = answer.outcome
+        dependencies.metrics.stepsEnded(report.steps)
         return answer.answer()
     }
 

@@ -82,6 +82,7 @@ final class AgentPlane {
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
+        context.measureLag(of: server)
         context.metrics.show(runtime, agent: agentName, endpoint: upstream.authority)
         running.set(runtime, checker)
         self.server = server

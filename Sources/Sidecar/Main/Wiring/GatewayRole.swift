@@ -12,6 +12,8 @@ final class GatewayRole: Role {
     private let context: RoleContext
     private let member: MeshMember
     private let state = GatewayState()
+    private let sight = MeshSight()
+    private let metrics: OrchestratorMetrics
     private var server: SidecarServer?
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
@@ -19,6 +21,7 @@ final class GatewayRole: Role {
         self.context = context
         member = try MeshMember(
             role: .gateway, agent: nil, endpoint: nil, mesh: mode.mesh, context)
+        metrics = OrchestratorMetrics(context.metrics.registry) { [sight] in sight.score }
     }
 
     func start() throws {
@@ -29,12 +32,29 @@ final class GatewayRole: Role {
             GatewayInterceptor.make(service: service, state: state, worker: worker)
         }
         self.server = server
+        context.measureLag(of: server)
         context.log.info("serving as gateway", ("address", server.address.description))
         let services = mode.services.mapValues(\.address.description)
-        member.start(requestsInFlight: { service.analysesInHand }) { view in
+        let (metrics, sight) = (self.metrics, self.sight)
+        let look: @Sendable () -> Void = {
+            let now = MonotonicClock.nowNanoseconds
+            metrics.look(nowNanoseconds: now)
+            guard let snapshot = state.snapshot else { return }
+            sight.look(snapshot, nowNanoseconds: now, at: WallClock.now)
+        }
+        context.everySecond(look)
+        let hooks = MeshMember.Hooks(
+            requestsInFlight: { service.analysesInHand },
+            addVitals: { $0.gateway = metrics.vitals },
+            stateReceived: { mesh in
+                sight.received(mesh, nowNanoseconds: MonotonicClock.nowNanoseconds)
+                look()
+            })
+        member.start(hooks) { view in
             let projection = Self.projection(view.policy.projection, at: services)
             state.apply(
                 projection, policy: view.policy.policy, incarnation: view.join.incarnation)
+            look()
         }
     }
 
@@ -56,7 +76,7 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore })
+            process: { member.processView }, sight: sight, metrics: metrics)
     }
 
     private static func bind(

@@ -332,12 +332,13 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
     package var roles: [String]
     /// Every account that a request of this subject is charged to, each of them.
     package var accounts: [Account]
-    package var preferences: JSONValue?
+    /// What of the stored ones the tier allows now.
+    package var preferences: Preferences?
     package var timeToLiveMilliseconds: Int64
 
     package init(
         user: String, tenant: String?, tier: String, roles: [String], accounts: [Account],
-        preferences: JSONValue?, timeToLiveMilliseconds: Int64
+        preferences: Preferences?, timeToLiveMilliseconds: Int64
     ) {
         self.user = user
         self.tenant = tenant
@@ -397,8 +398,11 @@ package struct IdempotencyResponse: Hashable, Sendable, Codable {
 package struct MeshRefusal: Error, Hashable, Sendable, Codable {
     package var reason: String
     package var detail: String
-    package init(reason: String, detail: String) {
+    /// Everything that is wrong with what was sent, where that is more than `detail` says.
+    package var problems: [Problem]?
+    package init(reason: String, detail: String, problems: [Problem]? = nil) {
         self.reason = reason
         self.detail = detail
+        self.problems = problems
     }
 }

@@ -26,12 +26,13 @@ struct MeshAPI: Sendable {
         table.add(MeshPath.subject, [.post: subject])
         table.add(MeshPath.idempotency, [.post: idempotency])
         table.add(MeshPath.state, [.get: state])
+        UserAPI(services: services).addRoutes(to: table)
     }
 
     // MARK: - Join
 
     private func join(_ request: Request, _ context: ServerContext) async throws -> Response {
-        let message = try await decode(JoinRequest.self, request)
+        let message = try await request.message(JoinRequest.self)
         try Self.check(message)
         let ledger = try services.ledger()
         try await services.joinTokens.admit(message)
@@ -74,7 +75,7 @@ struct MeshAPI: Sendable {
     private func acknowledge(_ request: Request, _ context: ServerContext) async throws -> Response
     {
         let peer = try context.mustHavePeer()
-        let ack = try await decode(PolicyAck.self, request)
+        let ack = try await request.message(PolicyAck.self)
         let alarm = try await services.sidecars.acknowledge(
             ack, by: peer.incarnation, active: services.hub.active?.version)
         if let alarm {
@@ -94,7 +95,7 @@ struct MeshAPI: Sendable {
 
     private func leases(_ request: Request, _ context: ServerContext) async throws -> Response {
         let peer = try context.mustHavePeer()
-        let message = try await decode(LeasesRequest.self, request)
+        let message = try await request.message(LeasesRequest.self)
         try Self.bound("acquire", message.acquire.count, MeshLimits.leasesPerMessageMax)
         try Self.bound("release", message.release.count, MeshLimits.leasesPerMessageMax)
         let store = try services.ledger().store
@@ -107,7 +108,7 @@ struct MeshAPI: Sendable {
 
     private func report(_ request: Request, _ context: ServerContext) async throws -> Response {
         let peer = try context.mustHavePeer()
-        let message = try await decode(Report.self, request)
+        let message = try await request.message(Report.self)
         try Self.bound("leases", message.leases.count, MeshLimits.leasesPerMessageMax)
         try Self.bound("childFinals", message.childFinals.count, MeshLimits.finalsPerMessageMax)
         try Self.bound(
@@ -139,50 +140,36 @@ struct MeshAPI: Sendable {
     }
 
     private func subject(_ request: Request, _ context: ServerContext) async throws -> Response {
-        let peer = try context.mustHavePeer()
-        guard peer.role == .gateway else {
-            throw APIProblem(
-                status: .forbidden, reason: Reason.forbidden.name, title: Reason.forbidden.title,
-                detail: "Only gateways assert subjects.")
-        }
-        let message = try await decode(SubjectRequest.self, request)
+        try context.mustHaveGateway()
+        let message = try await request.message(SubjectRequest.self)
         guard let active = services.hub.active else {
             throw APIProblem.unavailable("There is no policy yet, so there are no tiers.")
         }
-        let binding = try await services.ledger().subjects.resolve(
-            message, policy: active.policy, policyNumber: active.version.number)
-        return try Self.answer(binding)
+        do {
+            let binding = try await services.ledger().subjects.resolve(
+                message, policy: active.policy, policyNumber: active.version.number)
+            return try Self.answer(binding)
+        } catch let refusal as MeshRefusal {
+            // Whatever it is about the user, the gateway's session is well: 401 would end it.
+            var problem = refusal.apiProblem
+            problem.status = .forbidden
+            throw problem
+        }
     }
 
     private func idempotency(_ request: Request, _ context: ServerContext) async throws -> Response
     {
-        let message = try await decode(IdempotencyRequest.self, request)
+        try context.mustHaveGateway()
+        let message = try await request.message(IdempotencyRequest.self)
         return try Self.answer(try await services.idempotency.handle(message))
     }
 
     private func state(_ request: Request, _ context: ServerContext) async throws -> Response {
-        guard try context.mustHavePeer().role == .gateway else {
-            throw APIProblem(
-                status: .forbidden, reason: Reason.forbidden.name, title: Reason.forbidden.title,
-                detail: "Only gateways are told of others.")
-        }
+        try context.mustHaveGateway()
         return .json(try await services.meshState.current())
     }
 
     // MARK: - Parts
-
-    private func decode<T: Decodable & Sendable>(
-        _ type: T.Type, _ request: Request
-    ) async throws -> T {
-        let bytes = try await request.bytes(max: ServerLimits.meshBodyBytesMax)
-        do {
-            return try JSON.decode(type, from: bytes)
-        } catch let error as JSONError {
-            throw APIProblem.badRequest("The body is not JSON: \(error).")
-        } catch {
-            throw APIProblem.badRequest("The body is no \(type): \(JSON.problem(from: error)).")
-        }
-    }
 
     private static func bound(_ name: String, _ count: Int, _ countMax: Int) throws {
         guard count <= countMax else {
@@ -192,5 +179,19 @@ struct MeshAPI: Sendable {
 
     private static func answer(_ message: some Encodable) throws -> Response {
         .json(try JSON.encodeValue(message))
+    }
+}
+
+extension Request {
+    /// The body as one message of the mesh.
+    func message<T: Decodable & Sendable>(_ type: T.Type) async throws -> T {
+        let bytes = try await bytes(max: ServerLimits.meshBodyBytesMax)
+        do {
+            return try JSON.decode(type, from: bytes)
+        } catch let error as JSONError {
+            throw APIProblem.badRequest("The body is not JSON: \(error).")
+        } catch {
+            throw APIProblem.badRequest("The body is no \(type): \(JSON.problem(from: error)).")
+        }
     }
 }

@@ -42,11 +42,13 @@ struct ErrorMiddleware: RouterMiddleware {
         switch form {
         case .problem: return problem.response
         case .mesh:
-            var detail = problem.detail
-            for entry in problem.problems { detail += " " + entry.description }
-            var response = Response.json(
-                ["reason": .string(problem.reason), "detail": .string(detail)],
-                status: problem.status)
+            var object: JSONObject = [
+                "reason": .string(problem.reason), "detail": .string(problem.detail),
+            ]
+            if !problem.problems.isEmpty {
+                object["problems"] = .array(problem.problems.map(\.json))
+            }
+            var response = Response.json(.object(object), status: problem.status)
             for field in problem.headers { response.headers[field.name] = field.value }
             return response
         }

@@ -22,6 +22,15 @@ extension ServerContext {
         guard let peer else { throw APIProblem.unauthenticated("A session is needed.") }
         return peer
     }
+
+    /// Only a gateway speaks for users.
+    func mustHaveGateway() throws {
+        guard try mustHavePeer().role == .gateway else {
+            throw APIProblem(
+                status: .forbidden, reason: Reason.forbidden.name, title: Reason.forbidden.title,
+                detail: "Only gateways assert subjects.")
+        }
+    }
 }
 
 /// Who an incarnation is. That never changes, so it is remembered; whether it still may speak for

@@ -15,6 +15,8 @@ package enum ServerLimits {
     /// Changed fields that a diff lists for one document.
     package static let fieldChangesMax = 100
     package static let usageDaysMax: Int64 = 366
+    /// Records that suggestions are looked for in.
+    package static let suggestionRecordsMax = 10_000
     package static let noteBytesMax = 1_024
 
     /// Watches at once; a mesh has fewer sidecars.

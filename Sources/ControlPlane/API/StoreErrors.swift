@@ -41,6 +41,15 @@ extension Problem: APIProblemConvertible {
     }
 }
 
+extension Problems: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        APIProblem(
+            status: .unprocessableContent, reason: Reason.invalid.name,
+            title: Reason.invalid.title,
+            detail: "The body has \(list.count == 1 ? "a problem" : "problems").", problems: list)
+    }
+}
+
 extension ArchiveError: APIProblemConvertible {
     var apiProblem: APIProblem {
         switch self {
@@ -49,6 +58,10 @@ extension ArchiveError: APIProblemConvertible {
                 status: .conflict, reason: "record_conflict", title: "Another record is stored",
                 detail:
                     "Record \(sequence) of incarnation \(incarnation) differs from the stored one.")
+        case .tooManyRows(let count):
+            APIProblem.parameter(
+                "by",
+                "more than \(count) rows: fewer dimensions or a shorter time are needed")
         case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
         }
     }

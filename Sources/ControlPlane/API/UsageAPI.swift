@@ -24,10 +24,11 @@ struct UsageAPI: Sendable {
         let now = try await services.redis.time()
         let (from, to) = try Self.days(
             from: request.query("from"), to: request.query("to"), now: now)
-        let rows = try await services.archive.usage(
-            by: dimensions, from: UnixTime(from.start),
-            to: UnixTime(milliseconds: UnixTime(to.start).milliseconds + Self.dayMilliseconds),
-            user: request.query("user"))
+        let end = UnixTime(milliseconds: UnixTime(to.start).milliseconds + Self.dayMilliseconds)
+        let rows = try await services.archive.breakdown(
+            by: dimensions,
+            where: RecordFilter(
+                from: UnixTime(from.start), to: end, subject: request.query("user")))
         return .json([
             "by": .array(dimensions.map { .string($0.rawValue) }),
             "from": .string(from.description), "to": .string(to.description),
@@ -77,13 +78,19 @@ struct UsageAPI: Sendable {
         }
         for (name, count) in [
             ("attempts", row.attempts), ("failures", row.failures),
-            ("input_tokens", row.inputTokens), ("cached_input_tokens", row.cachedInputTokens),
-            ("cache_write_tokens", row.cacheWriteTokens), ("output_tokens", row.outputTokens),
-            ("reasoning_tokens", row.reasoningTokens),
+            ("input_tokens", row.tokens.input), ("cached_input_tokens", row.tokens.cachedInput),
+            ("cache_write_tokens", row.tokens.cacheWrite), ("output_tokens", row.tokens.output),
+            ("reasoning_tokens", row.tokens.reasoning),
         ] {
             object[name] = .number(JSONNumber(count))
         }
         object["cost_usd"] = .string(row.cost.usd)
+        var parts: JSONObject = [:]
+        for source in CostSource.allCases {
+            guard let part = row.costBySource[source], part > .zero else { continue }
+            parts[source.name] = .string(part.usd)
+        }
+        object["cost_by_source_usd"] = .object(parts)
         return .object(object)
     }
 
@@ -114,9 +121,11 @@ struct UsageAPI: Sendable {
     private func recorded(_ key: AccountKey) async throws -> NanoUSD? {
         guard key.unit == .usd, key.scope == .user else { return nil }
         let start = key.period.kind == .forever ? 0 : UnixTime(key.period.start).milliseconds
-        let rows = try await services.archive.usage(
-            by: [], from: UnixTime(milliseconds: start),
-            to: key.period.end ?? UnixTime(milliseconds: .max), user: key.id)
+        let rows = try await services.archive.breakdown(
+            by: [],
+            where: RecordFilter(
+                from: UnixTime(milliseconds: start),
+                to: key.period.end ?? UnixTime(milliseconds: .max), subject: key.id))
         return rows.reduce(.zero) { $0 + $1.cost }
     }
 

@@ -5,14 +5,14 @@ import Synchronization
 /// their order.
 final class ArchiveThread: Sendable {
     private struct State {
-        var jobs: [@Sendable (Result<SQLiteBox, ArchiveError>) -> Void] = []
+        var jobs: [@Sendable (Result<ConnectionBox, ArchiveError>) -> Void] = []
         var isClosed = false
     }
 
     /// The connection, which only this thread's jobs see.
-    final class SQLiteBox {
-        let database: SQLite
-        init(_ database: SQLite) { self.database = database }
+    final class ConnectionBox {
+        let database: any SQLConnection
+        init(_ database: any SQLConnection) { self.database = database }
     }
 
     private let state = Mutex(State())
@@ -28,7 +28,7 @@ final class ArchiveThread: Sendable {
     }
 
     func perform<T: Sendable>(
-        _ body: @escaping @Sendable (SQLite) throws(ArchiveError) -> T
+        _ body: @escaping @Sendable (any SQLConnection) throws(ArchiveError) -> T
     ) async throws(ArchiveError) -> T {
         let result: Result<T, ArchiveError> = await withCheckedContinuation { continuation in
             let refusal: ArchiveError? = state.withLock { state in
@@ -49,7 +49,8 @@ final class ArchiveThread: Sendable {
     }
 
     private static func result<T>(
-        of body: (SQLite) throws(ArchiveError) -> T, on connection: Result<SQLiteBox, ArchiveError>
+        of body: (any SQLConnection) throws(ArchiveError) -> T,
+        on connection: Result<ConnectionBox, ArchiveError>
     ) -> Result<T, ArchiveError> {
         do throws(ArchiveError) {
             return .success(try body(try connection.get().database))
@@ -78,9 +79,9 @@ final class ArchiveThread: Sendable {
         }
     }
 
-    private func open(_ path: String, _ isReadOnly: Bool) -> Result<SQLiteBox, ArchiveError> {
+    private func open(_ path: String, _ isReadOnly: Bool) -> Result<ConnectionBox, ArchiveError> {
         do throws(ArchiveError) {
-            return .success(SQLiteBox(try SQLite(path: path, isReadOnly: isReadOnly)))
+            return .success(ConnectionBox(try SQLite(path: path, isReadOnly: isReadOnly)))
         } catch {
             return .failure(error)
         }

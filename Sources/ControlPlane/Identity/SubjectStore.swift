@@ -12,11 +12,13 @@ package struct SubjectStore: Sendable {
     package enum LimitSetter: String, Sendable { case admin, user }
 
     let redis: Redis
-    private let ledger: LedgerStore
+    let ledger: LedgerStore
+    let log: AdminLog
 
     package init(redis: Redis, ledger: LedgerStore) {
         self.redis = redis
         self.ledger = ledger
+        log = AdminLog(redis: redis)
     }
 
     /// Who a caller is to the ledger; states the limits of its accounts on the way, so that leases
@@ -38,17 +40,23 @@ package struct SubjectStore: Sendable {
         let tenant = row["tenant"].flatMap { $0.isEmpty ? nil : $0 }
         var accounts = SubjectAccounts.of(
             user: claims.subject, tenant: tenant, tier: tier, policy: policy)
+        try await stateLimits(accounts, tier, policyNumber: policyNumber)
+        try await applyOwnLimits(&accounts)
+        return SubjectBinding(
+            user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
+            accounts: accounts,
+            preferences: Self.preferences(row)?.effective(tier: tier, policy: policy),
+            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
+    }
+
+    func stateLimits(
+        _ accounts: [SubjectBinding.Account], _ tier: TierPolicy, policyNumber: Int64
+    ) async throws {
         for account in accounts {
             try await ledger.setLimit(
                 account, maxLease: SubjectAccounts.maxLease(of: account, tier),
                 policyNumber: policyNumber)
         }
-        try await applyOwnLimits(&accounts)
-        return SubjectBinding(
-            user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
-            accounts: accounts,
-            preferences: row["preferences"].flatMap { try? JSON.parse($0) },
-            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
     }
 
     private func claims(of request: SubjectRequest) async throws -> SubjectRequest.Claims {
@@ -110,43 +118,12 @@ package struct SubjectStore: Sendable {
             boundBy: row["bound_by"] ?? "",
             limitByPolicy: limits.first ?? nil, limitByAdmin: limits.dropFirst().first ?? nil,
             limitByUser: limits.last ?? nil,
-            preferences: row["preferences"].flatMap { try? JSON.parse($0) })
+            preferences: Self.preferences(row))
     }
 
-    // MARK: Changes
-
-    package func setTier(_ tier: String, tenant: String?, of user: String, by author: String)
-        async throws
-    {
-        try await redis.command(
-            [
-                "HSET", StoreKeys.subject(user), "tier", tier, "tenant", tenant ?? "", "bound_by",
-                author,
-            ], isIdempotent: true)
-    }
-
-    /// Sets, or with `nil` takes back, a user's monthly limit. What is granted already stays so.
-    package func setMonthlyLimit(
-        _ limit: NanoUSD?, of user: String, as setter: LimitSetter
-    ) async throws {
-        let key = StoreKeys.limit(.usd, .user, .month, user)
-        let command: [String]
-        if let limit {
-            let amount = min(max(0, limit.rawValue), LedgerLimits.amountMax)
-            command = ["HSET", key, setter.rawValue, String(amount)]
-        } else {
-            command = ["HDEL", key, setter.rawValue]
-        }
-        try await redis.command(command, isIdempotent: true)
-    }
-
-    package func setPreferences(_ preferences: JSONValue, of user: String) async throws {
-        let text = preferences.text
-        guard text.utf8.count <= StoreLimits.preferencesBytesMax else {
-            throw MeshRefusal(reason: "too_large", detail: "the preferences are too large")
-        }
-        try await redis.command(
-            ["HSET", StoreKeys.subject(user), "preferences", text], isIdempotent: true)
+    /// `nil` where none are stored, or what no version of this program would have stored.
+    private static func preferences(_ row: [String: String]) -> Preferences? {
+        row["preferences"].flatMap { try? JSON.decode(Preferences.self, from: Array($0.utf8)) }
     }
 }
 
@@ -160,7 +137,11 @@ package struct StoredSubject: Hashable, Sendable {
     package var limitByPolicy: NanoUSD?
     package var limitByAdmin: NanoUSD?
     package var limitByUser: NanoUSD?
-    package var preferences: JSONValue?
+    package var preferences: Preferences?
+
+    /// What an administrator, or else the policy, allows; `nil` before the first sight.
+    package var ceiling: NanoUSD? { limitByAdmin ?? limitByPolicy }
+    package var limit: NanoUSD? { ceiling.map { min($0, limitByUser ?? .limitMax) } }
 }
 
 enum SubjectScripts {

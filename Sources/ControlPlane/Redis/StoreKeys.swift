@@ -91,4 +91,6 @@ enum StoreKeys {
     static let policyChannel = "weir:policy"
     static let endpointsChannel = "weir:endpoints"
     static let recallChannel = "weir:recall"
+    /// A user's name: what was said about the user is out of date.
+    static let subjectChannel = "weir:subject"
 }

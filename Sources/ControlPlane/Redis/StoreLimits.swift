@@ -66,7 +66,7 @@ package enum StoreLimits {
     package static let sidecarsListedMax = 4_096
     package static let problemsKeptMax = 64
     package static let joinTokenMillisecondsMax: Int64 = 7 * 86_400_000
-    package static let preferencesBytesMax = 16 << 10
+    package static let reasonBytesMax = 1_024
     package static let adminActionsMax = 10_000
     package static let adminActionBytesMax = 8_192
 
@@ -83,5 +83,10 @@ package enum StoreLimits {
     package static let archiveJobsMax = 256
     package static let archiveBusyMilliseconds: Int32 = 5_000
     package static let usageRowsMax = 10_000
+    package static let recordsPageMax = 1_000
+    /// Rows of an agent's history: about a month by hour.
+    package static let performanceRowsMax = 100_000
+    /// Statements that one connection keeps prepared.
+    static let preparedStatementsMax = 128
     package static let reconcileRowsMax = 100_000
 }

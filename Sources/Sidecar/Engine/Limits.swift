@@ -208,6 +208,14 @@ package enum UplinkLimits {
     /// How long a binding serves while the control plane is away: as long as a token usually lives.
     package static let subjectStaleNanoseconds: UInt64 = 3_600_000_000_000
 
+    // MARK: Users' own requests
+
+    /// Of those that pass through to the control plane at once; leases and reports keep the rest of
+    /// the connection's requests.
+    package static let userCallsMax = 64
+    /// A user waits no longer than this for the control plane.
+    package static let userCallNanoseconds: UInt64 = 3_000_000_000
+
     // MARK: Last good snapshot
 
     package static let snapshotBytesMax = 8 << 20
@@ -246,6 +254,10 @@ package enum GatewayLimits {
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
     package static let analysesDefaultMax = 100
+    /// How long a request waits for one of their places.
+    package static let queueMilliseconds: Int64 = 1_000
+    /// A tier leaves one place in so many free for each priority above its own.
+    package static let headroomShare = 10
     package static let originsMax = 64
     /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
     package static let ratedUsersMax = 65_536

@@ -2,7 +2,8 @@ import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
 
-/// Who asks: a token is verified here, and the control plane says whom it stands for.
+/// Who asks: a token is verified here, and the control plane says whom it stands for and what the
+/// caller may do.
 struct CallerIdentity: Sendable {
     /// A caller, and what pays for it.
     struct Known: Sendable {
@@ -13,6 +14,7 @@ struct CallerIdentity: Sendable {
     let verifier: TokenVerifier
     let bind: @Sendable (SubjectRequest) async -> CallerBinding
 
+    /// Refuses a caller without the role that the request's endpoint needs.
     func identify(
         _ request: GatewayRequest, snapshot: GatewaySnapshot, now: UnixTime
     ) async throws(GatewayRefusal) -> Known {
@@ -22,7 +24,9 @@ struct CallerIdentity: Sendable {
             throw GatewayRefusal(.forbidden, "The policy has no tier \(binding.tier).")
         }
         let caller = Caller(
-            user: binding.user, tenant: binding.tenant, tier: tier, roles: binding.roles)
+            user: binding.user, tenant: binding.tenant, tier: tier, roles: binding.roles,
+            preferences: binding.preferences ?? Preferences())
+        try EndpointAccess.check(caller.role, for: request.endpoint)
         return Known(caller: caller, binding: binding)
     }
 

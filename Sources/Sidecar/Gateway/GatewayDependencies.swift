@@ -43,6 +43,8 @@ package struct GatewayDependencies: Sendable {
     package var bind: @Sendable (SubjectRequest) async -> CallerBinding
     package var ledger:
         @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
+    /// Passes a user's own request on to the control plane; bounded in time.
+    package var ask: @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>
     package var controlPlane: @Sendable () -> ControlPlaneView
     package var process: @Sendable () -> ProcessView
     /// What is known of the agents' state.
@@ -55,6 +57,7 @@ package struct GatewayDependencies: Sendable {
         ledger:
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
+        ask: @escaping @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>,
         controlPlane: @escaping @Sendable () -> ControlPlaneView,
         process: @escaping @Sendable () -> ProcessView = { ProcessView() },
         sight: MeshSight = MeshSight(), metrics: any GatewayMetrics
@@ -62,6 +65,7 @@ package struct GatewayDependencies: Sendable {
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger
+        self.ask = ask
         self.controlPlane = controlPlane
         self.process = process
         self.sight = sight
@@ -86,4 +90,6 @@ package protocol GatewayMetrics: Sendable {
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64)
     /// Counts fallbacks and downgrades.
     func stepsEnded(_ steps: [StepReport])
+    /// What this gateway has counted in the last minute.
+    var vitals: GatewayVitals { get }
 }

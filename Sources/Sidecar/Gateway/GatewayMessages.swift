@@ -20,6 +20,8 @@ package struct GatewayRequest: Sendable {
     package var path: String
     /// Without the question mark.
     package var query: String?
+    /// The path of the endpoint that it is for, as the table of endpoints has it.
+    package var endpoint = ""
     /// Of the endpoint's path, by name.
     package var parameters: [String: String] = [:]
     package var fields: [GatewayField]

@@ -1,4 +1,6 @@
+import SidecarCore
 import WeirCore
+import WeirMeshProtocol
 import WeirPolicy
 
 /// The gateway's own endpoints behind one door: routing, CORS, and refusals as problem documents.
@@ -15,14 +17,30 @@ package final class GatewayService: Sendable {
         let workload = WorkloadAdmission(max: configuration.analysesMax)
         let identity = CallerIdentity(verifier: configuration.verifier, bind: dependencies.bind)
         self.workload = workload
+        func asked(
+            _ operation: UserOperation, _ path: String, _ methods: [String]
+        ) -> ControlPlaneEndpoint {
+            ControlPlaneEndpoint(
+                operation: operation, path: path, methods: methods, identity: identity,
+                dependencies: dependencies)
+        }
         endpoints = EndpointTable([
             AnalyzeEndpoint(identity: identity, workload: workload, dependencies: dependencies),
             HealthEndpoint(dependencies: dependencies),
             AgentsHealthEndpoint(identity: identity, dependencies: dependencies),
+            asked(.preferences, "/agents/preferences", ["GET", "POST"]),
+            asked(.budget, "/budget/update", ["POST"]),
+            asked(.performance, "/agents/performance/{agent}", ["GET", "HEAD"]),
+            asked(.costBreakdown, "/cost/breakdown", ["GET", "HEAD"]),
+            asked(.costSuggestions, "/cost/suggestions", ["GET", "HEAD"]),
+            StatsEndpoint(identity: identity, dependencies: dependencies),
         ])
     }
 
     package var analysesInHand: Int { workload.requestsInHand }
+
+    /// Shows what is in hand, what waits and what was shed.
+    package func show(on registry: Metrics) { workload.show(on: registry) }
 
     package func respond(
         to request: GatewayRequest, on worker: GatewayWorker
@@ -63,6 +81,7 @@ package final class GatewayService: Sendable {
             throw refusal
         }
         var request = request
+        request.endpoint = endpoint.path
         request.parameters = parameters
         return try await endpoint.respond(to: request, on: worker)
     }

@@ -56,13 +56,21 @@ package struct Caller: Hashable, Sendable {
     package var tenant: String?
     package var tier: TierPolicy
     package var roles: [String]
+    /// Within what the tier allowed when the binding was made.
+    package var preferences: Preferences
 
-    package init(user: String, tenant: String?, tier: TierPolicy, roles: [String]) {
+    package init(
+        user: String, tenant: String?, tier: TierPolicy, roles: [String],
+        preferences: Preferences = Preferences()
+    ) {
         self.user = user
         self.tenant = tenant
         self.tier = tier
         self.roles = roles
+        self.preferences = preferences
     }
+
+    package var role: UserRole { roles.highestRole }
 }
 
 /// The snapshot in force. The uplink puts new ones in, every request takes the one of its moment.

@@ -11,6 +11,8 @@ package enum MeshError: Error, Equatable, Sendable {
     /// The control plane reset the stream; the HTTP/2 error code.
     case reset(UInt32)
     case tooLarge
+    /// The control plane does not know this session any more; a new one is on its way.
+    case sessionRefused
     /// The answer is not what the protocol says.
     case notUnderstood(String)
 }

@@ -39,7 +39,7 @@ extension Uplink {
             let binding = try await post(MeshPath.subject, request, answer: SubjectBinding.self)
             subjects.insert(request, binding, now: loop.nowNanoseconds)
             outcome = .bound(binding)
-        } catch let refusal as MeshRefusal where isReady && isAboutCaller(refusal) {
+        } catch let refusal as MeshRefusal where refusal.isAboutCaller {
             subjects.remove(request)
             outcome = .refused(refusal)
         } catch {
@@ -49,12 +49,5 @@ extension Uplink {
         for waiting in lookups.removeValue(forKey: request) ?? [] {
             waiting.resume(returning: outcome)
         }
-    }
-
-    /// A refusal that names one of our reasons with a 4xx status is about the caller; a status
-    /// alone, or a control plane that cannot answer now, is not.
-    private func isAboutCaller(_ refusal: MeshRefusal) -> Bool {
-        guard let reason = Reason(name: refusal.reason) else { return false }
-        return (400..<500).contains(reason.status) && reason != .unauthenticated
     }
 }

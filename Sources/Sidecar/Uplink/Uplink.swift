@@ -30,6 +30,8 @@ package actor Uplink {
 
     var subjects = SubjectCache()
     var lookups: [SubjectRequest: [CheckedContinuation<SubjectOutcome, Never>]] = [:]
+    /// Messages for users' own requests under way.
+    var userCalls = 0
 
     /// One for each task that waits: the session, the leases, the report, the records.
     let sessionSignal: Signal
@@ -160,17 +162,21 @@ package actor Uplink {
     var isReady: Bool { identity != nil && client?.isOpen == true }
 
     func post<Answer: Decodable>(
-        _ path: String, _ message: some Encodable, answer: Answer.Type
+        _ path: String, _ message: some Encodable, answer: Answer.Type,
+        timeoutNanoseconds: UInt64 = UplinkLimits.requestNanoseconds
     ) async throws -> Answer {
         let bytes = try JSON.encode(message)
-        let body = try await send("POST", path, bytes, contentType: "application/json")
+        let body = try await send(
+            "POST", path, bytes, contentType: "application/json",
+            timeoutNanoseconds: timeoutNanoseconds)
         return try JSON.decode(Answer.self, from: body)
     }
 
     /// The body of a 2xx answer; anything else is an error. 401 means that the session is not known
-    /// any more, and begins a new one.
+    /// any more, and begins a new one; what is wrong with a user never has that status.
     func send(
-        _ method: String, _ path: String, _ body: [UInt8], contentType: String?
+        _ method: String, _ path: String, _ body: [UInt8], contentType: String?,
+        timeoutNanoseconds: UInt64 = UplinkLimits.requestNanoseconds
     ) async throws -> [UInt8] {
         guard let client else { throw MeshError.unavailable }
         let session = identity?.session
@@ -178,7 +184,8 @@ package actor Uplink {
         let answer: MeshAnswer
         do throws(MeshError) {
             answer = try await client.request(
-                head(method, path, contentType: contentType), body: body)
+                head(method, path, contentType: contentType), body: body,
+                timeoutNanoseconds: timeoutNanoseconds)
         } catch {
             hooks.metrics.ended(path, .failed, nanoseconds: 0)
             throw error
@@ -191,8 +198,9 @@ package actor Uplink {
         let refusal =
             (try? JSON.decode(MeshRefusal.self, from: answer.body))
             ?? MeshRefusal(reason: "status \(answer.status)", detail: "")
-        if answer.status == 401, session != nil, identity?.session == session {
-            sessionRefused(refusal)
+        if answer.status == 401, let session {
+            if identity?.session == session { sessionRefused(refusal) }
+            throw MeshError.sessionRefused
         }
         throw refusal
     }
@@ -216,7 +224,9 @@ package actor Uplink {
 
     func describe(_ error: any Error) -> String {
         switch error {
-        case let refusal as MeshRefusal: "\(refusal.reason): \(refusal.detail)"
+        case let refusal as MeshRefusal:
+            ([refusal.reason + ": " + refusal.detail]
+                + (refusal.problems ?? []).map(\.description)).joined(separator: " ")
         case let error as SystemError: error.description
         case let error as MeshError: "\(error)"
         default: JSON.problem(from: error).description

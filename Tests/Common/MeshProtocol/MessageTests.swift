@@ -66,6 +66,21 @@ import WeirPolicy
         try roundTrip(RecordsResponse(storedThrough: .max))
     }
 
+    @Test func usersRequestsComeBack() throws {
+        let subject = UserRequest.Subject(
+            user: "alice", tenant: "acme", tier: "gold", roles: ["operator", "dancer"])
+        try roundTrip(UserRequest(subject: subject))
+        try roundTrip(
+            UserRequest(subject: subject, parameters: ["by": "day"], body: ["a": [1, .null]]))
+        try roundTrip(
+            MeshRefusal(
+                reason: "invalid", detail: "no",
+                problems: [Problem(path: "/user", message: "is wrong")]))
+        #expect(subject.role == .operator)
+        #expect([String]().highestRole == .user)
+        #expect(UserRole.allCases == UserRole.allCases.sorted())
+    }
+
     @Test func subjectsAndAnswersComeBack() throws {
         let claims = SubjectRequest.Claims(
             subject: "alice", tier: nil, tenant: "acme", roles: ["user", "operator"])

@@ -88,12 +88,20 @@ enum Samples {
     static let openChild = OpenChild(key: child, audience: Incarnation(34))
     static let storedAnswer = StoredAnswer(
         status: 200, contentType: "application/json", body: "{\"a\":\"é\\n\"}")
+    static let preferences = {
+        var preferences = Preferences()
+        preferences.agentsByStep = ["explanation": "llama2-7b"]
+        preferences.excludedAgents = ["gpt4-turbo"]
+        preferences.maxCostPerRequest = NanoUSD(250_000_000)
+        preferences.optimize = .latency
+        return preferences
+    }()
     static let binding = SubjectBinding(
         user: "alice", tenant: nil, tier: "premium", roles: ["user"],
         accounts: [
             SubjectBinding.Account(
                 unit: .requests, scope: .user, period: .day, id: "alice", limit: NanoUSD(1_000))
-        ], preferences: ["prefer": ["explanation": "llama2-7b"]],
+        ], preferences: preferences,
         timeToLiveMilliseconds: 30_000)
 }
 

@@ -15,6 +15,7 @@ private final class TestMetrics: GatewayMetrics {
     }
 
     func stepsEnded(_ steps: [StepReport]) {}
+    var vitals: GatewayVitals { GatewayVitals() }
 }
 
 /// A service with the worker that its requests come in on.
@@ -64,7 +65,7 @@ extension GatewayAnswer {
                 analysesMax: analysesMax),
             dependencies: GatewayDependencies(
                 snapshot: { snapshot }, bind: { _ in binding ?? bound },
-                ledger: { _, _, _ in ledger },
+                ledger: { _, _, _ in ledger }, ask: { _, _ in .unavailable },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
                 }, sight: sight, metrics: metrics))

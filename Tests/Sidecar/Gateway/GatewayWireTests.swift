@@ -65,6 +65,7 @@ private final class TrustingInterceptor: Interceptor {
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
         func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     /// A listener that opens each delegation, answers, and settles in a header.
@@ -119,6 +120,7 @@ private final class TrustingInterceptor: Interceptor {
                         ledger: ledger, binding: binding, snapshot: snapshot, clock: clock,
                         isControlPlaneReachable: { true })
                 },
+                ask: { _, _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: NoMetrics()))
         return try SidecarServer(ServerConfiguration(listen: .loopback(port: 0))) { worker in

@@ -157,6 +157,7 @@ final class Mesh: Sendable {
         case MeshPath.subject: subject(body)
         case MeshPath.state:
             json(MeshState(at: UnixTime(seconds: 5), members: [], omitted: 1))
+        case MeshPath.user(.budget): budget(body)
         default: refusal(404, "unknown_route")
         }
     }
@@ -186,10 +187,20 @@ final class Mesh: Sendable {
     private static func subject(_ body: [UInt8]) -> HTTP2TestServer.Response {
         let name = (try? JSON.decode(SubjectRequest.self, from: body))?.apiKeyHash ?? ""
         if name == "nobody" { return refusal(403, "forbidden") }
+        // A key that is unknown, said in a way that leaves the session alone.
+        if name == "unknown" { return refusal(403, "unauthenticated") }
         return json(
             SubjectBinding(
                 user: name, tenant: nil, tier: "free", roles: [], accounts: [], preferences: nil,
                 timeToLiveMilliseconds: name == "short" ? 0 : 60_000))
+    }
+
+    /// Says back what it was asked; a user without a body is refused.
+    private static func budget(_ body: [UInt8]) -> HTTP2TestServer.Response {
+        guard let request = try? JSON.decode(UserRequest.self, from: body),
+            let body = request.body
+        else { return refusal(422, "invalid") }
+        return json(body)
     }
 
     private static func json(_ value: some Encodable) -> HTTP2TestServer.Response {

@@ -240,4 +240,53 @@ import WeirPolicy
                 == .refused(MeshRefusal(reason: "forbidden", detail: "not known")))
         #expect(uplink.status.incarnation == Incarnation(1), "the session is not to blame")
     }
+
+    @Test func usersRequestsPassThrough() async throws {
+        let mesh = try Mesh()
+        defer { mesh.stop() }
+        let uplink = try await mesh.startUplink()
+        var request = UserRequest(
+            subject: .init(user: "ann", tenant: nil, tier: "free", roles: []), body: ["a": 1])
+        guard case .answered(let body) = await uplink.ask(.budget, request) else {
+            Issue.record("no answer")
+            return
+        }
+        #expect(body == ["a": 1])
+        request.body = nil
+        guard case .refused(let refusal) = await uplink.ask(.budget, request) else {
+            Issue.record("not refused")
+            return
+        }
+        #expect(refusal.reason == "invalid")
+        mesh.failNext(MeshPath.user(.budget), status: 503)
+        guard case .unavailable = await uplink.ask(.budget, request) else {
+            Issue.record("a control plane that fails is no answer")
+            return
+        }
+        mesh.server.breakConnections()
+        #expect(await becomesTrue { !uplink.status.isConnected })
+        guard case .unavailable = await uplink.ask(.budget, request) else {
+            Issue.record("nobody is there to answer")
+            return
+        }
+    }
+
+    /// An unknown API key is the caller's affair: the session goes on.
+    @Test func aRefusedKeyDoesNotEndTheSession() async throws {
+        let mesh = try Mesh()
+        defer { mesh.stop() }
+        let uplink = try await mesh.startUplink()
+        let outcome = await uplink.subject(SubjectRequest(claims: nil, apiKeyHash: "unknown"))
+        guard case .refused(let refusal) = outcome else {
+            Issue.record("\(outcome)")
+            return
+        }
+        #expect(refusal.reason == "unauthenticated")
+        guard case .bound = await uplink.subject(SubjectRequest(claims: nil, apiKeyHash: "ann"))
+        else {
+            Issue.record("the session is gone")
+            return
+        }
+        #expect(mesh.received(MeshPath.join).count == 1)
+    }
 }

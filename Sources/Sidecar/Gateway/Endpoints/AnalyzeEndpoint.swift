@@ -45,7 +45,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             throw GatewayRefusal(
                 .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
         }
-        try checkMediaType(request)
+        try request.checkIsJSON()
         let known = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now)
         let caller = known.caller
@@ -53,8 +53,8 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         let analysis = try AnalyzeRequest.read(
             request.body, policy: snapshot.policy, tier: caller.tier)
         labels.type = analysis.type.name
-        try workload.enter(caller, nowNanoseconds: worker.clock.nowNanoseconds)
-        defer { workload.leave(caller) }
+        let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
+        defer { place.leave() }
         let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
         try await takeRequest(ledger, now: worker.clock.now)
         let report = await AnalysisRun(
@@ -81,14 +81,6 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
             ledger: ledger, transport: worker.transport, clock: worker.clock,
             budget: RunBudget(limit: analysis.maxCost))
-    }
-
-    private func checkMediaType(_ request: GatewayRequest) throws(GatewayRefusal) {
-        let type = request.field("content-type")?.split(separator: ";").first
-        let name = type.map { String($0.filter { $0 != " " && $0 != "\t" }).lowercased() }
-        guard name == "application/json" else {
-            throw GatewayRefusal(.mediaType, "The body must be application/json.")
-        }
     }
 
     private func takeRequest(

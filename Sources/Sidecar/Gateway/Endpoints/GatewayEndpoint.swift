@@ -23,6 +23,9 @@ struct EndpointTable: Sendable {
 
     init(_ endpoints: [any GatewayEndpoint]) {
         for endpoint in endpoints {
+            precondition(
+                EndpointAccess.isStated(endpoint.path),
+                "who may call \(endpoint.path) stands in no table")
             if endpoint.path.contains("{") {
                 let segments = endpoint.path.split(separator: "/")
                 patterns.append(Pattern(segments: segments, endpoint: endpoint))

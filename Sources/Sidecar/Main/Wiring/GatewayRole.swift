@@ -27,6 +27,7 @@ final class GatewayRole: Role {
     func start() throws {
         let service = GatewayService(
             configuration: mode.configuration, dependencies: dependencies())
+        service.show(on: context.metrics.registry)
         let state = self.state
         let server = try SidecarServer(context.serverConfiguration()) { worker in
             GatewayInterceptor.make(service: service, state: state, worker: worker)
@@ -67,6 +68,9 @@ final class GatewayRole: Role {
                 LedgerAccounts(
                     ledger: member.ledger, binding: binding, snapshot: snapshot, clock: clock,
                     isControlPlaneReachable: { member.status.isConnected })
+            },
+            ask: { operation, request in
+                await member.uplink?.ask(operation, request) ?? .unavailable
             },
             controlPlane: {
                 let status = member.status

@@ -49,8 +49,7 @@ import WeirMeshProtocol
         let missing = block((4...5).map { record($0, cost: 10) })
         #expect(try await archive.store([missing]) == [Self.holder: 8])
         #expect(try await archive.storedThrough(Self.holder) == 8)
-        let all = try await archive.usage(
-            by: [], from: UnixTime(seconds: 0), to: UnixTime(milliseconds: .max))
+        let all = try await archive.breakdown(by: [], where: .everything)
         #expect(all.map(\.attempts) == [8] && all.map(\.cost) == [NanoUSD(80)])
         #expect(try await archive.hasRecords())
     }
@@ -72,8 +71,7 @@ import WeirMeshProtocol
         _ = try await Archive(path: folder.database).store([block([written])])
         let again = try Archive(path: folder.database)
         #expect(try await again.storedThrough(Self.holder) == 1)
-        let records = try await again.records(
-            from: UnixTime(seconds: 0), to: UnixTime(milliseconds: .max), limit: 10)
+        let records = try await again.records(where: .everything, limit: 10)
         #expect(records.map(\.record) == [written])
         #expect(records.first?.subject == "ann" && records.first?.model == "finbert-base")
         #expect(records.first?.tenant == "")
@@ -82,32 +80,90 @@ import WeirMeshProtocol
     @Test func usageIsSummedByAnything() async throws {
         let folder = try TemporaryFolder()
         let archive = try Archive(path: folder.database)
+        var estimated = record(3, cost: 30, day: 1)
+        estimated.source = .estimated
         _ = try await archive.store([
             block([
-                record(1, cost: 10), record(2, cost: 20, subject: 5),
-                record(3, cost: 30, day: 1), record(4, cost: 0, day: 1, reason: .upstreamError),
+                record(1, cost: 10), record(2, cost: 20, subject: 5), estimated,
+                record(4, cost: 0, day: 1, reason: .upstreamError),
             ])
         ])
         let from = UnixTime(seconds: 1_790_000_000)
         let to = UnixTime(seconds: 1_790_000_000 + 2 * 86_400)
-        let days = try await archive.usage(by: [.day, .user], from: from, to: to)
+        let filter = RecordFilter(from: from, to: to)
+        let days = try await archive.breakdown(by: [.day, .user], where: filter)
         #expect(
             days.map(\.keys) == [
                 ["2026-09-21", "ann"], ["2026-09-21", "bob"], ["2026-09-22", "ann"],
             ])
         #expect(days.map(\.cost) == [NanoUSD(10), NanoUSD(20), NanoUSD(30)])
-        #expect(days.map(\.failures) == [0, 0, 1] && days.map(\.outputTokens) == [5, 5, 10])
-        let ann = try await archive.usage(by: [.agent], from: from, to: to, user: "ann")
+        #expect(days.map(\.failures) == [0, 0, 1] && days.map(\.tokens.output) == [5, 5, 10])
+        let ann = try await archive.breakdown(
+            by: [.agent], where: RecordFilter(from: from, to: to, subject: "ann"))
         #expect(ann.map(\.cost) == [NanoUSD(40)] && ann.map(\.keys) == [["finbert"]])
-        let none = try await archive.usage(by: [], from: to, to: to)
+        #expect(ann.first?.costBySource[.reported] == NanoUSD(10))
+        #expect(ann.first?.costBySource[.estimated] == NanoUSD(30))
+        #expect(ann.first?.costBySource[.ceiling] == .zero)
+        let none = try await archive.breakdown(by: [], where: RecordFilter(from: to, to: to))
         #expect(none.isEmpty)
         for dimension in UsageDimension.allCases {
-            let rows = try await archive.usage(by: [dimension], from: from, to: to)
+            let rows = try await archive.breakdown(by: [dimension], where: filter)
             #expect(rows.reduce(0) { $0 + $1.cost.rawValue } == 60, "\(dimension)")
         }
-        let latencies = try await archive.latencies(
-            ofAgent: "finbert", from: from, to: to, limit: 10)
-        #expect(latencies.sorted() == [100, 200, 300, 400])
+    }
+
+    @Test func recordsAreFilteredAndPaged() async throws {
+        let folder = try TemporaryFolder()
+        let archive = try Archive(path: folder.database)
+        var one = record(1, cost: 1, reason: .upstreamError)
+        one.status = 502
+        one.run = Identifier(high: 1, low: 2)
+        one.request = Identifier(high: 3, low: 4)
+        // Four that began in the same millisecond.
+        _ = try await archive.store([
+            block([one] + (2...4).map { record($0, cost: 1) }),
+            block([record(5, cost: 1, subject: 5, day: 1)]),
+        ])
+        var pages: [[UInt64]] = []
+        var last: Archive.Position?
+        repeat {
+            let page = try await archive.records(where: .everything, olderThan: last, limit: 2)
+            pages.append(page.map(\.record.sequence))
+            last = page.last.map { Archive.Position(of: $0.record) }
+        } while last != nil
+        #expect(pages == [[5, 4], [3, 2], [1], []])
+
+        func sequences(_ change: (inout RecordFilter) -> Void) async throws -> [UInt64] {
+            var filter = RecordFilter.everything
+            change(&filter)
+            return try await archive.records(where: filter, limit: 10).map(\.record.sequence)
+        }
+        #expect(try await sequences { $0.subject = "bob" } == [5])
+        #expect(try await sequences { $0.status = 502 } == [1])
+        #expect(try await sequences { $0.reason = .admitted } == [5, 4, 3, 2])
+        #expect(try await sequences { $0.run = Identifier(high: 1, low: 2) } == [1])
+        #expect(try await sequences { $0.request = Identifier(high: 3, low: 4) } == [1])
+        #expect(try await sequences { $0.agent = "finbert' OR 1=1 --" } == [])
+        #expect(try await sequences { $0.agent = "finbert" } == [5, 4, 3, 2, 1])
+        #expect(try await sequences { $0.tenant = "" } == [5, 4, 3, 2, 1])
+        #expect(try await sequences { $0.tier = "pro" } == [])
+        #expect(try await sequences { $0.model = "finbert-base" } == [5, 4, 3, 2, 1])
+        #expect(try await sequences { $0.requestType = "other" } == [])
+        #expect(try await sequences { $0.from = UnixTime(seconds: 1_790_086_400) } == [5])
+        #expect(try await sequences { $0.to = UnixTime(seconds: 1_790_086_400) } == [4, 3, 2, 1])
+    }
+
+    @Test func aNameWithAZeroByteIsStored() async throws {
+        let folder = try TemporaryFolder()
+        let archive = try Archive(path: folder.database)
+        var names = Self.names
+        names[1] = "a\0b"
+        let odd = RecordBlock(incarnation: Self.holder, names: names, records: [record(1, cost: 7)])
+        #expect(try await archive.store([odd]) == [Self.holder: 1])
+        var filter = RecordFilter.everything
+        filter.subject = "a\0b"
+        let found = try await archive.records(where: filter, limit: 1)
+        #expect(found.first?.subject == "a\u{FFFD}b")
     }
 
     @Test func reconcilingSumsByPayerAndAccount() async throws {
@@ -143,4 +199,9 @@ import WeirMeshProtocol
         await #expect(throws: ArchiveError.self) { try await archive.store([unstorable]) }
         #expect(try await archive.store([block([record(1, cost: 1)])]) == [Self.holder: 1])
     }
+}
+
+extension RecordFilter {
+    static let everything = RecordFilter(
+        from: UnixTime(seconds: 0), to: UnixTime(milliseconds: .max))
 }

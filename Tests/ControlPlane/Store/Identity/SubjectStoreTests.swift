@@ -26,6 +26,8 @@ import WeirPolicy
         return policy
     }()
 
+    private static let root = ChangeAuthor(name: "root", reason: "she asked")
+
     private func resolve(
         _ store: SubjectStore, _ user: String, tier: String? = nil, tenant: String? = nil
     ) async throws -> SubjectBinding {
@@ -48,7 +50,14 @@ import WeirPolicy
                 "usd/tenant/month/acme=9000", "usd/tier/month/free=70000",
             ])
         #expect(try await resolve(store, "ann", tier: "premium").tier == "free")
-        try await store.setTier("premium", tenant: nil, of: "ann", by: "root")
+        try await store.setTier(
+            try #require(Self.policy.tiers["premium"]), tenant: nil, of: "ann", by: Self.root,
+            policy: Self.policy, policyNumber: 1)
+        // At once, and not only when somebody asks who she is.
+        let month = AccountKey(
+            unit: .usd, scope: .user, period: Period(.month, at: try await mesh.redis.time()),
+            id: "ann")
+        #expect(try await mesh.ledger.states(of: [month]).first??.limit == NanoUSD(5_000))
         let changed = try await resolve(store, "ann", tier: "free")
         #expect(changed.tier == "premium" && changed.tenant == nil)
         #expect(changed.accounts.map(\.limit) == [NanoUSD(5_000)])
@@ -76,11 +85,11 @@ import WeirPolicy
         let mesh = try await LedgerMesh()
         let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
         _ = try await resolve(store, "ann", tier: "free")
-        try await store.setMonthlyLimit(NanoUSD(8_000), of: "ann", as: .admin)
+        try await store.setMonthlyLimit(NanoUSD(8_000), of: "ann", as: .admin, by: Self.root)
         #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(8_000))
-        try await store.setMonthlyLimit(NanoUSD(9_000), of: "ann", as: .user)
+        try await store.setMonthlyLimit(NanoUSD(9_000), of: "ann", as: .user, by: Self.root)
         #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(8_000))
-        try await store.setMonthlyLimit(NanoUSD(10), of: "ann", as: .user)
+        try await store.setMonthlyLimit(NanoUSD(10), of: "ann", as: .user, by: Self.root)
         let binding = try await resolve(store, "ann")
         #expect(binding.accounts.first?.limit == NanoUSD(10))
         let account = try #require(binding.accounts.first).key(at: try await mesh.redis.time())
@@ -91,8 +100,8 @@ import WeirPolicy
         #expect(stored.limitByPolicy == NanoUSD(1_000) && stored.limitByAdmin == NanoUSD(8_000))
         #expect(stored.limitByUser == NanoUSD(10) && stored.boundBy == "claims")
         #expect(try await store.stored("nobody") == nil)
-        try await store.setMonthlyLimit(nil, of: "ann", as: .user)
-        try await store.setMonthlyLimit(nil, of: "ann", as: .admin)
+        try await store.setMonthlyLimit(nil, of: "ann", as: .user, by: Self.root)
+        try await store.setMonthlyLimit(nil, of: "ann", as: .admin, by: Self.root)
         #expect(try await resolve(store, "ann").accounts.first?.limit == NanoUSD(1_000))
     }
 
@@ -110,12 +119,39 @@ import WeirPolicy
         #expect(try await log.newest(limit: 2) == Array(actions.prefix(2)))
     }
 
-    @Test func preferencesComeWithTheBinding() async throws {
+    @Test func changesAreInTheLogWithTheirReason() async throws {
         let mesh = try await LedgerMesh()
         let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
-        let preferences: JSONValue = ["optimize": "cost", "exclude": ["gpt4-turbo"]]
-        try await store.setPreferences(preferences, of: "ann")
-        #expect(try await resolve(store, "ann", tier: "free").preferences == preferences)
+        _ = try await resolve(store, "ann", tier: "free")
+        try await store.setMonthlyLimit(NanoUSD(usd: "0.5"), of: "ann", as: .user, by: Self.root)
+        try await store.setMonthlyLimit(nil, of: "ann", as: .user, by: Self.root)
+        try await store.setTier(
+            try #require(Self.policy.tiers["premium"]), tenant: "acme", of: "ann", by: Self.root,
+            policy: Self.policy, policyNumber: 1)
+        let actions = try await store.log.newest(limit: 10)
+        #expect(actions.map(\.action) == ["tier.set", "budget.update", "budget.update"])
+        #expect(
+            actions.map(\.detail) == [
+                "premium, tenant acme", "user's limit: none of its own",
+                "user's limit: 0.500000 USD a month",
+            ])
+        #expect(actions.allSatisfy { $0.author == "root" && $0.reason == "she asked" })
+        #expect(actions.allSatisfy { $0.subject == "ann" })
+    }
+
+    @Test func preferencesComeWithTheBindingAsFarAsTheTierAllows() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        #expect(try await resolve(store, "ann", tier: "free").preferences == nil)
+        var preferences = Preferences()
+        preferences.optimize = .cost
+        preferences.maxCostPerRequest = NanoUSD(70_000)
+        var wanted = preferences
+        wanted.excludedAgents = ["gpt4-turbo"]
+        try await store.setPreferences(wanted, of: "ann")
+        #expect(try await store.stored("ann")?.preferences == wanted)
+        // No tier of this policy has the agent, so there is nothing to exclude.
+        #expect(try await resolve(store, "ann").preferences == preferences)
     }
 
     @Test func apiKeysAreSubjectsUntilTheyAreRevokedOrOver() async throws {

@@ -1,31 +1,11 @@
 import CSQLite
 
-/// Why the archive cannot do what it was asked.
-package enum ArchiveError: Error, Hashable, Sendable {
-    /// Too much waits for the archive already.
-    case busy
-    case closed
-    /// The database's own words.
-    case database(String)
-    /// Another record is stored under the same (incarnation, sequence): somebody changed history.
-    case conflict(incarnation: Int64, sequence: UInt64)
-}
+/// One connection to an SQLite database, with its prepared statements. Owned by one thread.
+final class SQLite: SQLConnection {
+    let dialect = SQLDialect(bytes: "BLOB", text: "TEXT", migrationLock: nil)
+    // Takes the lock for writing at once: a reader that becomes a writer later may be refused.
+    let begin = "BEGIN IMMEDIATE"
 
-/// A value of a column.
-enum SQLValue: Hashable, Sendable {
-    case null
-    case integer(Int64)
-    case text(String)
-    case blob([UInt8])
-
-    var integer: Int64? { if case .integer(let value) = self { value } else { nil } }
-    var text: String? { if case .text(let value) = self { value } else { nil } }
-    var blob: [UInt8]? { if case .blob(let value) = self { value } else { nil } }
-}
-
-/// One connection to an SQLite database, with its prepared statements. Owned by one thread. The
-/// only place that knows SQLite: another database gets a type with these functions.
-final class SQLite {
     // SAFETY: opened in `init`, closed in `deinit` after its statements, never handed out.
     private let raw: OpaquePointer
     private var statements: [String: SQLiteStatement] = [:]
@@ -58,34 +38,22 @@ final class SQLite {
     }
 
     @discardableResult
-    func execute(_ sql: String, _ parameters: [SQLValue] = []) throws(ArchiveError) -> Int {
+    func execute(_ sql: String, _ parameters: [SQLValue]) throws(ArchiveError) -> Int {
         _ = try query(sql, parameters)
         return Int(sqlite3_changes(raw))
     }
 
-    func query(_ sql: String, _ parameters: [SQLValue] = []) throws(ArchiveError) -> [[SQLValue]] {
+    func query(_ sql: String, _ parameters: [SQLValue]) throws(ArchiveError) -> [[SQLValue]] {
         let statement: SQLiteStatement
         if let known = statements[sql] {
             statement = known
         } else {
+            // Filters and dimensions make many statements; beyond this, begin anew.
+            if statements.count >= StoreLimits.preparedStatementsMax { statements = [:] }
             statement = try SQLiteStatement(sql, on: raw)
             statements[sql] = statement
         }
         return try statement.run(parameters)
-    }
-
-    /// All of it or nothing.
-    func transaction<T>(_ body: () throws(ArchiveError) -> T) throws(ArchiveError) -> T {
-        try execute("BEGIN IMMEDIATE")
-        do {
-            let result = try body()
-            try execute("COMMIT")
-            return result
-        } catch {
-            // The first error is the one to tell; a failed COMMIT may have ended it already.
-            _ = try? execute("ROLLBACK")
-            throw error
-        }
     }
 }
 

@@ -1,0 +1,142 @@
+import WeirLedger
+
+/// Every statement of the archive. Plain SQL that SQLite and PostgreSQL both read; what it says
+/// comes from here, and values are always parameters. Amounts are integers in n$, times in
+/// milliseconds.
+enum ArchiveSQL {
+    private static let recordColumns = [
+        "incarnation", "sequence", "started_at", "day", "run", "request", "lease_incarnation",
+        "lease_number", "child", "reserved", "cost", "input_tokens", "cached_input_tokens",
+        "cache_write_tokens", "output_tokens", "reasoning_tokens", "latency_us", "first_byte_us",
+        "status", "reason", "source", "subject", "tier", "tenant", "agent", "model",
+        "request_type", "policy_number", "price_version", "flags", "bytes",
+    ]
+
+    // MARK: Storing
+
+    /// Answers the sequences that were not there yet.
+    static func insertRecords(count: Int) -> String {
+        let row =
+            "(" + Array(repeating: "?", count: recordColumns.count).joined(separator: ",") + ")"
+        return "INSERT INTO records (" + recordColumns.joined(separator: ",") + ") VALUES "
+            + Array(repeating: row, count: count).joined(separator: ",")
+            + " ON CONFLICT (incarnation, sequence) DO NOTHING RETURNING sequence"
+    }
+
+    static let recordBytes = "SELECT bytes FROM records WHERE incarnation = ? AND sequence = ?"
+
+    /// The mark of a chain, made where there was none. Writing it is what keeps a second writer of
+    /// the same chain waiting until the first one is done.
+    static let lockChain = """
+        INSERT INTO chains (incarnation, stored_through) VALUES (?, 0)
+        ON CONFLICT (incarnation) DO UPDATE SET stored_through = chains.stored_through
+        RETURNING stored_through
+        """
+
+    static let storedThrough = "SELECT stored_through FROM chains WHERE incarnation = ?"
+
+    /// The sequences after a point, to see how far they go without a gap.
+    static let following = """
+        SELECT sequence FROM records WHERE incarnation = ? AND sequence > ?
+        ORDER BY sequence LIMIT ?
+        """
+
+    static let advance = "UPDATE chains SET stored_through = ? WHERE incarnation = ?"
+
+    static let hasRecords = "SELECT incarnation FROM records LIMIT 1"
+
+    static let addPerformance =
+        "INSERT INTO performance (hour, agent, model, tier, reason, "
+        + performanceSums.joined(separator: ", ") + ") VALUES ("
+        + Array(repeating: "?", count: 5 + performanceSums.count).joined(separator: ",")
+        + ") ON CONFLICT (agent, hour, model, tier, reason) DO UPDATE SET "
+        + performanceSums.map { "\($0) = performance.\($0) + excluded.\($0)" }
+        .joined(separator: ", ")
+
+    static let addLatency = """
+        INSERT INTO latencies (hour, agent, model, tier, bucket, attempts)
+        VALUES (?, ?, ?, ?, ?, ?)
+        ON CONFLICT (agent, hour, model, tier, bucket)
+        DO UPDATE SET attempts = latencies.attempts + excluded.attempts
+        """
+
+    // MARK: Reading
+
+    static let performanceSums = [
+        "attempts", "succeeded", "cost", "input_tokens", "cached_input_tokens",
+        "cache_write_tokens", "output_tokens", "reasoning_tokens",
+    ]
+
+    /// A whole answer of 2xx; an attempt that a policy only observed is judged by its answer, too.
+    /// 8: `AttemptRecord.Flags.observed`.
+    static let succeeded =
+        "(status BETWEEN 200 AND 299 AND (reason = 'admitted' OR (flags & 8) <> 0))"
+
+    /// A sum of 64 bits: PostgreSQL widens SUM(BIGINT) to a decimal.
+    static func sum(_ expression: String) -> String { "CAST(SUM(\(expression)) AS BIGINT)" }
+
+    /// COUNT and Σ over records, in the order of `performanceSums`.
+    static func sums(succeededIf condition: String) -> String {
+        let tokens = performanceSums.dropFirst(2).map(sum)
+        return (["COUNT(*)", sum("CASE WHEN \(condition) THEN 1 ELSE 0 END")] + tokens)
+            .joined(separator: ", ")
+    }
+
+    static func breakdown(by columns: [String], where conditions: String) -> String {
+        let list = columns.joined(separator: ", ")
+        let provenance = CostSource.allCases.map {
+            sum("CASE WHEN source = '\($0.name)' THEN cost ELSE 0 END")
+        }
+        let all = [sums(succeededIf: succeeded)] + provenance
+        return """
+            SELECT \(columns.isEmpty ? "" : list + ", ")\(all.joined(separator: ", ")) FROM records
+            WHERE \(conditions)
+            \(columns.isEmpty ? "" : "GROUP BY \(list) ORDER BY \(list)") LIMIT ?
+            """
+    }
+
+    static func performance(where conditions: String) -> String {
+        """
+        SELECT hour, reason, \(performanceSums.map(sum).joined(separator: ", ")) FROM performance
+        WHERE \(conditions) GROUP BY hour, reason ORDER BY hour, reason LIMIT ?
+        """
+    }
+
+    static func latencies(where conditions: String) -> String {
+        """
+        SELECT hour, bucket, \(sum("attempts")) FROM latencies
+        WHERE \(conditions) GROUP BY hour, bucket ORDER BY hour, bucket LIMIT ?
+        """
+    }
+
+    /// Σ records by what paid for them, for reconciling with Σ childFinal and own attempts.
+    static let byPayer = """
+        SELECT lease_incarnation, lease_number, child, \(sum("cost")), COUNT(*) FROM records
+        WHERE (lease_incarnation, lease_number, child) > (?, ?, ?)
+        GROUP BY lease_incarnation, lease_number, child
+        ORDER BY lease_incarnation, lease_number, child LIMIT ?
+        """
+
+    static let byLease = """
+        SELECT \(sum("cost")) FROM records
+        WHERE lease_incarnation = ? AND lease_number = ?
+        """
+
+    /// Σ records of one holder of accounts (`column`: subject, tenant or tier) within a period.
+    static func byAccount(_ column: String) -> String {
+        """
+        SELECT \(column), \(sum("cost")) FROM records
+        WHERE started_at >= ? AND started_at < ? AND \(column) > ?
+        GROUP BY \(column) ORDER BY \(column) LIMIT ?
+        """
+    }
+
+    /// The newest first, in an order that no two records share.
+    static func records(where conditions: String) -> String {
+        """
+        SELECT bytes, subject, tier, tenant, agent, model, request_type FROM records
+        WHERE \(conditions)
+        ORDER BY started_at DESC, incarnation DESC, sequence DESC LIMIT ?
+        """
+    }
+}

@@ -295,10 +295,13 @@ package struct SubjectRequest: Hashable, Sendable, Codable {
     package var claims: Claims?
     /// SHA-256 of an API key, in hexadecimal.
     package var apiKeyHash: String?
+    /// The mesh itself, which pays for tests of agents; instead of the other two.
+    package var isMesh: Bool?
 
-    package init(claims: Claims?, apiKeyHash: String?) {
+    package init(claims: Claims?, apiKeyHash: String?, isMesh: Bool? = nil) {
         self.claims = claims
         self.apiKeyHash = apiKeyHash
+        self.isMesh = isMesh
     }
 }
 

@@ -1,3 +1,4 @@
+import WeirCore
 import WeirMeshProtocol
 
 /// The data plane's. All limits of the sidecar stand in this file, each with its reason; those of
@@ -250,6 +251,10 @@ package enum GatewayLimits {
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
+
+    /// One test of an agent, which the mesh pays for.
+    package static let agentTestCostMax = NanoUSD(100_000_000)
+    package static let agentTestNanoseconds: UInt64 = 30_000_000_000
 
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.

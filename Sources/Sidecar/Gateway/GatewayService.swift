@@ -34,6 +34,7 @@ package final class GatewayService: Sendable {
             asked(.costBreakdown, "/cost/breakdown", ["GET", "HEAD"]),
             asked(.costSuggestions, "/cost/suggestions", ["GET", "HEAD"]),
             StatsEndpoint(identity: identity, dependencies: dependencies),
+            AgentTestEndpoint(identity: identity, dependencies: dependencies),
         ])
     }
 

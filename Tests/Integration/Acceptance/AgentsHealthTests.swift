@@ -44,13 +44,13 @@ struct AgentsHealthTests {
             #expect(good["state"] == "serving")
             #expect(good["success_rate"] == 1)
             #expect(good["last_error"] == .null)
-            #expect(good["p50_ms"]?.double ?? 0 > 0)
+            #expect((good["p50_ms"]?.double ?? 0) > 0)
             let endpoint = try #require(good["endpoints"]?.array?.first)
             #expect(endpoint["breakers"]?.array?.first?["state"] == "closed")
             // Two of the policy's five agents run here.
             #expect(Set(try await parts(mesh)) == ["agent/gpt4-turbo", "agent/risk", "agent/tft"])
-            let before = try await mesh.gatewayAdmin.metrics().sum("system_health_score")
-            #expect(before > 0 && before <= 0.4)
+            let score = try await mesh.gatewayAdmin.metrics().sum("system_health_score")
+            #expect(score > 0 && score <= 0.4)
 
             try await mesh.agents.setFault("finbert", "fail", argument: 500)
             for _ in 0..<3 { #expect(try await ask().status == 502) }
@@ -62,13 +62,14 @@ struct AgentsHealthTests {
             #expect(failing["success_rate"] == 0.25)
             #expect(failing["last_error"]?["reason"] == "upstream_error")
             #expect(failing["last_error"]?["at"]?.string != nil)
-            #expect(failing["since"]?.string ?? "" > good["since"]?.string ?? "")
+            let (before, after) = (good["since"]?.string ?? "", failing["since"]?.string ?? "")
+            #expect(before < after)
             let open = failing["endpoints"]?.array?.first?["breakers"]?.array?.first
             #expect(open?["state"] == "open")
             #expect(try await parts(mesh).contains("agent/finbert"))
             #expect(try await mesh.gateway.get("/health").status == 200)
             try await eventually("the score falls") {
-                try await mesh.gatewayAdmin.metrics().sum("system_health_score") < before
+                try await mesh.gatewayAdmin.metrics().sum("system_health_score") < score
             }
 
             // Without a token: names and states, and nothing else.
@@ -104,8 +105,8 @@ struct AgentsHealthTests {
             #expect(try await agent("llama2-7b", mesh)["state"] == "serving")
 
             let policy = try await mesh.gateway.get("/health").json()
-            #expect(policy["policy_version"]?.int64 ?? 0 > 0)
-            #expect(policy["policy_age_ms"]?.int64 ?? 0 > 0)
+            #expect((policy["policy_version"]?.int64 ?? 0) > 0)
+            #expect((policy["policy_age_ms"]?.int64 ?? 0) > 0)
             #expect(policy["control_plane"]?["reachable"] == true)
             try await mesh.controlPlane.process.killAtOnce()
             try await eventually("the gateway says that it is alone") {

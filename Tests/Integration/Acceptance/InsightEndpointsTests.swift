@@ -57,7 +57,7 @@ struct InsightEndpointsTests {
             #expect(stats["gateways"]?.array?.count == 1)
             #expect(stats["policy"]?["refused_by"] == [])
             #expect(stats["health"]?["parts"]?.array?.count == 5)
-            #expect(stats["health"]?["system_health_score"]?.double ?? 1 < 0.6)
+            #expect((stats["health"]?["system_health_score"]?.double ?? 1) < 0.6)
             #expect(stats["costs"]?["total_usd"]?.string == books.consumed.usd)
             let tiers = stats["costs"]?["by_tier"]?.array ?? []
             #expect(tiers.map { $0["tier"]?.string } == ["enterprise"])
@@ -129,6 +129,54 @@ struct InsightEndpointsTests {
             for path in ["/cost/breakdown", "/cost/suggestions", "/agents/performance/finbert"] {
                 #expect(try await mesh.gateway.get(path).status == 401)
             }
+        }
+    }
+
+    @Test func `a test of an agent is a real call that the mesh pays for`() async throws {
+        try await Mesh.run { mesh in
+            let operators = headers("olga", roles: ["operator"]).merging([
+                "content-type": "application/json"
+            ]) { $1 }
+            func test(_ agent: String) async throws -> JSONValue {
+                let answer = try await mesh.gateway.post(
+                    "/agents/test", #"{"agent": "\#(agent)"}"#, headers: operators)
+                try #require(answer.status == 200, "\(answer.text)")
+                return try answer.json()
+            }
+            var total = NanoUSD.zero
+            for agent in SampleAgentsProcess.names {
+                let tested = try await test(agent)
+                #expect(tested["outcome"] == "ok", "\(tested.text)")
+                #expect(tested["answer"]?.object != nil || tested["answer"]?.array != nil)
+                let cost = try #require(
+                    tested["cost_usd"]?.string.flatMap { NanoUSD(usd: $0) })
+                #expect(cost > .zero)
+                total += cost
+                #expect(try await mesh.agentAttempts(agent) == 1)
+            }
+            let refused = try await mesh.gateway.post(
+                "/agents/test", #"{"agent": "finbert"}"#,
+                headers: headers("alice").merging(["content-type": "application/json"]) { $1 })
+            #expect(refused.status == 403)
+
+            let month = Period(.month, at: UnixTime(seconds: Int64(Date().timeIntervalSince1970)))
+            try await eventually("the mesh's account has all of it") {
+                let account = try await mesh.api.get(
+                    "/v1/accounts?account=usd/mesh/\(month)/agent-tests",
+                    headers: mesh.adminHeaders)
+                return try account.json()["consumed"]?.string == total.usd
+            }
+            // Olga asked, and paid nothing.
+            let own = try await get("/cost/breakdown", mesh, user: "olga")
+            #expect(own["total_usd"] == "0.000000")
+            let records = try await get(
+                "/cost/breakdown?user=mesh&by=type", mesh, roles: ["operator"], user: "olga")
+            #expect(records["total_usd"]?.string == total.usd)
+            #expect(records["breakdown"]?.array?.first?["type"] == "agent_test")
+
+            try await mesh.agents.setFault("risk", "fail", argument: 500)
+            let failed = try await test("risk")
+            #expect(failed["outcome"] == "upstream_error")
         }
     }
 }

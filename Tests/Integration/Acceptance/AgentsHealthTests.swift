@@ -59,7 +59,7 @@ struct AgentsHealthTests {
             }
             let failing = try await agent("finbert", mesh)
             #expect(failing["failures"] == 3)
-            #expect(failing["success_rate"] == 0.25)
+            #expect(failing["success_rate"]?.double == 0.25)
             #expect(failing["last_error"]?["reason"] == "upstream_error")
             #expect(failing["last_error"]?["at"]?.string != nil)
             let (before, after) = (good["since"]?.string ?? "", failing["since"]?.string ?? "")

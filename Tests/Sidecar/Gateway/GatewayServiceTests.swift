@@ -323,7 +323,7 @@ extension GatewayAnswer {
         let detail = await ask([GatewayField("authorization", "Bearer " + token)])
         let agents = try #require(try JSON.parse(detail.bytes)["agents"]?.array)
         #expect(agents.map { $0["availability"]?.double } == [0, 1, 1, 1])
-        #expect(agents[1]["endpoints"]?.array?.first?["endpoint"] == "127.0.0.1:9001")
+        #expect(agents[1]["endpoints"]?.array?.first?["endpoint"] == "127.0.0.1:9000")
         #expect(await ask([GatewayField("authorization", "Bearer nonsense")]).status == 401)
     }
 

@@ -1,5 +1,6 @@
 import SidecarCore
 import WeirCore
+import WeirCrypto
 import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy

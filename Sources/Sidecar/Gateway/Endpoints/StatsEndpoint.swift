@@ -94,8 +94,9 @@ struct StatsDocument {
     private var health: JSONValue {
         [
             "system_health_score": AgentHealthDocument.number(MeshSight.score(agents)),
-            "how": "sum of weight x availability over the sum of weights; availability is the "
-                + "share of endpoints that served, over the last minute",
+            "how": .string(
+                "sum of weight x availability over the sum of weights; availability is the share "
+                    + "of endpoints that served, over the last minute"),
             "parts": .array(
                 agents.map {
                     [

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 import WeirCore
 import WeirLedger
@@ -82,8 +83,8 @@ struct InsightTests {
                 _ = try await gateway.bind(user, tier: "enterprise")
             }
             let sidecar = try await server.joined(agent: "gpt4-turbo")
-            // A minute ago, so that clocks may differ.
-            let now = try await server.now()
+            // A second ago, so that all of them are in the past.
+            let now = UnixTime(seconds: Int64(Date().timeIntervalSince1970))
             let time = UnixTime(milliseconds: now.milliseconds - 1_000)
             let incarnation = sidecar.response.incarnation
             let block = RecordBlock(

@@ -15,8 +15,8 @@ package struct CallSummary: Hashable, Sendable, Codable {
     package var failures: Int64 = 0
     /// Neither: refused before the agent was asked, or left by their caller.
     package var others: Int64 = 0
-    /// How many calls took how long: one number for each of `LatencyBuckets.bounds` and one for what
-    /// is above, not cumulative. Empty where nothing was looked at.
+    /// How many calls took how long: one number for each of `LatencyBuckets.bounds` and one for
+    /// what is above, not cumulative. Empty where nothing was looked at.
     package var latencies: [Int64] = []
 
     package init() {}

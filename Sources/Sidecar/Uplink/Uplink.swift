@@ -105,7 +105,6 @@ package actor Uplink {
             $0.isConnected = isOpen
             if isOpen { $0.heardNanoseconds = loop.nowNanoseconds }
         }
-        hooks.metrics.linkChanged(isOpen: isOpen)
         if isOpen {
             hooks.log.info("control plane connected", ("replica", client?.authority ?? ""))
         } else {

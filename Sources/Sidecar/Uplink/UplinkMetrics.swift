@@ -1,20 +1,16 @@
 import SidecarCore
 
-/// What the link to the control plane exports: whether it is there, and for each kind of message
-/// how many, how they ended and how long the answer took.
+/// What the link to the control plane exports of its messages: for each kind how many, how they
+/// ended and how long the answer took.
 package struct UplinkMetrics: Sendable {
     package enum Outcome: String, Sendable { case answered, refused, failed }
 
     private let registry: Metrics
-    private let connected: Metrics.Series
     private let messages: Metrics.Family
     private let roundTrip: Metrics.Family
 
     package init(_ registry: Metrics) {
         self.registry = registry
-        connected = registry.series(
-            registry.family(
-                .gauge, "weir_uplink_connected", help: "1 while the control plane is connected."))
         messages = registry.family(
             .counter, "weir_uplink_messages_total",
             help: "Messages to the control plane: answered, refused by it, or failed on the way.",
@@ -24,8 +20,6 @@ package struct UplinkMetrics: Sendable {
             help: "From a message to the control plane to the end of its answer.",
             labels: ["message"])
     }
-
-    func linkChanged(isOpen: Bool) { registry.set(connected, isOpen ? 1 : 0) }
 
     func ended(_ path: String, _ outcome: Outcome, nanoseconds: UInt64) {
         let message = Self.message(path)

@@ -41,7 +41,8 @@ struct MetricsContractTests {
             exporter: .gateway),
         Promise(
             name: "weir_loop_lag_seconds", type: "histogram", labels: ["worker"], exporter: .both),
-        Promise(name: "weir_uplink_connected", type: "gauge", labels: [], exporter: .both),
+        Promise(
+            name: "weir_control_plane_connected", type: "gauge", labels: [], exporter: .both),
         Promise(
             name: "weir_uplink_messages_total", type: "counter", labels: ["message", "outcome"],
             exporter: .both),
@@ -103,7 +104,7 @@ struct MetricsContractTests {
             #expect(
                 calls.sum("weir_upstream_duration_seconds_count", ["agent": "finbert"]) == 1)
             #expect(calls.sum("circuit_breaker_state", ["agent": "finbert"]) == 0)
-            #expect(calls.sum("weir_uplink_connected") == 1)
+            #expect(calls.sum("weir_control_plane_connected") == 1)
             #expect(
                 calls.sum("weir_uplink_messages_total", ["message": "report"]) > 0)
             // Nobody who pays is ever a label.

@@ -58,8 +58,14 @@ final class MeshMember: Sendable {
             }, dataFolder: folder)
         self.context = context
         uplinkMetrics = UplinkMetrics(context.metrics.registry)
+        if mesh.isExposed { context.log.warning(MeshPlaintext.warning) }
         context.metrics.show(ledger)
         context.metrics.showPolicy { [weak self] in self?.policyVersion }
+        context.metrics.showMesh { [weak self] in
+            let status = self?.status ?? UplinkStatus()
+            return MeshView(
+                isConnected: status.isConnected, isPolicyRefused: !status.policyProblems.isEmpty)
+        }
     }
 
     private var policyVersion: PolicyVersion? { state.withLock { $0.policy?.version } }

@@ -108,7 +108,7 @@ struct InsightTests {
             #expect(body["succeeded"] == 21)
             #expect(body["outcomes"] == ["admitted": 21, "upstream_error": 1])
             #expect(body["cost_usd"]?.string == "0.341000")
-            #expect(body["cost_per_request_usd"]?.string == "0.0155")
+            #expect(body["cost_per_request_usd"]?.string == "0.015500")
             let p50 = try #require(body["latency_ms"]?["p50"]?.double)
             #expect(p50 > 836 && p50 < 864)
             #expect(body["tokens"]?["output"] == 4_400)

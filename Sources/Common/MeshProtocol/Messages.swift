@@ -16,6 +16,7 @@ package enum MeshPath {
     package static let records = "/mesh/v1/records"
     package static let subject = "/mesh/v1/subject"
     package static let idempotency = "/mesh/v1/idempotency"
+    package static let state = "/mesh/v1/state"
 }
 
 package enum MeshLimits {
@@ -27,6 +28,14 @@ package enum MeshLimits {
     package static let messageBytesMax = 4 << 20
     package static let recordsPerBlockMax = 256
     package static let blocksPerMessageMax = 16
+    /// A part that has not reported for this long is not counted on.
+    package static let silentMilliseconds: Int64 = 6_000
+    /// What `MeshState` lists, and how long a part that fell silent is still told of.
+    package static let stateMembersMax = 2_000
+    package static let stateMilliseconds: Int64 = 60_000
+    package static let vitalEndpointsMax = 32
+    package static let vitalRequestsMax = 256
+    package static let vitalDetoursMax = 128
     /// A watch without a line for this long is dead.
     package static let bookmarkMilliseconds: Int64 = 1_000
 }
@@ -220,12 +229,24 @@ package struct SidecarHealth: Hashable, Sendable, Codable {
     package var reasons: [String]
     package var requestsInFlight: Int
     package var journalBytes: Int64
+    /// When the state began, as far as this process knows.
+    package var since: UnixTime?
+    /// Of an agent's sidecar.
+    package var agent: AgentVitals?
+    /// Of a gateway.
+    package var gateway: GatewayVitals?
 
-    package init(state: State, reasons: [String], requestsInFlight: Int, journalBytes: Int64) {
+    package init(
+        state: State, reasons: [String], requestsInFlight: Int, journalBytes: Int64,
+        since: UnixTime? = nil, agent: AgentVitals? = nil, gateway: GatewayVitals? = nil
+    ) {
         self.state = state
         self.reasons = reasons
         self.requestsInFlight = requestsInFlight
         self.journalBytes = journalBytes
+        self.since = since
+        self.agent = agent
+        self.gateway = gateway
     }
 }
 
@@ -283,10 +304,13 @@ package struct SubjectRequest: Hashable, Sendable, Codable {
     package var claims: Claims?
     /// SHA-256 of an API key, in hexadecimal.
     package var apiKeyHash: String?
+    /// The mesh itself, which pays for tests of agents; instead of the other two.
+    package var isMesh: Bool?
 
-    package init(claims: Claims?, apiKeyHash: String?) {
+    package init(claims: Claims?, apiKeyHash: String?, isMesh: Bool? = nil) {
         self.claims = claims
         self.apiKeyHash = apiKeyHash
+        self.isMesh = isMesh
     }
 }
 

@@ -22,6 +22,8 @@ extension AgentPolicy {
         credential = spec.string("credential", bytesMax: PolicyLimits.nameBytesMax)
         observe = spec.bool("observe") ?? observe
         bodyDigests = spec.bool("bodyDigests") ?? bodyDigests
+        healthWeight =
+            spec.integer("healthWeight", in: 0...PolicyLimits.healthWeightMax) ?? healthWeight
     }
 
     private mutating func readMoney(_ spec: ObjectReader) {

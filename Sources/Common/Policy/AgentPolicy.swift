@@ -115,6 +115,9 @@ package struct AgentPolicy: Hashable, Sendable {
     package var observe = false
     /// Hash the bodies as they pass, and record the digests.
     package var bodyDigests = true
+    /// What its availability counts in the mesh's health score, against the other agents'; 0 leaves
+    /// it out.
+    package var healthWeight: Int64 = 1
 
     package init(name: String, wireProtocol: WireProtocol, path: String, models: [Model]) {
         self.name = name

@@ -24,6 +24,7 @@ package final class ControlPlaneServices: Sendable {
     let idempotency: IdempotencyStore
     let archive: Archive
     let peers: PeerTable
+    let meshState: MeshStateView
     /// Mesh addresses that a sidecar may go to.
     let replicas: [String]
     let hub: PolicyHub
@@ -48,6 +49,7 @@ package final class ControlPlaneServices: Sendable {
         joinTokens = JoinTokens(redis: redis, meshToken: configuration.joinToken)
         idempotency = IdempotencyStore(redis: redis)
         peers = PeerTable(sidecars: sidecars)
+        meshState = MeshStateView(sidecars: sidecars, redis: redis)
         opened = OpenedLedger(redis: redis, archive: archive, isTrial: configuration.isTrial)
         // Where the system chose the port, the sidecar knows a better address than this one.
         replicas = configuration.mesh.port == 0 ? [] : [configuration.mesh.description]

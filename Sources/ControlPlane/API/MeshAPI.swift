@@ -25,6 +25,7 @@ struct MeshAPI: Sendable {
         table.add(MeshPath.records, [.post: records])
         table.add(MeshPath.subject, [.post: subject])
         table.add(MeshPath.idempotency, [.post: idempotency])
+        table.add(MeshPath.state, [.get: state])
         UserAPI(services: services).addRoutes(to: table)
     }
 
@@ -170,6 +171,11 @@ struct MeshAPI: Sendable {
         try context.mustHaveGateway()
         let message = try await request.message(IdempotencyRequest.self)
         return try Self.answer(try await services.idempotency.handle(message))
+    }
+
+    private func state(_ request: Request, _ context: ServerContext) async throws -> Response {
+        try context.mustHaveGateway()
+        return .json(try await services.meshState.current())
     }
 
     // MARK: - Parts

@@ -33,6 +33,10 @@ struct UserAPI: Sendable {
         switch operation {
         case .preferences: preferences
         case .budget: budget
+        case .performance: PerformanceQuery(services: services).answer
+        case .costBreakdown: CostBreakdownQuery(services: services).answer
+        case .costSuggestions: CostSuggestionsQuery(services: services).answer
+        case .stats: StatsQuery(services: services).answer
         }
     }
 

@@ -35,6 +35,7 @@ package struct SidecarRegistry: Sendable {
     {
         var health = health
         health.reasons = Array(health.reasons.prefix(StoreLimits.problemsKeptMax))
+        health.bound()
         let reply = try await redis.run(
             RegistryScripts.heartbeat,
             keys: [StoreKeys.incarnation(incarnation), StoreKeys.live],
@@ -106,7 +107,8 @@ package struct SidecarRegistry: Sendable {
         return endpoints.sorted { $0.incarnation < $1.incarnation }
     }
 
-    private func live(within age: Int64, now: UnixTime) async throws -> [SidecarStatus] {
+    /// Those that reported within so many milliseconds, the newest report first.
+    func live(within age: Int64, now: UnixTime) async throws -> [SidecarStatus] {
         let reply = try await redis.read(
             "ZRANGE", StoreKeys.live, "+inf", String(now.milliseconds - age), "BYSCORE", "REV",
             "LIMIT", "0", String(StoreLimits.sidecarsListedMax), "WITHSCORES")
@@ -140,6 +142,19 @@ package struct SidecarRegistry: Sendable {
             seenAt: UnixTime(milliseconds: seen ?? joined),
             health: decoded("health", SidecarHealth.self), ack: decoded("ack", PolicyAck.self),
             alarm: row["alarm"].flatMap { $0.isEmpty ? nil : $0 })
+    }
+}
+
+extension SidecarHealth {
+    /// What is kept for everybody to read is as much as the protocol says.
+    fileprivate mutating func bound() {
+        if let agent {
+            self.agent?.endpoints = Array(agent.endpoints.prefix(MeshLimits.vitalEndpointsMax))
+        }
+        if let gateway {
+            self.gateway?.requests = Array(gateway.requests.prefix(MeshLimits.vitalRequestsMax))
+            self.gateway?.detours = Array(gateway.detours.prefix(MeshLimits.vitalDetoursMax))
+        }
     }
 }
 

@@ -11,6 +11,9 @@ package struct SubjectStore: Sendable {
     /// Who set a limit: an administrator sets any, a user lowers the own one.
     package enum LimitSetter: String, Sendable { case admin, user }
 
+    /// As whom the records name the mesh's own calls; no token and no key may be of this name.
+    package static let meshUser = "mesh"
+
     let redis: Redis
     let ledger: LedgerStore
     let log: AdminLog
@@ -26,7 +29,12 @@ package struct SubjectStore: Sendable {
     package func resolve(
         _ request: SubjectRequest, policy: Policy, policyNumber: Int64
     ) async throws -> SubjectBinding {
+        if request.isMesh == true { return try await mesh(policy, policyNumber: policyNumber) }
         let claims = try await claims(of: request)
+        guard claims.subject != Self.meshUser else {
+            throw MeshRefusal(
+                reason: "forbidden", detail: "\(Self.meshUser) is the name of the mesh itself")
+        }
         guard !claims.subject.isEmpty, claims.subject.utf8.count <= StoreLimits.nameBytesMax,
             (claims.tenant?.utf8.count ?? 0) <= StoreLimits.nameBytesMax
         else {
@@ -47,6 +55,22 @@ package struct SubjectStore: Sendable {
             accounts: accounts,
             preferences: Self.preferences(row)?.effective(tier: tier, policy: policy),
             timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
+    }
+
+    /// Who pays for tests of agents: the first `Budget` of scope mesh. No budget, no tests.
+    private func mesh(_ policy: Policy, policyNumber: Int64) async throws -> SubjectBinding {
+        let budget = policy.budgets.values.filter { $0.scope == .mesh }.min { $0.name < $1.name }
+        let tier = policy.tiers.values.max { ($0.priority, $0.name) < ($1.priority, $1.name) }
+        guard let budget, let tier else {
+            throw MeshRefusal(
+                reason: "forbidden", detail: "the policy has no Budget of scope mesh to pay from")
+        }
+        let account = SubjectBinding.Account(
+            unit: .usd, scope: .mesh, period: .month, id: budget.id, limit: budget.monthlyLimit)
+        try await stateLimits([account], tier, policyNumber: policyNumber)
+        return SubjectBinding(
+            user: Self.meshUser, tenant: nil, tier: tier.name, roles: [], accounts: [account],
+            preferences: nil, timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
     }
 
     func stateLimits(

@@ -1,3 +1,5 @@
+import WeirMeshProtocol
+
 /// Every limit of the control plane's storage, in one place. Times of protocols between machines in
 /// milliseconds, times of this process in nanoseconds.
 package enum StoreLimits {
@@ -58,7 +60,7 @@ package enum StoreLimits {
     /// How long a gateway may go on with a subject's binding.
     package static let bindingMilliseconds: Int64 = 10_000
     /// An agent's sidecar that has not reported for this long is not given to gateways.
-    package static let endpointFreshMilliseconds: Int64 = 6_000
+    package static let endpointFreshMilliseconds = MeshLimits.silentMilliseconds
     /// A sidecar that has not reported for this long leaves the list.
     package static let sidecarKeepMilliseconds: Int64 = 24 * 3_600_000
     package static let sidecarsListedMax = 4_096

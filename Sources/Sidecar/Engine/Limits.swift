@@ -1,3 +1,4 @@
+import WeirCore
 import WeirMeshProtocol
 
 /// The data plane's. All limits of the sidecar stand in this file, each with its reason; those of
@@ -195,6 +196,8 @@ package enum UplinkLimits {
     /// How soon after a change a report goes out: finals are what parents wait for.
     package static let reportSoonNanoseconds: UInt64 = 20_000_000
     package static let recordNanoseconds: UInt64 = 100_000_000
+    /// How often a gateway asks what the mesh looks like.
+    package static let stateNanoseconds: UInt64 = 1_000_000_000
     /// How long the last report and the last records may take when the process ends.
     package static let drainNanoseconds: UInt64 = 5_000_000_000
     package static let drainTurnNanoseconds: UInt64 = 5_000_000
@@ -250,6 +253,10 @@ package enum GatewayLimits {
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
+
+    /// One test of an agent, which the mesh pays for.
+    package static let agentTestCostMax = NanoUSD(100_000_000)
+    package static let agentTestNanoseconds: UInt64 = 30_000_000_000
 
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.

@@ -14,6 +14,20 @@ package struct ControlPlaneView: Hashable, Sendable {
     }
 }
 
+/// What the gateway knows of its own process, for `/health`.
+package struct ProcessView: Hashable, Sendable {
+    /// It takes no new connections and is about to end.
+    package var isDraining = false
+    /// The log cannot be written; without it no money is set aside, so nothing is served.
+    package var journalHasFailed = false
+    /// Since the policy in force came into force here.
+    package var policyAgeMilliseconds: Int64?
+    /// Of a newer policy that this gateway refused.
+    package var policyProblems = 0
+
+    package init() {}
+}
+
 /// What the control plane says about the bearer of a token.
 package enum CallerBinding: Sendable {
     case bound(SubjectBinding)
@@ -32,6 +46,9 @@ package struct GatewayDependencies: Sendable {
     /// Passes a user's own request on to the control plane; bounded in time.
     package var ask: @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>
     package var controlPlane: @Sendable () -> ControlPlaneView
+    package var process: @Sendable () -> ProcessView
+    /// What is known of the agents' state.
+    package var sight: MeshSight
     package var metrics: any GatewayMetrics
     /// Every call to an agent picks its sidecar here.
     package var picker: EndpointPicker
@@ -43,7 +60,9 @@ package struct GatewayDependencies: Sendable {
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
         ask: @escaping @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>,
-        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics,
+        controlPlane: @escaping @Sendable () -> ControlPlaneView,
+        process: @escaping @Sendable () -> ProcessView = { ProcessView() },
+        sight: MeshSight = MeshSight(), metrics: any GatewayMetrics,
         picker: EndpointPicker = EndpointPicker()
     ) {
         self.picker = picker
@@ -52,6 +71,8 @@ package struct GatewayDependencies: Sendable {
         self.ledger = ledger
         self.ask = ask
         self.controlPlane = controlPlane
+        self.process = process
+        self.sight = sight
         self.metrics = metrics
     }
 }
@@ -83,4 +104,8 @@ package protocol GatewayMetrics: Sendable {
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64)
     /// `weir_observed_total`: what would have refused a request at this gateway.
     func observed(_ reasons: [Reason], tier: String)
+    /// Counts fallbacks and downgrades.
+    func stepsEnded(_ steps: [StepReport])
+    /// What this gateway has counted in the last minute.
+    var vitals: GatewayVitals { get }
 }

@@ -30,8 +30,14 @@ package final class GatewayService: Sendable {
                 ChatCompletionsEndpoint(
                     identity: identity, workload: workload, dependencies: dependencies),
                 HealthEndpoint(dependencies: dependencies),
+                AgentsHealthEndpoint(identity: identity, dependencies: dependencies),
                 asked(.preferences, "/agents/preferences", ["GET", "POST"]),
                 asked(.budget, "/budget/update", ["POST"]),
+                asked(.performance, "/agents/performance/{agent}", ["GET", "HEAD"]),
+                asked(.costBreakdown, "/cost/breakdown", ["GET", "HEAD"]),
+                asked(.costSuggestions, "/cost/suggestions", ["GET", "HEAD"]),
+                StatsEndpoint(identity: identity, dependencies: dependencies),
+                AgentTestEndpoint(identity: identity, dependencies: dependencies),
             ]
                 + ModelsEndpoint.Form.allCases.map {
                     ModelsEndpoint(form: $0, identity: identity, dependencies: dependencies)

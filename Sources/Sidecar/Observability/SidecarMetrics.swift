@@ -6,9 +6,7 @@ import WeirPolicy
 /// The metrics of a sidecar by the names of API.md. The seed's names belong to the process that
 /// knows the truth: agents' sidecars count attempts and money, gateways count users' requests.
 package struct SidecarMetrics: Sendable {
-    package static let latencyBounds: [UInt64] = [
-        1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000,
-    ].map { $0 * 1_000_000 }
+    package static let latencyBounds = LatencyBuckets.bounds
     package static let lagBounds: [UInt64] = [100_000, 1_000_000, 10_000_000, 100_000_000]
 
     package let registry: Metrics

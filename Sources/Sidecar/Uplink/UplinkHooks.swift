@@ -59,6 +59,9 @@ package struct UplinkHooks: Sendable {
     /// With `isResumed` it is the life of the last good snapshot.
     package var joined: @Sendable (JoinResponse, _ isResumed: Bool) throws -> any LedgerLink
     package var health: @Sendable () -> SidecarHealth
+    /// Of a gateway: what the mesh looks like, about once a second.
+    package var stateReceived: @Sendable (MeshState) -> Void
+    package var metrics: UplinkMetrics
     package var log: Log
 
     package init(
@@ -67,13 +70,16 @@ package struct UplinkHooks: Sendable {
         predecessor: @escaping @Sendable () -> JoinRequest.Predecessor?,
         joined: @escaping @Sendable (JoinResponse, Bool) throws -> any LedgerLink,
         health: @escaping @Sendable () -> SidecarHealth,
-        log: Log
+        stateReceived: @escaping @Sendable (MeshState) -> Void,
+        metrics: UplinkMetrics, log: Log
     ) {
         self.readPolicy = readPolicy
         self.policyApplied = policyApplied
         self.predecessor = predecessor
         self.joined = joined
         self.health = health
+        self.stateReceived = stateReceived
+        self.metrics = metrics
         self.log = log
     }
 }

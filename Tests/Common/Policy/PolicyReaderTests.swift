@@ -104,6 +104,10 @@ import WeirCore
                 "/documents/0/spec/models/0/aliases/0",
                 "means agent"
             ),
+            (
+                "/documents/0/spec/healthWeight", 1_001, "/documents/0/spec/healthWeight",
+                "1000"
+            ),
             ("/documents/1/spec/fallbacks/0", "ghost", "/documents/1/spec/fallbacks/0", "no agent"),
             ("/documents/2/spec/fallbacks", ["writer"], "/documents/1/spec/fallbacks", "lead back"),
             (

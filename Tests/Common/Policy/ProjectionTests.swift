@@ -25,6 +25,31 @@ import WeirCore
         #expect(Policy.projection(of: documents, agent: "ghost").isEmpty)
     }
 
+    @Test func aHealthWeightIsTheGatewaysBusiness() throws {
+        var documents = try PolicyFixture.documents()
+        for index in documents.indices where documents[index]["kind"] == "Agent" {
+            guard var document = documents[index].object, var spec = document["spec"]?.object
+            else { continue }
+            spec["healthWeight"] = 0
+            document["spec"] = .object(spec)
+            documents[index] = .object(document)
+        }
+        let problems = #expect(throws: Problems.self) { try PolicyReader.read(documents) }
+        #expect(problems?.list.map(\.path) == ["/documents/0/spec/healthWeight"])
+        // All but one may be left out of the score, and no sidecar is told.
+        documents = try PolicyFixture.documents()
+        guard var first = documents[0].object, var spec = first["spec"]?.object else { return }
+        let name = try #require(first["metadata"]?["name"]?.string)
+        spec["healthWeight"] = 0
+        first["spec"] = .object(spec)
+        documents[0] = .object(first)
+        let gateway = try PolicyReader.read(Policy.gatewayProjection(of: documents))
+        #expect(gateway.agents[name]?.healthWeight == 0)
+        #expect(
+            Policy.projection(of: documents, agent: name)
+                == Policy.projection(of: try PolicyFixture.documents(), agent: name))
+    }
+
     @Test func theGatewayGetsPlansAndNoCredentials() throws {
         let documents = Policy.gatewayProjection(of: try PolicyFixture.documents())
         let policy = try PolicyReader.read(documents)

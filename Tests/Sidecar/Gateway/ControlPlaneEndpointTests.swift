@@ -15,6 +15,8 @@ import WeirPolicy
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
         func observed(_ reasons: [Reason], tier: String) {}
+        func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     private let asked = Asked()

@@ -19,15 +19,23 @@ private final class TestMetrics: GatewayMetrics {
     func observed(_ reasons: [Reason], tier: String) {
         watched.withLock { $0 += reasons.map { "\(tier) \($0.name)" } }
     }
+    func stepsEnded(_ steps: [StepReport]) {}
+    var vitals: GatewayVitals { GatewayVitals() }
 }
 
 /// A service with the worker that its requests come in on.
 private struct TestGateway: Sendable {
     let service: GatewayService
     let worker: GatewayWorker
+    let sight: MeshSight
 
     func respond(to request: GatewayRequest) async -> GatewayAnswer {
         await service.respond(to: request, on: worker)
+    }
+
+    func look(_ snapshot: GatewaySnapshot) {
+        sight.look(
+            snapshot, nowNanoseconds: worker.clock.nowNanoseconds, at: worker.clock.now)
     }
 }
 
@@ -47,6 +55,7 @@ private struct TestGateway: Sendable {
             SubjectBinding(
                 user: "alice", tenant: nil, tier: "gold", roles: [], accounts: [], preferences: nil,
                 timeToLiveMilliseconds: 1_000))
+        let sight = MeshSight()
         let service = GatewayService(
             configuration: GatewayConfiguration(
                 verifier: verifier, origins: AllowedOrigins(["https://app.example"]),
@@ -56,9 +65,9 @@ private struct TestGateway: Sendable {
                 ledger: { _, _, _ in ledger }, ask: { _, _ in .unavailable },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
-                }, metrics: metrics))
+                }, sight: sight, metrics: metrics))
         let worker = GatewayWorker(transport: transport, clock: TestClock())
-        return TestGateway(service: service, worker: worker)
+        return TestGateway(service: service, worker: worker, sight: sight)
     }
 
     private func post(
@@ -292,6 +301,31 @@ private struct TestGateway: Sendable {
         #expect(json["policy_version"] == 17)
         let head = await ask("HEAD", "/health")
         #expect(head.status == 200 && head.bytes.isEmpty)
+    }
+
+    @Test func agentsAreShownInFullToThoseWithAToken() async throws {
+        let service = try service()
+        service.look(try GatewayFixture.snapshot(without: ["mood"]))
+        func ask(_ fields: [GatewayField] = []) async -> GatewayAnswer {
+            await service.respond(
+                to: GatewayRequest(
+                    id: Self.id, method: "GET", path: "/agents/health", fields: fields, body: []))
+        }
+        let all = await ask()
+        #expect(all.status == 200)
+        #expect(
+            try JSON.parse(all.bytes) == [
+                "agents": [
+                    ["name": "mood", "state": "unavailable"], ["name": "risk", "state": "serving"],
+                    ["name": "scribe", "state": "serving"], ["name": "writer", "state": "serving"],
+                ]
+            ])
+        let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
+        let detail = await ask([GatewayField("authorization", "Bearer " + token)])
+        let agents = try #require(try JSON.parse(detail.bytes)["agents"]?.array)
+        #expect(agents.map { $0["availability"]?.double } == [0, 1, 1, 1])
+        #expect(agents[1]["endpoints"]?.array?.first?["endpoint"] == "127.0.0.1:9000")
+        #expect(await ask([GatewayField("authorization", "Bearer nonsense")]).status == 401)
     }
 
     @Test func originsAreAllowedByName() async throws {

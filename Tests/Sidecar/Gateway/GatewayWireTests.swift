@@ -65,6 +65,8 @@ private final class TrustingInterceptor: Interceptor {
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
         func observed(_ reasons: [Reason], tier: String) {}
+        func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     /// A listener that opens each delegation, answers, and settles in a header.

@@ -1,5 +1,6 @@
 import Testing
 import WeirCore
+import WeirMeshProtocol
 
 @testable import SidecarCore
 @testable import SidecarGateway
@@ -25,10 +26,29 @@ import WeirCore
         }
     }
 
-    @Test func theScoreIsTheShareOfAgentsThatAreServed() throws {
-        #expect(GatewayHealth.score(nil) == 0)
-        #expect(GatewayHealth.score(try GatewayFixture.snapshot()) == 1)
-        let one = try GatewayFixture.snapshot(without: ["mood"])
-        #expect(GatewayHealth.score(one) == 0.75)
+    @Test func theLastMinuteIsInTheVitals() throws {
+        let metrics = OrchestratorMetrics(Metrics(), score: { 1 })
+        metrics.analysisEnded(type: "news", tier: "gold", status: "complete", nanoseconds: 1)
+        metrics.look(nowNanoseconds: 1_000_000_000)
+        metrics.analysisEnded(type: "news", tier: "gold", status: "complete", nanoseconds: 1)
+        metrics.analysisEnded(type: "wide", tier: "gold", status: "partial", nanoseconds: 1)
+        var step = StepReport(name: "prose", end: .failed(.upstreamError))
+        step.attempts = [AttemptReport(agent: "scribe", model: "small", outcome: .admitted)]
+        step.fallback = StepReport.Fallback(from: "writer", reason: .circuitOpen)
+        metrics.stepsEnded([step, StepReport(name: "mood", end: .failed(.deadline))])
+        metrics.look(nowNanoseconds: 2_000_000_000)
+        let vitals = metrics.vitals
+        #expect(
+            vitals.requests == [
+                .init(type: "news", tier: "gold", status: "complete", count: 1),
+                .init(type: "wide", tier: "gold", status: "partial", count: 1),
+            ])
+        #expect(
+            vitals.detours == [
+                .init(
+                    kind: .fallback, from: "writer", to: "scribe", reason: "circuit_open", count: 1)
+            ])
+        #expect(vitals.latencies.reduce(0, +) == 2)
+        #expect(vitals.windowMilliseconds == 1_000)
     }
 }

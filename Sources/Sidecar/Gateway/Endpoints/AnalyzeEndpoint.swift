@@ -66,6 +66,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             policyNumber: snapshot.version.number, now: worker.clock.now,
             observed: ledger.observed.reasons)
         labels.status = answer.outcome
+        dependencies.metrics.stepsEnded(report.steps)
         return answer.answer()
     }
 

@@ -133,6 +133,7 @@ final class AgentPlane {
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
+        context.measureLag(of: server)
         context.metrics.show(runtime, agent: agentName) { MonotonicClock.nowNanoseconds }
         running.set(runtime, checker)
         watchCredentials()

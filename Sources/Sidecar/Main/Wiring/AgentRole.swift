@@ -25,10 +25,14 @@ final class AgentRole: Role {
 
     func start() throws {
         let bound = LoopBound(self, loop: context.control)
-        let inFlight = plane.requestsInFlight
-        member.start(requestsInFlight: inFlight, agentProblem: plane.healthProblem) {
-            bound.value.changed($0)
+        let sight = AgentSight(context.metrics)
+        context.everySecond {
+            sight.look(nowNanoseconds: MonotonicClock.nowNanoseconds, at: WallClock.now)
         }
+        let hooks = MeshMember.Hooks(
+            requestsInFlight: plane.requestsInFlight, agentProblem: plane.healthProblem,
+            addVitals: { $0.agent = sight.vitals })
+        member.start(hooks) { bound.value.changed($0) }
     }
 
     private func changed(_ view: MeshMember.View) {

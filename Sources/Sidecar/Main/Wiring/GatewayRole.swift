@@ -18,6 +18,8 @@ final class GatewayRole: Role {
     private var asking: Task<Void, Never>?
     private var names: [NameWatcher] = []
     private var view: MeshMember.View?
+    private let sight = MeshSight()
+    private let metrics: OrchestratorMetrics
     private var server: SidecarServer?
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
@@ -27,6 +29,7 @@ final class GatewayRole: Role {
             role: .gateway, agent: nil, endpoint: nil, mesh: mode.mesh, context)
         directory = ServiceDirectory(
             mode.services.mapValues { $0.flatMap(\.addresses) }, loop: context.control)
+        metrics = OrchestratorMetrics(context.metrics) { [sight] in sight.score }
     }
 
     func start() throws {
@@ -39,13 +42,36 @@ final class GatewayRole: Role {
         }
         self.server = server
         picker.show(in: context.metrics.registry) { MonotonicClock.nowNanoseconds }
+        context.measureLag(of: server)
         context.log.info("serving as gateway", ("address", server.address.description))
         let bound = LoopBound(self, loop: context.control)
-        member.start(requestsInFlight: { service.analysesInHand }) { view in
+        let look = makeLook()
+        context.everySecond(look)
+        let (metrics, sight) = (self.metrics, self.sight)
+        let hooks = MeshMember.Hooks(
+            requestsInFlight: { service.analysesInHand },
+            addVitals: { $0.gateway = metrics.vitals },
+            stateReceived: { mesh in
+                sight.received(mesh, nowNanoseconds: MonotonicClock.nowNanoseconds)
+                look()
+            })
+        member.start(hooks) { view in
             bound.value.view = view
             bound.value.applyView()
+            look()
         }
         try followServices(bound)
+    }
+
+    /// What is known of the last minute and of the agents' state, brought up to date.
+    private func makeLook() -> @Sendable () -> Void {
+        let (metrics, sight, state) = (self.metrics, self.sight, self.state)
+        return {
+            let now = MonotonicClock.nowNanoseconds
+            metrics.look(nowNanoseconds: now)
+            guard let snapshot = state.snapshot else { return }
+            sight.look(snapshot, nowNanoseconds: now, at: WallClock.now)
+        }
     }
 
     /// Names are resolved again, and addresses asked who answers there.
@@ -93,7 +119,7 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics) { state.healthScore }, picker: picker)
+            process: { member.processView }, sight: sight, metrics: metrics, picker: picker)
     }
 
     private static func bind(

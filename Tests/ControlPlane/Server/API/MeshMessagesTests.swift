@@ -12,6 +12,21 @@ struct MeshMessagesTests {
         claims: SubjectRequest.Claims(subject: "alice", tier: "free", tenant: nil, roles: []),
         apiKeyHash: nil)
 
+    @Test func onlyGatewaysAreToldOfOthers() async throws {
+        try await TestControlPlane.run { server in
+            let gateway = try await server.joined(agent: nil, instance: "gw-1")
+            let sidecar = try await server.joined()
+            func ask(_ peer: JoinedSidecar) async throws -> MeshConnection.Answer {
+                try await peer.connection.send(
+                    "GET", MeshPath.state, session: peer.response.session)
+            }
+            let state = try await ask(gateway).decode(MeshState.self)
+            #expect(state.members.map(\.role) == [.gateway, .agent])
+            #expect(state.omitted == 0)
+            #expect(try await ask(sidecar).status == 403)
+        }
+    }
+
     @Test func aGatewayLeasesSpendsAndSettles() async throws {
         try await TestControlPlane.run { server in
             let policy = try await server.put(try SamplePolicy.documents())

@@ -36,6 +36,38 @@ import WeirPolicy
         #expect(try await registry.heartbeat(health(.serving), by: Incarnation(5)) == false)
     }
 
+    @Test func gatewaysAreToldWhatEverybodyReported() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let sidecar = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:7001")
+        let other = try await mesh.join(.agent, agent: "risk", endpoint: "127.0.0.1:7002")
+        let endpoint = AgentVitals.Endpoint(
+            address: "a:1", breaker: .open, since: UnixTime(seconds: 1))
+        var told = health(.degraded)
+        told.since = UnixTime(seconds: 7)
+        told.agent = AgentVitals(
+            endpoints: Array(repeating: endpoint, count: 100), isHealthy: false,
+            calls: CallSummary(), waiting: 2, lastError: nil)
+        #expect(try await registry.heartbeat(told, by: sidecar.incarnation))
+        // Silent for longer than it is still told of.
+        let old = try await mesh.redis.time().milliseconds - MeshLimits.stateMilliseconds - 1
+        try await mesh.redis.command([
+            "ZADD", StoreKeys.live, String(old), other.incarnation.description,
+        ])
+        let view = MeshStateView(sidecars: registry, redis: mesh.redis)
+        let state = try JSON.decode(
+            MeshState.self, from: Array(try await view.current().text.utf8))
+        #expect(state.members.map(\.incarnation) == [sidecar.incarnation])
+        let member = try #require(state.members.first)
+        #expect(member.isConnected && member.agent == "finbert")
+        #expect(member.health?.agent?.isHealthy == false)
+        #expect(member.health?.since == UnixTime(seconds: 7))
+        #expect(member.health?.agent?.endpoints.count == MeshLimits.vitalEndpointsMax)
+        // What was read is good for half a second, for everybody.
+        #expect(try await registry.heartbeat(health(.serving), by: sidecar.incarnation))
+        #expect(try await view.current() == JSON.encodeValue(state))
+    }
+
     @Test func aSuccessorTakesItsPredecessorsPlace() async throws {
         let mesh = try await LedgerMesh()
         let registry = SidecarRegistry(redis: mesh.redis)

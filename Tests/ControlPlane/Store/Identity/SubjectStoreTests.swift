@@ -81,6 +81,30 @@ import WeirPolicy
         }
     }
 
+    @Test func theMeshPaysFromItsOwnBudgetAndNobodyHasItsName() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let request = SubjectRequest(claims: nil, apiKeyHash: nil, isMesh: true)
+        let binding = try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+        #expect(binding.user == SubjectStore.meshUser)
+        #expect(
+            binding.accounts == [
+                .init(
+                    unit: .usd, scope: .mesh, period: .month, id: "tests", limit: NanoUSD(100))
+            ])
+        let state = try await mesh.ledger.states(
+            of: [binding.accounts[0].key(at: try await mesh.redis.time())])
+        #expect(state.first??.limit == NanoUSD(100))
+        var without = Self.policy
+        without.budgets["mesh"] = nil
+        await #expect(throws: MeshRefusal.self) {
+            try await store.resolve(request, policy: without, policyNumber: 1)
+        }
+        await #expect(throws: MeshRefusal.self) {
+            try await resolve(store, SubjectStore.meshUser, tier: "free")
+        }
+    }
+
     @Test func ownLimitsHoldAndAUserOnlyLowers() async throws {
         let mesh = try await LedgerMesh()
         let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)

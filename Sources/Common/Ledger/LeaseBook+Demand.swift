@@ -242,6 +242,7 @@ extension LeaseBook {
             if accounts[Int(account)].waiters > 0 { wakes.append(account) }
         }
         requestFailed(request)
+        releaseLowered(&entries)
         return entries
     }
 
@@ -281,6 +282,9 @@ extension LeaseBook {
         let own = (state.consumed - state.consumedByOthers).rawValue
         // An account that was forgotten here and came back: the store remembers what was spent.
         if accounts[slot].ownConsumed < own { accounts[slot].ownConsumed = own }
+        if accounts[slot].isStateKnown, state.limit.rawValue < accounts[slot].stateLimit {
+            lowered.append(account)
+        }
         if accounts[slot].stateLimit < state.limit.rawValue {
             // Raised: whoever was refused may ask again.
             accounts[slot].deniedUntil = 0

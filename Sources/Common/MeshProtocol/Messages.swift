@@ -27,6 +27,7 @@ package enum MeshLimits {
     package static let messageBytesMax = 4 << 20
     package static let recordsPerBlockMax = 256
     package static let blocksPerMessageMax = 16
+    package static let subjectsPerLineMax = 1_024
     /// A watch without a line for this long is dead.
     package static let bookmarkMilliseconds: Int64 = 1_000
 }
@@ -151,11 +152,13 @@ package enum PolicyEvent: Hashable, Sendable {
     case bookmark(PolicyVersion)
     /// Leases to give back as far as they are idle.
     case recall([LeaseID])
+    /// Users whose bindings are out of date: ask again.
+    case subjects([String])
 }
 
 extension PolicyEvent: Codable {
-    private enum Keys: String, CodingKey { case type, hash, projection, version, leases }
-    private enum Kind: String, Codable { case projection, bookmark, recall }
+    private enum Keys: String, CodingKey { case type, hash, projection, version, leases, users }
+    private enum Kind: String, Codable { case projection, bookmark, recall, subjects }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: Keys.self)
@@ -167,6 +170,7 @@ extension PolicyEvent: Codable {
         case .bookmark:
             self = .bookmark(try container.decode(PolicyVersion.self, forKey: .version))
         case .recall: self = .recall(try container.decode([LeaseID].self, forKey: .leases))
+        case .subjects: self = .subjects(try container.decode([String].self, forKey: .users))
         }
     }
 
@@ -183,6 +187,9 @@ extension PolicyEvent: Codable {
         case .recall(let leases):
             try container.encode(Kind.recall, forKey: .type)
             try container.encode(leases, forKey: .leases)
+        case .subjects(let users):
+            try container.encode(Kind.subjects, forKey: .type)
+            try container.encode(users, forKey: .users)
         }
     }
 }
@@ -314,10 +321,13 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
     /// What of the stored ones the tier allows now.
     package var preferences: Preferences?
     package var timeToLiveMilliseconds: Int64
+    /// Not even without a control plane does it serve for longer: the rest of an API key's life.
+    package var validForMilliseconds: Int64?
 
     package init(
         user: String, tenant: String?, tier: String, roles: [String], accounts: [Account],
-        preferences: Preferences?, timeToLiveMilliseconds: Int64
+        preferences: Preferences?, timeToLiveMilliseconds: Int64,
+        validForMilliseconds: Int64? = nil
     ) {
         self.user = user
         self.tenant = tenant
@@ -326,6 +336,7 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
         self.accounts = accounts
         self.preferences = preferences
         self.timeToLiveMilliseconds = timeToLiveMilliseconds
+        self.validForMilliseconds = validForMilliseconds
     }
 }
 

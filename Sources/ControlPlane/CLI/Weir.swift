@@ -14,6 +14,8 @@ struct Weir: AsyncParsableCommand {
             """,
         subcommands: [
             Apply.self, Get.self, PolicyCommand.self, Check.self, TokenCommand.self,
+            KeyCommand.self,
+            UserCommand.self,
         ])
 
     static func main() async {

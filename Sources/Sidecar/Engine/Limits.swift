@@ -202,6 +202,8 @@ package enum UplinkLimits {
 
     package static let subjectsMax = 10_000
     package static let subjectLookupsMax = 128
+    /// Of them for API keys, which anybody can make up.
+    package static let keyLookupsMax = 64
     package static let subjectTimeToLiveMillisecondsMax: Int64 = 300_000
     /// How long a binding serves while the control plane is away: as long as a token usually lives.
     package static let subjectStaleNanoseconds: UInt64 = 3_600_000_000_000
@@ -231,6 +233,9 @@ package enum GatewayLimits {
     /// Clocks of an issuer and of a gateway differ; beyond this a token is expired, or from the
     /// future.
     package static let clockLeewaySeconds: Int64 = 30
+
+    /// `weir_` and 32 bytes in base64url, and room for longer ones.
+    package static let apiKeyBytesMax = 128
 
     package static let requestBytesMax = 1 << 20
     /// Of an agent's answer to a step: it is parsed and becomes a part of ours.

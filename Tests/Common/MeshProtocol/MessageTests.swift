@@ -29,6 +29,7 @@ import WeirPolicy
         try roundTrip(PolicyEvent.projection(hash: "00ff", Samples.projection))
         try roundTrip(PolicyEvent.bookmark(Samples.version))
         try roundTrip(PolicyEvent.recall([Samples.lease]))
+        try roundTrip(PolicyEvent.subjects(["ann", "bob"]))
         try roundTrip(
             PolicyAck(
                 version: Samples.version, projectionHash: "00ff", applied: false,

@@ -1,13 +1,14 @@
 import WeirCore
 import WeirPolicy
 
-/// How many requests may be at an agent at once, and who waits for a place: highest priority first,
-/// and among equals in the order of their arrival. Where the queue is full, the lowest priority is
-/// shed, the last to come first. Pure: tickets and time in, decisions out.
-struct ConcurrencyGate {
-    typealias Ticket = UInt64
+/// How many requests may be in hand at once (at an agent, or at a gateway), and who waits for a
+/// place: highest priority first, and among equals in the order of their arrival. Where the queue
+/// is full, the lowest priority is shed, the last to come first. Pure: tickets and time in,
+/// decisions out.
+package struct ConcurrencyGate: Sendable {
+    package typealias Ticket = UInt64
 
-    enum Arrival: Equatable {
+    package enum Arrival: Equatable, Sendable {
         case admitted
         /// Decided later by `release` or `expire`. `shed` lost its place to this one: `overloaded`.
         case queued(deadlineNanoseconds: UInt64, shed: Ticket?)
@@ -17,31 +18,36 @@ struct ConcurrencyGate {
     private struct Waiter {
         let ticket: Ticket
         let priority: Int
+        let headroom: Int
         let subject: String
         let deadlineNanoseconds: UInt64
     }
 
-    private(set) var limit: AgentPolicy.Concurrency
-    private(set) var inFlight = 0
+    package private(set) var limit: AgentPolicy.Concurrency
+    package private(set) var inFlight = 0
     /// The first one goes next.
     private var queue: ContiguousArray<Waiter> = []
     /// In flight and waiting, for subjects whose tier has a limit.
     private var bySubject: [String: Int] = [:]
 
-    init(_ limit: AgentPolicy.Concurrency) { self.limit = limit }
+    package init(_ limit: AgentPolicy.Concurrency) { self.limit = limit }
 
-    var waiting: Int { queue.count }
+    package var waiting: Int { queue.count }
 
     /// `subjectMax` is the tier's limit; a subject with one is counted, an empty one never is.
-    mutating func arrive(
-        _ ticket: Ticket, priority: Int, subject: String, subjectMax: Int?,
+    /// `headroom`: places that this one leaves free for higher priorities, which then find some
+    /// while lower ones fill the rest. One place is always left to it.
+    package mutating func arrive(
+        _ ticket: Ticket, priority: Int, subject: String, subjectMax: Int?, headroom: Int = 0,
         nowNanoseconds now: UInt64
     ) -> Arrival {
         let counted = subjectMax == nil ? "" : subject
         if let subjectMax, !counted.isEmpty, bySubject[counted, default: 0] >= subjectMax {
             return .refused(.concurrency)
         }
-        if inFlight < limit.requestsMax, queue.isEmpty {
+        // Nobody overtakes one of its own priority or above. Lower ones may wait while a place is
+        // free: it is kept for such as this.
+        if hasPlace(headroom), queue.first.map({ $0.priority < priority }) ?? true {
             inFlight += 1
             count(counted, by: 1)
             return .admitted
@@ -57,7 +63,8 @@ struct ConcurrencyGate {
         }
         let wait = UInt64(clamping: limit.queueMilliseconds) &* 1_000_000
         let waiter = Waiter(
-            ticket: ticket, priority: priority, subject: counted, deadlineNanoseconds: now + wait)
+            ticket: ticket, priority: priority, headroom: headroom, subject: counted,
+            deadlineNanoseconds: now + wait)
         queue.insert(waiter, at: place(of: priority))
         count(counted, by: 1)
         return .queued(deadlineNanoseconds: waiter.deadlineNanoseconds, shed: shed)
@@ -65,7 +72,7 @@ struct ConcurrencyGate {
 
     /// A request that was admitted is over, or a later stage refused it. Returns who takes its
     /// place.
-    mutating func release(subject: String, subjectMax: Int?) -> Ticket? {
+    package mutating func release(subject: String, subjectMax: Int?) -> Ticket? {
         precondition(inFlight > 0, "a place was given back twice")
         inFlight -= 1
         count(subjectMax == nil ? "" : subject, by: -1)
@@ -73,7 +80,7 @@ struct ConcurrencyGate {
     }
 
     /// The caller of a waiting request went away. False when it is not waiting any more.
-    mutating func leave(_ ticket: Ticket) -> Bool {
+    package mutating func leave(_ ticket: Ticket) -> Bool {
         guard let index = queue.firstIndex(where: { $0.ticket == ticket }) else { return false }
         count(queue[index].subject, by: -1)
         queue.remove(at: index)
@@ -81,7 +88,7 @@ struct ConcurrencyGate {
     }
 
     /// Takes one whose time in the queue is over: `overloaded`.
-    mutating func expire(nowNanoseconds now: UInt64) -> Ticket? {
+    package mutating func expire(nowNanoseconds now: UInt64) -> Ticket? {
         guard let index = queue.firstIndex(where: { $0.deadlineNanoseconds <= now }) else {
             return nil
         }
@@ -92,16 +99,20 @@ struct ConcurrencyGate {
     }
 
     /// When `expire` has something to do next.
-    var nextDeadlineNanoseconds: UInt64? { queue.map(\.deadlineNanoseconds).min() }
+    package var nextDeadlineNanoseconds: UInt64? { queue.map(\.deadlineNanoseconds).min() }
 
     /// A new policy: who is in flight stays; call `admitNext` until it has no more.
-    mutating func change(_ limit: AgentPolicy.Concurrency) { self.limit = limit }
+    package mutating func change(_ limit: AgentPolicy.Concurrency) { self.limit = limit }
 
-    mutating func admitNext() -> Ticket? {
-        guard inFlight < limit.requestsMax, let next = queue.first else { return nil }
+    package mutating func admitNext() -> Ticket? {
+        guard let next = queue.first, hasPlace(next.headroom) else { return nil }
         queue.removeFirst()
         inFlight += 1
         return next.ticket
+    }
+
+    private func hasPlace(_ headroom: Int) -> Bool {
+        inFlight < min(limit.requestsMax, max(limit.requestsMax - headroom, 1))
     }
 
     private func place(of priority: Int) -> Int {

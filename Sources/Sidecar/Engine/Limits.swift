@@ -257,6 +257,10 @@ package enum GatewayLimits {
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
     package static let analysesDefaultMax = 100
+    /// How long a request waits for one of their places.
+    package static let queueMilliseconds: Int64 = 1_000
+    /// A tier leaves one place in so many free for each priority above its own.
+    package static let headroomShare = 10
     package static let originsMax = 64
     /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
     package static let ratedUsersMax = 65_536

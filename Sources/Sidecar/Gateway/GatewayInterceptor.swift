@@ -13,7 +13,7 @@ package enum GatewayInterceptor {
             let answer = await service.respond(to: GatewayRequest(request), on: own)
             return LocalResponse(
                 status: answer.status, fields: answer.fields.map { ($0.name, $0.value) },
-                body: .init(answer.body, loop: worker.loop))
+                body: .init(answer.body, loop: worker.loop), trailerNames: answer.trailerNames)
         }
         return LocalInterceptor { _, _ in handler }
     }
@@ -47,4 +47,6 @@ private struct LoopAnswerWriter: AnswerWriter {
     func write(_ bytes: [UInt8]) async throws(CancellationError) {
         try await bound.value.write(bytes)
     }
+
+    func addTrailer(_ field: GatewayField) { bound.value.addTrailer(field.name, field.value) }
 }

@@ -51,6 +51,8 @@ package struct GatewayRequest: Sendable {
 package protocol AnswerWriter: Sendable {
     /// Sends at once, and waits while the client does not take it. Throws when the client is gone.
     func write(_ bytes: [UInt8]) async throws(CancellationError)
+    /// One of those that the answer announced.
+    func addTrailer(_ field: GatewayField)
 }
 
 package struct GatewayAnswer: Sendable {
@@ -63,11 +65,16 @@ package struct GatewayAnswer: Sendable {
     package var status: Int
     package var fields: [GatewayField]
     package var body: Body
+    /// The value of the `Trailer` field of a streamed answer.
+    package var trailerNames: StaticString?
 
-    package init(status: Int, fields: [GatewayField], body: Body) {
+    package init(
+        status: Int, fields: [GatewayField], body: Body, trailerNames: StaticString? = nil
+    ) {
         self.status = status
         self.fields = fields
         self.body = body
+        self.trailerNames = trailerNames
     }
 
     static func json(_ status: Int, _ value: JSONValue, _ fields: [GatewayField]) -> GatewayAnswer {

@@ -78,17 +78,18 @@ package struct AgentCall: Hashable, Sendable {
     }
 }
 
-package struct AgentAnswer: Hashable, Sendable {
-    package var status: Int
-    /// Of the trailer, or of the header where there is none.
-    package var settlement: String?
-    package var body: [UInt8]
-
-    package init(status: Int, settlement: String?, body: [UInt8]) {
-        self.status = status
-        self.settlement = settlement
-        self.body = body
-    }
+/// An answer whose body comes piece by piece. What is not read is not taken from the connection
+/// either, up to a small buffer. Letting go of it before its end cancels the call.
+package protocol AgentAnswerStream: Sendable {
+    var status: Int { get }
+    /// The first value; `name` in lower case.
+    func field(_ name: String) -> String?
+    /// The next bytes; `nil` at the end of the body. Ends early when the task is cancelled.
+    func next() async throws(AgentCallError) -> [UInt8]?
+    /// The first value, once the body has ended; `name` in lower case.
+    func trailer(_ name: String) -> String?
+    /// Does nothing behind the end.
+    func cancel()
 }
 
 /// Why there is no answer. What matters for money is whether a byte of the request was written:
@@ -105,8 +106,9 @@ package struct AgentCallError: Error, Hashable, Sendable {
 
 /// Carries a call over the loop's connections. Ends early when its task is cancelled.
 package protocol AgentTransport: Sendable {
-    func send(_ call: AgentCall, to endpoint: AgentEndpoint) async throws(AgentCallError)
-        -> AgentAnswer
+    /// Returns when the head of the answer is there.
+    func open(_ call: AgentCall, to endpoint: AgentEndpoint) async throws(AgentCallError)
+        -> any AgentAnswerStream
 }
 
 package protocol GatewayClock: Sendable {

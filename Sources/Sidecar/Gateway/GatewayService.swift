@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirCore
 import WeirMeshProtocol
 import WeirPolicy
@@ -32,6 +33,9 @@ package final class GatewayService: Sendable {
     }
 
     package var analysesInHand: Int { workload.requestsInHand }
+
+    /// Shows what is in hand, what waits and what was shed.
+    package func show(on registry: Metrics) { workload.show(on: registry) }
 
     package func respond(
         to request: GatewayRequest, on worker: GatewayWorker

@@ -1,7 +1,6 @@
 import SidecarCore
 import WeirCore
 import WeirLedger
-import WeirMeshProtocol
 
 /// Calls over the connection pools of one worker. A delegation names the one sidecar that may take
 /// it, so each endpoint is an upstream of its own, and choosing among them is the caller's.
@@ -53,32 +52,55 @@ package struct LoopTransport: AgentTransport {
 
     package func keep(_ snapshot: GatewaySnapshot) { bound.value.keep(snapshot) }
 
-    package func send(
+    package func open(
         _ call: AgentCall, to endpoint: AgentEndpoint
-    ) async throws(AgentCallError) -> AgentAnswer {
+    ) async throws(AgentCallError) -> any AgentAnswerStream {
         let targets = bound.value
         guard let target = targets.target(for: endpoint, agent: call.agent) else {
             throw AgentCallError(reason: .noEndpoint, wasSent: false)
         }
         let request = ClientRequest(
             method: call.method, target: call.path, host: endpoint.address,
-            fields: call.headers.map { ($0.name, $0.value) }, body: call.body,
-            responseBytesMax: GatewayLimits.agentAnswerBytesMax)
-        let now = targets.worker.loop.nowNanoseconds
+            fields: call.headers.map { ($0.name, $0.value) }, body: call.body)
+        let loop = targets.worker.loop
+        let now = loop.nowNanoseconds
         guard call.deadlineNanoseconds > now else {
             throw AgentCallError(reason: .deadline, wasSent: false)
         }
         do throws(ClientError) {
-            let response = try await targets.client.send(
+            let response = try await targets.client.open(
                 request, to: target, deadlineNanoseconds: call.deadlineNanoseconds - now)
-            let settlement =
-                response.trailer(Settlement.headerName) ?? response.field(Settlement.headerName)
-            return AgentAnswer(
-                status: response.status, settlement: settlement, body: response.body)
+            return LoopAnswerStream(bound: LoopBound(response, loop: loop))
         } catch {
-            let reason = Task.isCancelled ? .cancelled : error.reason
-            throw AgentCallError(reason: reason, wasSent: error.upstreamTouched)
+            throw AgentCallError(error)
         }
+    }
+}
+
+private struct LoopAnswerStream: AgentAnswerStream {
+    let bound: LoopBound<ClientStreamingResponse>
+
+    var status: Int { bound.value.response.status }
+
+    func field(_ name: String) -> String? { bound.value.response.field(name) }
+
+    func next() async throws(AgentCallError) -> [UInt8]? {
+        do throws(ClientError) {
+            return try await bound.value.next()
+        } catch {
+            throw AgentCallError(error)
+        }
+    }
+
+    func trailer(_ name: String) -> String? { bound.value.trailer(name) }
+
+    func cancel() { bound.value.cancel() }
+}
+
+extension AgentCallError {
+    fileprivate init(_ error: ClientError) {
+        self.init(
+            reason: Task.isCancelled ? .cancelled : error.reason, wasSent: error.upstreamTouched)
     }
 }
 

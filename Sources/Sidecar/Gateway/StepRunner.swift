@@ -1,8 +1,6 @@
 import SidecarCore
 import WeirCore
-import WeirCrypto
 import WeirLedger
-import WeirMeshProtocol
 import WeirPolicy
 
 /// Everything that the steps of one request share.
@@ -18,18 +16,23 @@ package struct RunContext: Sendable {
     let transport: any AgentTransport
     let clock: any GatewayClock
     let budget: RunBudget
+
+    var calls: AgentCaller {
+        AgentCaller(
+            snapshot: snapshot, caller: caller, requestID: requestID, runID: runID,
+            requestType: request.type.name, trace: trace, ledger: ledger, transport: transport,
+            clock: clock, budget: budget)
+    }
 }
 
 /// Runs one step: picks the agents that may serve it, and calls one after the other until one
-/// answers. Each call is a child of its own: priced, reserved and delegated by itself, so a
-/// fallback meets the budget again.
+/// answers. Each call is a child of its own (`AgentCaller`), so a fallback meets the budget again.
 struct StepRunner: Sendable {
-    /// A call that is ready to go.
-    private struct Prepared {
-        let agent: AgentPolicy
+    private struct Candidate {
         let adapter: AgentAdapter
-        let bound: AttemptBound
-        let body: [UInt8]
+        let prepared: AgentCaller.Prepared
+
+        var agent: AgentPolicy { prepared.agent }
     }
 
     let context: RunContext
@@ -41,14 +44,16 @@ struct StepRunner: Sendable {
     func run() async -> StepReport {
         let began = context.clock.nowNanoseconds
         var report = StepReport(name: step.name, end: .failed(.noEndpoint))
-        let prepared = prepare(&report)
+        let candidates = prepare(&report)
         let order = CandidateOrder(
-            prepared.map { ($0.agent.name, $0.bound.worstCase) }, tier: tier,
+            candidates.map { ($0.agent.name, $0.prepared.bound.worstCase) }, tier: tier,
             spentPercent: context.ledger.balance?.spentPercent)
         report.downgrade = order.downgrade
         let deadline = stepDeadline(from: began)
         for name in order.names {
-            guard let candidate = prepared.first(where: { $0.agent.name == name }) else { continue }
+            guard let candidate = candidates.first(where: { $0.agent.name == name }) else {
+                continue
+            }
             noteFallback(&report, to: name)
             let goesOn = await attempt(candidate, deadline, &report)
             if !goesOn { break }
@@ -60,11 +65,11 @@ struct StepRunner: Sendable {
     }
 
     /// Bounds a call of each candidate. One whose cost has no bound is an attempt that failed.
-    private func prepare(_ report: inout StepReport) -> [Prepared] {
+    private func prepare(_ report: inout StepReport) -> [Candidate] {
         let policy = context.snapshot.policy
         let names = CandidateOrder.names(
             of: step, tier: tier, policy: policy, chosen: context.request.agents[step.name])
-        var prepared: [Prepared] = []
+        var candidates: [Candidate] = []
         for agent in names.compactMap({ policy.agents[$0] }) {
             let adapter = AgentAdapter(
                 agent: agent, step: step, outputTokensMax: tier.outputTokensMax)
@@ -74,10 +79,11 @@ struct StepRunner: Sendable {
                 let body = try adapter.body(inputs: start.inputs)
                 do throws(BoundRefusal) {
                     let bound = try worstCase.bound(method: "POST", path: agent.path, body: body)
-                    prepared.append(
-                        Prepared(
-                            agent: agent, adapter: adapter, bound: bound,
-                            body: bound.body ?? body))
+                    candidates.append(
+                        Candidate(
+                            adapter: adapter,
+                            prepared: .init(
+                                agent: agent, bound: bound, body: bound.body ?? body)))
                 } catch {
                     fail(&report, agent, error.reason, error.detail)
                 }
@@ -85,7 +91,7 @@ struct StepRunner: Sendable {
                 fail(&report, agent, .invalid, error.detail)
             }
         }
-        return prepared
+        return candidates
     }
 
     private func fail(
@@ -124,7 +130,7 @@ struct StepRunner: Sendable {
 
     /// `true`: another agent may be tried.
     private func attempt(
-        _ candidate: Prepared, _ deadline: UInt64, _ report: inout StepReport
+        _ candidate: Candidate, _ deadline: UInt64, _ report: inout StepReport
     ) async -> Bool {
         let endpoints = (context.snapshot.endpoints[candidate.agent.name] ?? []).shuffled()
         guard !endpoints.isEmpty else {
@@ -155,149 +161,36 @@ struct StepRunner: Sendable {
 
     /// `true`: nothing was sent, so another endpoint of the same agent is worth a try.
     private func call(
-        _ candidate: Prepared, _ endpoint: AgentEndpoint, _ deadline: UInt64,
+        _ candidate: Candidate, _ endpoint: AgentEndpoint, _ deadline: UInt64,
         _ report: inout StepReport
     ) async -> Bool {
-        let worstCase = candidate.bound.worstCase
-        guard context.budget.take(worstCase) else {
-            fail(
-                &report, candidate.agent, .budgetExhausted,
-                "The call may cost \(worstCase.usd), which is more than max_cost_usd leaves.")
+        do throws(AgentCaller.Failure) {
+            let answer = try await context.calls.call(
+                candidate.prepared, at: endpoint, until: deadline)
+            take(answer, candidate, &report)
             return false
-        }
-        let key: ChildKey
-        do throws(LedgerRefusal) {
-            // What is fixed in a price is due once bytes went upstream.
-            let price = candidate.bound.price
-            let least = price.isPerToken ? price.perRequest : worstCase
-            key = try await context.ledger.delegate(
-                worstCase, least: least, to: endpoint.incarnation)
         } catch {
-            context.budget.settle(worstCase, cost: .zero)
-            fail(
-                &report, candidate.agent, error.reason,
-                "The call may cost \(worstCase.usd).")
-            report.ledgerRefusal = error
-            return false
-        }
-        let outcome = await exchange(candidate, endpoint, key, deadline)
-        context.budget.settle(worstCase, cost: outcome.attempt.cost)
-        report.attempts.append(outcome.attempt)
-        report.end = outcome.end
-        report.problemDetail = outcome.detail
-        return outcome.isUnsent
-    }
-
-    private struct Outcome {
-        var attempt: AttemptReport
-        var end: PlanProgress.End
-        var detail: String?
-        var isUnsent = false
-    }
-
-    private func exchange(
-        _ candidate: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64
-    ) async -> Outcome {
-        let bound = candidate.bound
-        var attempt = AttemptReport(
-            agent: candidate.agent.name, model: bound.model, outcome: .admitted,
-            cost: bound.worstCase, source: .ceiling)
-        let call = makeCall(candidate, endpoint, key, deadline)
-        do throws(AgentCallError) {
-            let answer = try await context.transport.send(call, to: endpoint)
-            let settlement = SettlementReader(key: key, endpoint: endpoint).read(answer.settlement)
-            if let settlement, settlement.isFinal {
-                context.ledger.childFinal(key, consumed: settlement.consumed)
-                attempt.cost = settlement.consumed
-                attempt.source = settlement.source
-                attempt.model = settlement.model.isEmpty ? attempt.model : settlement.model
-            } else {
-                context.ledger.childLost(key)
-            }
-            return judge(answer, settlement, candidate, attempt)
-        } catch {
-            attempt.outcome = error.reason
-            if error.wasSent {
-                context.ledger.childLost(key)
-            } else {
-                // The delegation never left this process.
-                context.ledger.childFinal(key, consumed: .zero)
-                attempt.cost = .zero
-                attempt.source = .none
-            }
-            let end: PlanProgress.End =
-                error.reason == .cancelled ? .cancelled : .failed(error.reason)
-            return Outcome(
-                attempt: attempt, end: end, detail: "\(candidate.agent.name) did not answer.",
-                isUnsent: !error.wasSent)
+            report.attempts.append(error.attempt)
+            let reason = error.attempt.outcome
+            report.end = reason == .cancelled ? .cancelled : .failed(reason)
+            report.problemDetail = error.detail
+            report.ledgerRefusal = error.ledgerRefusal ?? report.ledgerRefusal
+            return error.isUnreachable
         }
     }
 
-    private func judge(
-        _ answer: AgentAnswer, _ settlement: Settlement?, _ candidate: Prepared,
-        _ attempt: AttemptReport
-    ) -> Outcome {
-        var attempt = attempt
-        if let settlement, settlement.reason != .admitted {
-            attempt.outcome = settlement.reason
-            return Outcome(
-                attempt: attempt, end: .failed(settlement.reason),
-                detail: "The sidecar of \(candidate.agent.name): \(settlement.reason.title).")
-        }
-        guard (200..<300).contains(answer.status) else {
-            attempt.outcome = .upstreamError
-            return Outcome(
-                attempt: attempt, end: .failed(.upstreamError),
-                detail: "\(candidate.agent.name) answered with status \(answer.status).")
-        }
+    private func take(
+        _ answer: AgentCaller.Answer, _ candidate: Candidate, _ report: inout StepReport
+    ) {
+        var attempt = answer.attempt
         do throws(AgentAdapter.Failure) {
-            return Outcome(
-                attempt: attempt, end: .ok(try candidate.adapter.result(of: answer.body)))
+            report.end = .ok(try candidate.adapter.result(of: answer.body))
+            report.problemDetail = nil
         } catch {
             attempt.outcome = .upstreamProtocol
-            return Outcome(
-                attempt: attempt, end: .failed(.upstreamProtocol), detail: error.detail)
+            report.end = .failed(.upstreamProtocol)
+            report.problemDetail = error.detail
         }
-    }
-
-    private func makeCall(
-        _ candidate: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64
-    ) -> AgentCall {
-        let agent = candidate.agent
-        let now = context.clock.nowNanoseconds
-        let allowed = now + UInt64(clamping: agent.timeouts.totalMilliseconds) * 1_000_000
-        let until = min(deadline, allowed)
-        let delegation = Delegation(
-            keyID: endpoint.hopKeyID, issuer: key.issuer,
-            audience: endpoint.incarnation, key: key, amount: candidate.bound.worstCase,
-            run: context.runID, request: context.requestID, subject: context.caller.user,
-            tenant: context.caller.tenant ?? "", tier: tier.name,
-            requestType: context.request.type.name, agent: agent.name, method: "POST",
-            path: agent.path,
-            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000))
-        let span = TraceContext(parent: context.trace, random: Crypto.randomBytes(24))
-        return AgentCall(
-            agent: agent.name, method: "POST", path: agent.path,
-            headers: [
-                .init(name: "content-type", value: "application/json"),
-                .init(name: "accept", value: "application/json"),
-                .init(name: TraceContext.headerName, value: span.header),
-                .init(
-                    name: Delegation.headerName,
-                    value: Sealed.seal(delegation.payload, key: endpoint.hopKey)),
-            ], body: candidate.body, deadlineNanoseconds: until)
-    }
-}
-
-/// Reads the way back: a settlement counts if the sidecar that was called sealed it for this child.
-struct SettlementReader {
-    let key: ChildKey
-    let endpoint: AgentEndpoint
-
-    func read(_ text: String?) -> Settlement? {
-        guard let text, let payload = Sealed.open(text, key: endpoint.hopKey),
-            let settlement = Settlement(payload: payload), settlement.key == key
-        else { return nil }
-        return settlement
+        report.attempts.append(attempt)
     }
 }

@@ -33,13 +33,14 @@ package struct ClientResponse: Sendable {
     package var trailers: [(name: String, value: String)] = []
 
     /// The first value; `name` in lower case.
-    package func field(_ name: String) -> String? { Self.first(fields, name) }
-    package func trailer(_ name: String) -> String? { Self.first(trailers, name) }
+    package func field(_ name: String) -> String? { fields.first(name) }
+    package func trailer(_ name: String) -> String? { trailers.first(name) }
+}
 
-    private static func first(
-        _ fields: [(name: String, value: String)], _ name: String
-    ) -> String? {
-        fields.first { $0.name.lowercased() == name }?.value
+extension [(name: String, value: String)] {
+    /// The first value; `name` in lower case.
+    fileprivate func first(_ name: String) -> String? {
+        first { $0.name.lowercased() == name }?.value
     }
 }
 
@@ -108,6 +109,8 @@ package final class ClientStreamingResponse {
     /// The next bytes; `nil` at the end, when `trailers` are there.
     package func next() async throws(ClientError) -> [UInt8]? { try await call.next() }
     package var trailers: [(name: String, value: String)] { call.trailers }
+    /// The first value; `name` in lower case.
+    package func trailer(_ name: String) -> String? { call.trailers.first(name) }
     package func cancel() { call.cancel() }
 }
 

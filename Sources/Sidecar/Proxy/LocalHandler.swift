@@ -28,11 +28,17 @@ package struct LocalResponse {
     package var status: Int
     package var fields: [(name: String, value: String)]
     package var body: Body
+    /// The value of the `Trailer` field; what it names is given to the writer of a streamed body.
+    package var trailerNames: StaticString?
 
-    package init(status: Int, fields: [(name: String, value: String)] = [], body: Body) {
+    package init(
+        status: Int, fields: [(name: String, value: String)] = [], body: Body,
+        trailerNames: StaticString? = nil
+    ) {
         self.status = status
         self.fields = fields
         self.body = body
+        self.trailerNames = trailerNames
     }
 
     package init(status: Int, contentType: String, _ bytes: [UInt8]) {
@@ -81,6 +87,12 @@ package final class LocalWriter {
             }
             if exchange.phase != .answering || Task.isCancelled { throw CancellationError() }
         }
+    }
+
+    /// Goes behind the body, to clients that can be sent trailers.
+    package func addTrailer(_ name: String, _ value: String) {
+        guard let exchange, exchange.phase == .answering else { return }
+        exchange.responseTrailers.add(name, value)
     }
 
     func resume() {
@@ -138,7 +150,12 @@ extension Exchange {
             headIsSent = true
             sendWhole(response.status, bytes)
             leave()
-        case .stream(let body): await stream(body)
+        case .stream(let body):
+            if let names = response.trailerNames {
+                declaresTrailers = true
+                trailerNames = names
+            }
+            await stream(body)
         }
         worker.flush()
     }

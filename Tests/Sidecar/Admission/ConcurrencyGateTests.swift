@@ -21,11 +21,11 @@ private final class Gate {
 
     func arrive(
         _ ticket: UInt64, _ priority: Int = 0, at now: UInt64 = 0, subject: String = "",
-        subjectMax: Int? = nil
+        subjectMax: Int? = nil, headroom: Int = 0
     ) -> ConcurrencyGate.Arrival {
         gate.arrive(
             ticket, priority: priority, subject: subject, subjectMax: subjectMax,
-            nowNanoseconds: now)
+            headroom: headroom, nowNanoseconds: now)
     }
 
     func release(subject: String = "", subjectMax: Int? = nil) -> UInt64? {
@@ -55,6 +55,30 @@ private final class Gate {
                     == .queued(deadlineNanoseconds: 1_000_000, shed: nil))
         }
         #expect((0..<7).map { _ in gate.release() } == [5, 3, 4, 7, 2, 6, nil])
+    }
+
+    @Test func lowerPrioritiesLeavePlacesFreeForHigherOnes() {
+        let gate = Gate(3, queue: 4)
+        let waits = ConcurrencyGate.Arrival.queued(deadlineNanoseconds: 1_000_000, shed: nil)
+        #expect(gate.arrive(1, 0, headroom: 1) == .admitted)
+        #expect(gate.arrive(2, 0, headroom: 1) == .admitted)
+        #expect(gate.arrive(3, 0, headroom: 1) == waits)
+        // The free place is not for the one that waits.
+        #expect(gate.arrive(4, 5) == .admitted)
+        #expect(gate.arrive(5, 5) == waits)
+        #expect(gate.release() == 5)
+        // Two of three are taken, and the third is kept free.
+        #expect(gate.release() == nil)
+        #expect(gate.release() == 3)
+        #expect(gate.inFlight == 2)
+    }
+
+    @Test func onePlaceIsForEverybody() {
+        let gate = Gate(2)
+        #expect(gate.arrive(1, 0, headroom: 9) == .admitted)
+        #expect(gate.arrive(2, 0, headroom: 9) == .refused(.overloaded))
+        let none = Gate(0)
+        #expect(none.arrive(1, 0, headroom: 9) == .refused(.overloaded))
     }
 
     @Test func theLowestIsShed() {

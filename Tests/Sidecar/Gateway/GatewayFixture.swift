@@ -213,6 +213,9 @@ final class TestClock: GatewayClock {
 struct TestTransport: AgentTransport {
     enum Reaction: Sendable {
         case answer(String, cost: Int64)
+        case pieces([String], cost: Int64)
+        /// These, and then the connection is cut.
+        case broken([String])
         case status(Int, cost: Int64)
         case refused(Reason)
         case unsettled(String)
@@ -225,25 +228,29 @@ struct TestTransport: AgentTransport {
 
     let react: @Sendable (AgentCall, Delegation) async -> Reaction
 
-    func send(
+    func open(
         _ call: AgentCall, to endpoint: AgentEndpoint
-    ) async throws(AgentCallError) -> AgentAnswer {
+    ) async throws(AgentCallError) -> any AgentAnswerStream {
         let sealed = call.headers.first { $0.name == Delegation.headerName }?.value ?? ""
         guard let payload = Sealed.open(sealed, key: endpoint.hopKey),
             let delegation = Delegation(payload: payload)
         else { throw AgentCallError(reason: .forbidden, wasSent: true) }
         switch await react(call, delegation) {
         case .answer(let text, let cost):
-            return answer(200, text, delegation, NanoUSD(cost), endpoint.hopKey)
+            return answer(200, [text], delegation, NanoUSD(cost), endpoint.hopKey)
+        case .pieces(let pieces, let cost):
+            return answer(200, pieces, delegation, NanoUSD(cost), endpoint.hopKey)
+        case .broken(let pieces):
+            return TestAnswer(status: 200, settlement: nil, pieces: pieces, isBroken: true)
         case .status(let status, let cost):
-            return answer(status, "{}", delegation, NanoUSD(cost), endpoint.hopKey)
+            return answer(status, ["{}"], delegation, NanoUSD(cost), endpoint.hopKey)
         case .refused(let reason):
             return answer(
-                reason.status, "{}", delegation, .zero, endpoint.hopKey, reason: reason)
+                reason.status, ["{}"], delegation, .zero, endpoint.hopKey, reason: reason)
         case .unsettled(let text):
-            return AgentAnswer(status: 200, settlement: nil, body: Array(text.utf8))
+            return TestAnswer(status: 200, settlement: nil, pieces: [text])
         case .forged(let text):
-            return answer(200, text, delegation, .zero, [UInt8](repeating: 1, count: 32))
+            return answer(200, [text], delegation, .zero, [UInt8](repeating: 1, count: 32))
         case .notSent: throw AgentCallError(reason: .upstreamError, wasSent: false)
         case .lost: throw AgentCallError(reason: .upstreamError, wasSent: true)
         case .hang:
@@ -253,15 +260,15 @@ struct TestTransport: AgentTransport {
     }
 
     private func answer(
-        _ status: Int, _ text: String, _ delegation: Delegation, _ cost: NanoUSD,
+        _ status: Int, _ pieces: [String], _ delegation: Delegation, _ cost: NanoUSD,
         _ key: [UInt8], reason: Reason = .admitted
-    ) -> AgentAnswer {
+    ) -> TestAnswer {
         let settlement = Settlement(
             keyID: delegation.keyID, key: delegation.key, consumed: cost, isFinal: true,
             source: cost == .zero ? .none : .reported, reason: reason, model: "")
-        return AgentAnswer(
-            status: status, settlement: Sealed.seal(settlement.payload, key: key),
-            body: Array(text.utf8))
+        let sealed = Sealed.seal(settlement.payload, key: key)
+        return TestAnswer(
+            status: status, settlement: sealed, pieces: pieces, isRefusal: reason != .admitted)
     }
 
     static let mood =
@@ -276,4 +283,47 @@ struct TestTransport: AgentTransport {
         default: .answer(prose, cost: 500_000)
         }
     }
+}
+
+/// An answer that comes in the given pieces, settled in its trailer, or in a field where the
+/// sidecar refused.
+final class TestAnswer: AgentAnswerStream {
+    let status: Int
+    private let settlement: String?
+    private let isRefusal: Bool
+    private let isBroken: Bool
+    private let rest: Mutex<[String]>
+
+    init(
+        status: Int, settlement: String?, pieces: [String], isRefusal: Bool = false,
+        isBroken: Bool = false
+    ) {
+        self.status = status
+        self.settlement = settlement
+        self.isRefusal = isRefusal
+        self.isBroken = isBroken
+        rest = Mutex(pieces)
+    }
+
+    func field(_ name: String) -> String? {
+        switch name {
+        case Settlement.headerName: isRefusal ? settlement : nil
+        default: nil
+        }
+    }
+
+    func next() async throws(AgentCallError) -> [UInt8]? {
+        if Task.isCancelled { throw AgentCallError(reason: .cancelled, wasSent: true) }
+        let piece = rest.withLock { $0.isEmpty ? nil : $0.removeFirst() }
+        if piece == nil, isBroken { throw AgentCallError(reason: .upstreamError, wasSent: true) }
+        return piece.map { Array($0.utf8) }
+    }
+
+    func trailer(_ name: String) -> String? {
+        let isRead = rest.withLock { $0.isEmpty }
+        return name == Settlement.headerName && isRead && !isRefusal && !isBroken
+            ? settlement : nil
+    }
+
+    func cancel() {}
 }

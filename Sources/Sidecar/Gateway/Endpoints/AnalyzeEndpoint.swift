@@ -53,8 +53,8 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         let analysis = try AnalyzeRequest.read(
             request.body, policy: snapshot.policy, tier: caller.tier)
         labels.type = analysis.type.name
-        try workload.enter(caller, nowNanoseconds: worker.clock.nowNanoseconds)
-        defer { workload.leave(caller) }
+        let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
+        defer { place.leave() }
         let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
         try await takeRequest(ledger, now: worker.clock.now)
         let report = await AnalysisRun(

@@ -24,6 +24,7 @@ final class GatewayRole: Role {
     func start() throws {
         let service = GatewayService(
             configuration: mode.configuration, dependencies: dependencies())
+        service.show(on: context.metrics.registry)
         let state = self.state
         let server = try SidecarServer(context.serverConfiguration()) { worker in
             GatewayInterceptor.make(service: service, state: state, worker: worker)

@@ -1,0 +1,183 @@
+import SidecarCore
+import WeirCore
+import WeirCrypto
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// Calls agents in the name of one request of a user: the one way by which the gateway spends
+/// money. Each call is a child of its own, priced by itself: taken from the request's own limit,
+/// reserved on the caller's accounts, delegated to one sidecar, and settled with what that sidecar
+/// says it cost. Which agents, in which order and whether another one is tried is the matter of
+/// whoever calls this.
+struct AgentCaller: Sendable {
+    /// A request that is ready to go to any sidecar of its agent.
+    struct Prepared: Sendable {
+        let agent: AgentPolicy
+        let bound: AttemptBound
+        let body: [UInt8]
+        var accept = "application/json"
+    }
+
+    /// A call that brought no answer.
+    struct Failure: Error, Sendable {
+        var attempt: AttemptReport
+        var detail: String
+        /// The ledger's own words, where money was the reason.
+        var ledgerRefusal: LedgerRefusal?
+        /// Nothing was sent, and the reason is this sidecar: another one of the agent may serve.
+        var isUnreachable = false
+    }
+
+    let snapshot: GatewaySnapshot
+    let caller: Caller
+    let requestID: Identifier
+    let runID: Identifier
+    /// As records name it.
+    let requestType: String
+    let trace: TraceContext?
+    let ledger: any CallerLedger
+    let transport: any AgentTransport
+    let clock: any GatewayClock
+    let budget: RunBudget
+
+    /// Reserves, delegates and sends; returns when the head of the answer is there.
+    func open(
+        _ prepared: Prepared, at endpoint: AgentEndpoint, until deadline: UInt64
+    ) async throws(Failure) -> OpenAgentCall {
+        let worstCase = prepared.bound.worstCase
+        var attempt = AttemptReport(
+            agent: prepared.agent.name, model: prepared.bound.model, outcome: .admitted)
+        guard budget.take(worstCase) else {
+            attempt.outcome = .budgetExhausted
+            throw Failure(
+                attempt: attempt,
+                detail: "The call may cost \(worstCase.usd), which is more than max_cost_usd "
+                    + "leaves.")
+        }
+        let key: ChildKey
+        do throws(LedgerRefusal) {
+            key = try await delegate(prepared.bound, to: endpoint)
+        } catch {
+            budget.settle(worstCase, cost: .zero)
+            attempt.outcome = error.reason
+            throw Failure(
+                attempt: attempt, detail: "The call may cost \(worstCase.usd).",
+                ledgerRefusal: error)
+        }
+        attempt.cost = worstCase
+        attempt.source = .ceiling
+        return try await send(prepared, endpoint, key, deadline, attempt)
+    }
+
+    private func delegate(
+        _ bound: AttemptBound, to endpoint: AgentEndpoint
+    ) async throws(LedgerRefusal) -> ChildKey {
+        // What is fixed in a price is due once bytes went upstream.
+        let least = bound.price.isPerToken ? bound.price.perRequest : bound.worstCase
+        return try await ledger.delegate(bound.worstCase, least: least, to: endpoint.incarnation)
+    }
+
+    private func send(
+        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64,
+        _ attempt: AttemptReport
+    ) async throws(Failure) -> OpenAgentCall {
+        do throws(AgentCallError) {
+            let call = makeCall(prepared, endpoint, key, deadline)
+            let answer = try await transport.open(call, to: endpoint)
+            return OpenAgentCall(
+                answer: answer, attempt: attempt, ledger: ledger, budget: budget,
+                settlements: SettlementReader(key: key, endpoint: endpoint))
+        } catch {
+            var attempt = attempt
+            attempt.outcome = error.reason
+            if error.wasSent {
+                ledger.childLost(key)
+            } else {
+                // The delegation never left this process.
+                ledger.childFinal(key, consumed: .zero)
+                attempt.cost = .zero
+                attempt.source = .none
+            }
+            budget.settle(prepared.bound.worstCase, cost: attempt.cost)
+            throw Failure(
+                attempt: attempt, detail: "\(prepared.agent.name) did not answer.",
+                isUnreachable: !error.wasSent)
+        }
+    }
+
+    private func makeCall(
+        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64
+    ) -> AgentCall {
+        let agent = prepared.agent
+        let now = clock.nowNanoseconds
+        let allowed = now + UInt64(clamping: agent.timeouts.totalMilliseconds) * 1_000_000
+        let until = min(deadline, allowed)
+        let delegation = Delegation(
+            keyID: endpoint.hopKeyID, issuer: key.issuer,
+            audience: endpoint.incarnation, key: key, amount: prepared.bound.worstCase,
+            run: runID, request: requestID, subject: caller.user,
+            tenant: caller.tenant ?? "", tier: caller.tier.name,
+            requestType: requestType, agent: agent.name, method: "POST",
+            path: agent.path,
+            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000))
+        let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
+        return AgentCall(
+            agent: agent.name, method: "POST", path: agent.path,
+            headers: [
+                .init(name: "content-type", value: "application/json"),
+                .init(name: "accept", value: prepared.accept),
+                .init(name: TraceContext.headerName, value: span.header),
+                .init(
+                    name: Delegation.headerName,
+                    value: Sealed.seal(delegation.payload, key: endpoint.hopKey)),
+            ], body: prepared.body, deadlineNanoseconds: until)
+    }
+}
+
+extension AgentCaller {
+    /// An answer read to its end.
+    struct Answer: Sendable {
+        let status: Int
+        let body: [UInt8]
+        let attempt: AttemptReport
+    }
+
+    /// The whole answer of an agent that did what it was asked for. What its sidecar refused and
+    /// statuses other than 2xx are failures.
+    func call(
+        _ prepared: Prepared, at endpoint: AgentEndpoint, until deadline: UInt64
+    ) async throws(Failure) -> Answer {
+        let call = try await open(prepared, at: endpoint, until: deadline)
+        let body: [UInt8]
+        do throws(AgentCallError) {
+            body = try await call.body(bytesMax: GatewayLimits.agentAnswerBytesMax)
+        } catch {
+            throw Self.failure(call, error)
+        }
+        let attempt = call.end()
+        if let failure = Self.failure(call.answer.status, attempt) { throw failure }
+        return Answer(status: call.answer.status, body: body, attempt: attempt)
+    }
+
+    /// A call whose answer broke off.
+    static func failure(_ call: OpenAgentCall, _ error: AgentCallError) -> Failure {
+        var attempt = call.end()
+        attempt.outcome = error.reason
+        return Failure(attempt: attempt, detail: "\(attempt.agent) did not answer.")
+    }
+
+    /// `nil` for a call that succeeded.
+    static func failure(_ status: Int, _ attempt: AttemptReport) -> Failure? {
+        var attempt = attempt
+        if attempt.outcome != .admitted {
+            let title = attempt.outcome.title
+            return Failure(
+                attempt: attempt, detail: "The sidecar of \(attempt.agent): \(title).")
+        }
+        if (200..<300).contains(status) { return nil }
+        attempt.outcome = .upstreamError
+        return Failure(
+            attempt: attempt, detail: "\(attempt.agent) answered with status \(status).")
+    }
+}

@@ -27,6 +27,8 @@ package enum MeshLimits {
     package static let messageBytesMax = 4 << 20
     package static let recordsPerBlockMax = 256
     package static let blocksPerMessageMax = 16
+    /// Of a body that is kept for replays: they share Redis with the ledger.
+    package static let storedAnswerBytesMax = 64 << 10
     package static let subjectsPerLineMax = 1_024
     /// A watch without a line for this long is dead.
     package static let bookmarkMilliseconds: Int64 = 1_000
@@ -343,18 +345,28 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
 // MARK: - Idempotency
 
 package struct IdempotencyRequest: Hashable, Sendable, Codable {
+    package enum Action: Hashable, Sendable, Codable {
+        /// The claim ends by itself after this long.
+        case claim(milliseconds: Int64)
+        case complete(StoredAnswer)
+        /// Nothing was carried out, or nothing that must not be carried out again.
+        case release
+    }
+
     package var user: String
     package var key: String
-    /// SHA-256 of the body, in hexadecimal.
+    /// SHA-256 of what the key stands for, in hexadecimal.
     package var bodyHash: String
-    /// Absent to claim, present to complete.
-    package var answer: StoredAnswer?
+    /// Names the attempt that claims: only it gives the claim back, and it may ask twice.
+    package var claim: String
+    package var action: Action
 
-    package init(user: String, key: String, bodyHash: String, answer: StoredAnswer?) {
+    package init(user: String, key: String, bodyHash: String, claim: String, action: Action) {
         self.user = user
         self.key = key
         self.bodyHash = bodyHash
-        self.answer = answer
+        self.claim = claim
+        self.action = action
     }
 }
 
@@ -362,17 +374,20 @@ package struct StoredAnswer: Hashable, Sendable, Codable {
     package var status: Int
     package var contentType: String
     package var body: String
+    /// Further header fields, by name in lower case.
+    package var fields: [String: String]
 
-    package init(status: Int, contentType: String, body: String) {
+    package init(status: Int, contentType: String, body: String, fields: [String: String] = [:]) {
         self.status = status
         self.contentType = contentType
         self.body = body
+        self.fields = fields
     }
 }
 
 package struct IdempotencyResponse: Hashable, Sendable, Codable {
     package enum State: String, Sendable, Codable {
-        case new, stored, mismatch
+        case new, stored, mismatch, released
         case inFlight = "in_flight"
     }
     package var state: State

@@ -77,9 +77,9 @@ package enum StoreLimits {
     // MARK: Idempotency
 
     package static let idempotencyMilliseconds: Int64 = 24 * 3_600_000
-    /// A claim whose owner died may be taken over after this long.
-    package static let idempotencyClaimMilliseconds: Int64 = 300_000
-    package static let idempotencyAnswerBytesMax = 1 << 20
+    /// A claim whose owner died is taken over when it ends: after the deadline of its request, and
+    /// never later than this.
+    package static let idempotencyClaimMillisecondsMax: Int64 = 310_000
 
     // MARK: Archive
 

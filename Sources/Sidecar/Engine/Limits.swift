@@ -254,6 +254,13 @@ package enum GatewayLimits {
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
 
+    package static let idempotencyKeyBytesMax = 255
+    /// How long a claim outlives the deadline of its request: the answer has to be stored.
+    package static let idempotencyMarginMilliseconds: Int64 = 5_000
+    /// How often an answer is tried to be stored, and the pause in between.
+    package static let idempotencyTriesMax = 6
+    package static let idempotencyRetryNanoseconds: UInt64 = 1_000_000_000
+
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
     package static let analysesDefaultMax = 100

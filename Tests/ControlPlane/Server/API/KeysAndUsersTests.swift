@@ -2,6 +2,7 @@ import NIOHTTP1
 import Testing
 import WeirCore
 import WeirCrypto
+import WeirLedger
 import WeirMeshProtocol
 
 @testable import ControlPlaneServer

@@ -256,6 +256,7 @@ extension LeaseBook {
             if accounts[Int(account)].waiters > 0 { wakes.append(account) }
         }
         requestFailed(request)
+        releaseLowered(&entries)
         return entries
     }
 
@@ -297,6 +298,9 @@ extension LeaseBook {
         let own = (state.consumed - state.consumedByOthers).rawValue
         // An account that was forgotten here and came back: the store remembers what was spent.
         if accounts[slot].ownConsumed < own { accounts[slot].ownConsumed = own }
+        if accounts[slot].isStateKnown, state.limit.rawValue < accounts[slot].stateLimit {
+            lowered.append(account)
+        }
         if accounts[slot].stateLimit < state.limit.rawValue {
             // Raised: whoever was refused may ask again.
             accounts[slot].deniedUntil = 0

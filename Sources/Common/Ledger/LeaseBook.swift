@@ -40,6 +40,8 @@ package struct LeaseBook: Sendable {
     /// Numbers of overdue children, next to be asked about first; those that became final since
     /// are dropped when the next report is made.
     var overdue: [Int64] = []
+    /// Accounts whose limits were lowered: what is free of their leases goes back.
+    var lowered: [UInt32] = []
     /// Accounts with waiters for which something changed since `takeWakes`.
     var wakes: [UInt32] = []
 

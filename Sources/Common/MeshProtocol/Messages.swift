@@ -36,6 +36,9 @@ package enum MeshLimits {
     package static let vitalEndpointsMax = 32
     package static let vitalRequestsMax = 256
     package static let vitalDetoursMax = 128
+    /// Of a body that is kept for replays: they share Redis with the ledger.
+    package static let storedAnswerBytesMax = 64 << 10
+    package static let subjectsPerLineMax = 1_024
     /// A watch without a line for this long is dead.
     package static let bookmarkMilliseconds: Int64 = 1_000
 }
@@ -169,11 +172,13 @@ package enum PolicyEvent: Hashable, Sendable {
     case bookmark(PolicyVersion)
     /// Leases to give back as far as they are idle.
     case recall([LeaseID])
+    /// Users whose bindings are out of date: ask again.
+    case subjects([String])
 }
 
 extension PolicyEvent: Codable {
-    private enum Keys: String, CodingKey { case type, hash, projection, version, leases }
-    private enum Kind: String, Codable { case projection, bookmark, recall }
+    private enum Keys: String, CodingKey { case type, hash, projection, version, leases, users }
+    private enum Kind: String, Codable { case projection, bookmark, recall, subjects }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: Keys.self)
@@ -185,6 +190,7 @@ extension PolicyEvent: Codable {
         case .bookmark:
             self = .bookmark(try container.decode(PolicyVersion.self, forKey: .version))
         case .recall: self = .recall(try container.decode([LeaseID].self, forKey: .leases))
+        case .subjects: self = .subjects(try container.decode([String].self, forKey: .users))
         }
     }
 
@@ -201,6 +207,9 @@ extension PolicyEvent: Codable {
         case .recall(let leases):
             try container.encode(Kind.recall, forKey: .type)
             try container.encode(leases, forKey: .leases)
+        case .subjects(let users):
+            try container.encode(Kind.subjects, forKey: .type)
+            try container.encode(users, forKey: .users)
         }
     }
 }
@@ -347,10 +356,13 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
     /// What of the stored ones the tier allows now.
     package var preferences: Preferences?
     package var timeToLiveMilliseconds: Int64
+    /// Not even without a control plane does it serve for longer: the rest of an API key's life.
+    package var validForMilliseconds: Int64?
 
     package init(
         user: String, tenant: String?, tier: String, roles: [String], accounts: [Account],
-        preferences: Preferences?, timeToLiveMilliseconds: Int64
+        preferences: Preferences?, timeToLiveMilliseconds: Int64,
+        validForMilliseconds: Int64? = nil
     ) {
         self.user = user
         self.tenant = tenant
@@ -359,24 +371,35 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
         self.accounts = accounts
         self.preferences = preferences
         self.timeToLiveMilliseconds = timeToLiveMilliseconds
+        self.validForMilliseconds = validForMilliseconds
     }
 }
 
 // MARK: - Idempotency
 
 package struct IdempotencyRequest: Hashable, Sendable, Codable {
+    package enum Action: Hashable, Sendable, Codable {
+        /// The claim ends by itself after this long.
+        case claim(milliseconds: Int64)
+        case complete(StoredAnswer)
+        /// Nothing was carried out, or nothing that must not be carried out again.
+        case release
+    }
+
     package var user: String
     package var key: String
-    /// SHA-256 of the body, in hexadecimal.
+    /// SHA-256 of what the key stands for, in hexadecimal.
     package var bodyHash: String
-    /// Absent to claim, present to complete.
-    package var answer: StoredAnswer?
+    /// Names the attempt that claims: only it gives the claim back, and it may ask twice.
+    package var claim: String
+    package var action: Action
 
-    package init(user: String, key: String, bodyHash: String, answer: StoredAnswer?) {
+    package init(user: String, key: String, bodyHash: String, claim: String, action: Action) {
         self.user = user
         self.key = key
         self.bodyHash = bodyHash
-        self.answer = answer
+        self.claim = claim
+        self.action = action
     }
 }
 
@@ -384,17 +407,20 @@ package struct StoredAnswer: Hashable, Sendable, Codable {
     package var status: Int
     package var contentType: String
     package var body: String
+    /// Further header fields, by name in lower case.
+    package var fields: [String: String]
 
-    package init(status: Int, contentType: String, body: String) {
+    package init(status: Int, contentType: String, body: String, fields: [String: String] = [:]) {
         self.status = status
         self.contentType = contentType
         self.body = body
+        self.fields = fields
     }
 }
 
 package struct IdempotencyResponse: Hashable, Sendable, Codable {
     package enum State: String, Sendable, Codable {
-        case new, stored, mismatch
+        case new, stored, mismatch, released
         case inFlight = "in_flight"
     }
     package var state: State

@@ -33,6 +33,21 @@ extension MeshRefusal: APIProblemConvertible {
     }
 }
 
+extension APIKeyConflict: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        let detail: String
+        switch self {
+        case .bound(let tier, let tenant):
+            let place = tenant.map { "tier \(tier) and tenant \($0)" } ?? "tier \(tier)"
+            detail = "The user is bound to \(place); change that first."
+        case .tooMany: detail = "There are too many keys; revoke those that are over."
+        }
+        return APIProblem(
+            status: .conflict, reason: "conflict", title: "This does not fit what is there",
+            detail: detail)
+    }
+}
+
 extension Problem: APIProblemConvertible {
     var apiProblem: APIProblem {
         APIProblem(

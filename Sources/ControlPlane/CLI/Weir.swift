@@ -14,6 +14,7 @@ struct Weir: AsyncParsableCommand {
             """,
         subcommands: [
             Apply.self, Get.self, PolicyCommand.self, Check.self, Audit.self, TokenCommand.self,
+            KeyCommand.self, UserCommand.self,
         ])
 
     static func main() async {

@@ -57,6 +57,8 @@ package enum StoreLimits {
     package static let policyHistoryMax = 200
     package static let noteBytesMax = 4_096
     package static let nameBytesMax = 256
+    /// A user's or a tenant's name: what a record keeps of it whole, and gateways take of a token.
+    package static let userBytesMax = 200
     /// How long a gateway may go on with a subject's binding.
     package static let bindingMilliseconds: Int64 = 10_000
     /// An agent's sidecar that has not reported for this long is not given to gateways.
@@ -67,15 +69,19 @@ package enum StoreLimits {
     package static let problemsKeptMax = 64
     package static let joinTokenMillisecondsMax: Int64 = 7 * 86_400_000
     package static let reasonBytesMax = 1_024
+    package static let apiKeysPerUserMax = 100
+    package static let apiKeysMax = 100_000
+    package static let apiKeysListedMax = 1_000
+    package static let apiKeyMillisecondsMax: Int64 = 10 * 366 * 86_400_000
     package static let adminActionsMax = 10_000
     package static let adminActionBytesMax = 8_192
 
     // MARK: Idempotency
 
     package static let idempotencyMilliseconds: Int64 = 24 * 3_600_000
-    /// A claim whose owner died may be taken over after this long.
-    package static let idempotencyClaimMilliseconds: Int64 = 300_000
-    package static let idempotencyAnswerBytesMax = 1 << 20
+    /// A claim whose owner died is taken over when it ends: after the deadline of its request, and
+    /// never later than this.
+    package static let idempotencyClaimMillisecondsMax: Int64 = 310_000
 
     // MARK: Archive
 

@@ -207,6 +207,8 @@ package enum UplinkLimits {
 
     package static let subjectsMax = 10_000
     package static let subjectLookupsMax = 128
+    /// Of them for API keys, which anybody can make up.
+    package static let keyLookupsMax = 64
     package static let subjectTimeToLiveMillisecondsMax: Int64 = 300_000
     /// How long a binding serves while the control plane is away: as long as a token usually lives.
     package static let subjectStaleNanoseconds: UInt64 = 3_600_000_000_000
@@ -237,6 +239,9 @@ package enum GatewayLimits {
     /// future.
     package static let clockLeewaySeconds: Int64 = 30
 
+    /// `weir_` and 32 bytes in base64url, and room for longer ones.
+    package static let apiKeyBytesMax = 128
+
     package static let requestBytesMax = 1 << 20
     /// Of an agent's answer to a step: it is parsed and becomes a part of ours.
     package static let agentAnswerBytesMax = 4 << 20
@@ -257,6 +262,12 @@ package enum GatewayLimits {
     /// One test of an agent, which the mesh pays for.
     package static let agentTestCostMax = NanoUSD(100_000_000)
     package static let agentTestNanoseconds: UInt64 = 30_000_000_000
+    package static let idempotencyKeyBytesMax = 255
+    /// How long a claim outlives the deadline of its request: the answer has to be stored.
+    package static let idempotencyMarginMilliseconds: Int64 = 5_000
+    /// How often an answer is tried to be stored, and the pause in between.
+    package static let idempotencyTriesMax = 6
+    package static let idempotencyRetryNanoseconds: UInt64 = 1_000_000_000
 
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.

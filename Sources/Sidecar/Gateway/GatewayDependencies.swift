@@ -45,6 +45,9 @@ package struct GatewayDependencies: Sendable {
         @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
     /// Passes a user's own request on to the control plane; bounded in time.
     package var ask: @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>
+    /// Claims an idempotency key, or ends a claim; bounded in time.
+    package var idempotency:
+        @Sendable (IdempotencyRequest) async -> MeshOutcome<IdempotencyResponse>
     package var controlPlane: @Sendable () -> ControlPlaneView
     package var process: @Sendable () -> ProcessView
     /// What is known of the agents' state.
@@ -60,6 +63,8 @@ package struct GatewayDependencies: Sendable {
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
         ask: @escaping @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>,
+        idempotency:
+            @escaping @Sendable (IdempotencyRequest) async -> MeshOutcome<IdempotencyResponse>,
         controlPlane: @escaping @Sendable () -> ControlPlaneView,
         process: @escaping @Sendable () -> ProcessView = { ProcessView() },
         sight: MeshSight = MeshSight(), metrics: any GatewayMetrics,
@@ -70,6 +75,7 @@ package struct GatewayDependencies: Sendable {
         self.bind = bind
         self.ledger = ledger
         self.ask = ask
+        self.idempotency = idempotency
         self.controlPlane = controlPlane
         self.process = process
         self.sight = sight
@@ -91,10 +97,17 @@ extension GatewayDependencies {
 package struct GatewayWorker: Sendable {
     package var transport: any AgentTransport
     package var clock: any GatewayClock
+    /// Starts what goes on when the request's own task is cancelled, where `transport` and `clock`
+    /// may be used.
+    package var spawn: @Sendable (@escaping @Sendable () async -> Void) -> Void
 
-    package init(transport: any AgentTransport, clock: any GatewayClock) {
+    package init(
+        transport: any AgentTransport, clock: any GatewayClock,
+        spawn: @escaping @Sendable (@escaping @Sendable () async -> Void) -> Void
+    ) {
         self.transport = transport
         self.clock = clock
+        self.spawn = spawn
     }
 }
 

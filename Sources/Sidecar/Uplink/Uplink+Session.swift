@@ -111,6 +111,7 @@ extension Uplink {
         case .bookmark: break
         // The report gives back what is idle; need elsewhere makes it come now.
         case .recall: reportSignal.notify()
+        case .subjects(let users): subjectsChanged(users)
         }
         return true
     }

@@ -30,6 +30,9 @@ package actor Uplink {
 
     var subjects = SubjectCache()
     var lookups: [SubjectRequest: [CheckedContinuation<SubjectOutcome, Never>]] = [:]
+    /// Counts what the control plane said about changed subjects, so that a lookup that was under
+    /// way then is not remembered.
+    var subjectChanges: UInt64 = 0
     /// Messages for users' own requests under way.
     var userCalls = 0
 

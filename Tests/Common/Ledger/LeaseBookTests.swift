@@ -247,6 +247,42 @@ private struct Refused: Error {}
         #expect(last.released == counters.released + NanoUSD(150))
     }
 
+    /// What nobody has set aside goes back at once, and the next reservation is decided under the
+    /// new limit; what was spent is never taken back.
+    @Test func aLoweredLimitTakesBackWhatIsFree() throws {
+        var holder = Holder()
+        let key = try holder.opened(200)
+        let before = try #require(holder.book.position(of: terms().key))
+        let state = AccountState(
+            account: terms().key, limit: NanoUSD(300), consumed: .zero, consumedByOthers: .zero,
+            held: NanoUSD(1_000), resetsAtMilliseconds: nil)
+        let report = holder.book.makeReport()
+        let entries = holder.book.apply(
+            ReportResponse(finals: [], recalls: [], unknown: [], states: [state]), to: report,
+            now: holder.now)
+        #expect(before.limit == NanoUSD(10_000))
+        #expect(entries.count == 1)
+        let counters = holder.book.makeReport().leases[0]
+        #expect(counters.released > .zero && holder.book.overdrawnLease() == nil)
+        holder.book.childFinal(key, consumed: NanoUSD(200))
+        let refused = holder.reserve(101)
+        #expect(refused == .exhausted(terms().key, resetsAt: nil))
+        #expect(holder.reserve(100) == .needsLease)
+    }
+
+    /// What the store said of the old limit must not refuse before it is asked about the new one.
+    @Test func aRaisedLimitIsAskedForBeforeAnybodyIsRefused() throws {
+        var holder = Holder()
+        let low = terms(limit: 100, maxLease: 100)
+        _ = holder.reserve(500, low)
+        holder.ask(limit: 100, maxLease: 100)
+        guard case .exhausted = holder.reserve(500, low) else {
+            Issue.record("the limit is 100")
+            return
+        }
+        #expect(holder.reserve(500, terms(limit: 1_000)) == .needsLease)
+    }
+
     @Test func expiryStopsAdmissionAndFinalsStillCount() throws {
         var holder = Holder()
         let key = try holder.opened(200)

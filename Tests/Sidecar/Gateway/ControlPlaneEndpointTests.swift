@@ -41,6 +41,7 @@ import WeirPolicy
                     asked.messages.withLock { $0.append((operation, request)) }
                     return outcome
                 },
+                idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: NoMetrics()))
         let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
@@ -50,7 +51,7 @@ import WeirPolicy
             to: GatewayRequest(
                 id: "req_1", method: method, path: path, query: query, fields: fields,
                 body: Array(body.utf8)),
-            on: GatewayWorker(transport: TestTransport.healthy, clock: TestClock()))
+            on: GatewayWorker(transport: TestTransport.healthy, clock: TestClock()) { _ in })
     }
 
     private func json(_ answer: GatewayAnswer) throws -> JSONValue {

@@ -63,10 +63,11 @@ private struct TestGateway: Sendable {
             dependencies: GatewayDependencies(
                 snapshot: { snapshot }, bind: { _ in binding ?? bound },
                 ledger: { _, _, _ in ledger }, ask: { _, _ in .unavailable },
+                idempotency: { _ in .unavailable },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
                 }, sight: sight, metrics: metrics))
-        let worker = GatewayWorker(transport: transport, clock: TestClock())
+        let worker = GatewayWorker(transport: transport, clock: TestClock()) { _ in }
         return TestGateway(service: service, worker: worker, sight: sight)
     }
 

@@ -121,7 +121,7 @@ private final class TrustingInterceptor: Interceptor {
                         ledger: ledger, binding: binding, snapshot: snapshot, clock: clock,
                         isControlPlaneReachable: { true })
                 },
-                ask: { _, _ in .unavailable },
+                ask: { _, _ in .unavailable }, idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: NoMetrics()))
         return try SidecarServer(ServerConfiguration(listen: .loopback(port: 0))) { worker in

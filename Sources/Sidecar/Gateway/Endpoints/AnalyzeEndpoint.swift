@@ -50,6 +50,35 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         let analysis = try AnalyzeRequest.read(
             request.body, policy: snapshot.policy, tier: caller.tier)
         labels.type = analysis.type.name
+        let key = try IdempotentRequests.key(
+            of: request, user: caller.user, timeoutMilliseconds: analysis.timeoutMilliseconds)
+        guard let key else {
+            let ended = try await perform(analysis, request, worker, snapshot, known)
+            labels.status = ended.outcome
+            return ended.answer
+        }
+        let once = IdempotentRequests(tell: dependencies.idempotency)
+        if let stored = try await once.claim(key) {
+            labels.status = "replayed"
+            return stored
+        }
+        let ended = try await once.run(key, on: worker) {
+            do throws(GatewayRefusal) {
+                return .success(try await perform(analysis, request, worker, snapshot, known))
+            } catch {
+                return .failure(error)
+            }
+        }
+        labels.status = ended.outcome
+        return ended.answer
+    }
+
+    /// From the user's place in the queue to the answer: what costs something.
+    private func perform(
+        _ analysis: AnalyzeRequest, _ request: GatewayRequest, _ worker: GatewayWorker,
+        _ snapshot: GatewaySnapshot, _ known: CallerIdentity.Known
+    ) async throws(GatewayRefusal) -> EndedAnalysis {
+        let caller = known.caller
         let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
         defer { place.leave() }
         let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
@@ -65,9 +94,8 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             request: analysis, requestID: request.id, report: report, balance: ledger.balance,
             policyNumber: snapshot.version.number, now: worker.clock.now,
             observed: ledger.observed.reasons)
-        labels.status = answer.outcome
         dependencies.metrics.stepsEnded(report.steps)
-        return answer.answer()
+        return EndedAnalysis(answer: answer.answer(), outcome: answer.outcome)
     }
 
     private func makeContext(
@@ -95,6 +123,13 @@ extension CallerLedger {
             throw GatewayRefusal(error, now: now)
         }
     }
+}
+
+/// A request that was carried out, well or not.
+struct EndedAnalysis: Sendable {
+    let answer: GatewayAnswer
+    /// What the metrics count it as.
+    let outcome: String
 }
 
 extension GatewayRefusal {

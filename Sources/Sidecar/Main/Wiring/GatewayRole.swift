@@ -111,6 +111,7 @@ final class GatewayRole: Role {
             ask: { operation, request in
                 await member.uplink?.ask(operation, request) ?? .unavailable
             },
+            idempotency: { await member.uplink?.idempotency($0) ?? .unavailable },
             controlPlane: {
                 let status = member.status
                 let now = MonotonicClock.nowNanoseconds

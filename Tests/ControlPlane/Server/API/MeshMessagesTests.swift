@@ -132,17 +132,21 @@ struct MeshMessagesTests {
     @Test func anAnswerIsKeptForItsKey() async throws {
         try await TestControlPlane.run { server in
             let gateway = try await server.joined(agent: nil)
-            var request = IdempotencyRequest(user: "alice", key: "k", bodyHash: "aa", answer: nil)
+            let claim = IdempotencyRequest.Action.claim(milliseconds: 60_000)
+            var request = IdempotencyRequest(
+                user: "alice", key: "k", bodyHash: "aa", claim: "1", action: claim)
             func ask() async throws -> IdempotencyResponse {
                 try await gateway.post(MeshPath.idempotency, request)
                     .decode(IdempotencyResponse.self)
             }
             #expect(try await ask().state == .new)
+            #expect(try await ask().state == .new, "the same attempt, whose answer got lost")
+            request.claim = "2"
             #expect(try await ask().state == .inFlight)
             let answer = StoredAnswer(status: 200, contentType: "application/json", body: "{}")
-            request.answer = answer
+            request.action = .complete(answer)
             _ = try await ask()
-            request.answer = nil
+            request.action = claim
             #expect(try await ask() == IdempotencyResponse(state: .stored, answer: answer))
             request.bodyHash = "bb"
             #expect(try await ask().state == .mismatch)

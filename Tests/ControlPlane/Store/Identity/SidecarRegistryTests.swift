@@ -145,18 +145,44 @@ import WeirPolicy
         let mesh = try await LedgerMesh()
         let store = IdempotencyStore(redis: mesh.redis)
         let answer = StoredAnswer(status: 200, contentType: "application/json", body: "{\"é\":1}")
-        var request = IdempotencyRequest(user: "ann", key: "k", bodyHash: "aa", answer: nil)
+        let claim = IdempotencyRequest.Action.claim(milliseconds: 60_000)
+        var request = IdempotencyRequest(
+            user: "ann", key: "k", bodyHash: "aa", claim: "1", action: claim)
         #expect(try await store.handle(request).state == .new)
+        request.claim = "2"
         #expect(try await store.handle(request).state == .inFlight)
         request.bodyHash = "bb"
         #expect(try await store.handle(request).state == .mismatch)
         request.bodyHash = "aa"
-        request.answer = answer
+        request.action = .complete(answer)
         #expect(try await store.handle(request).answer == answer)
-        request.answer = nil
+        request.action = claim
         let replay = try await store.handle(request)
         #expect(replay.state == .stored && replay.answer == answer)
         request.user = "bob"
         #expect(try await store.handle(request).state == .new)
+    }
+
+    @Test func aClaimEndsByItselfAndOnlyItsOwnerGivesItBack() async throws {
+        let mesh = try await LedgerMesh()
+        let store = IdempotencyStore(redis: mesh.redis)
+        func send(_ claim: String, _ action: IdempotencyRequest.Action) async throws
+            -> IdempotencyResponse.State
+        {
+            try await store.handle(
+                IdempotencyRequest(
+                    user: "ann", key: "k", bodyHash: "aa", claim: claim, action: action)
+            ).state
+        }
+        #expect(try await send("1", .claim(milliseconds: 60_000)) == .new)
+        #expect(try await send("2", .release) == .released)
+        #expect(try await send("2", .claim(milliseconds: 60_000)) == .inFlight)
+        #expect(try await send("1", .release) == .released)
+        // As if its gateway had died: nobody gives this one back.
+        #expect(try await send("3", .claim(milliseconds: 1)) == .new)
+        try await eventually("the claim ends") {
+            try await send("4", .claim(milliseconds: 60_000)) == .new
+        }
+        #expect(try await send("3", .claim(milliseconds: 60_000)) == .inFlight)
     }
 }

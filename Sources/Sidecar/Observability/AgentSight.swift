@@ -17,10 +17,28 @@ package final class AgentSight: Sendable {
         var lastError: LastError?
     }
 
+    /// What is known of the agent's endpoints at a time of the monotonic clock.
+    package struct Endpoints: Sendable {
+        package var statuses: [EndpointSet<SocketAddress>.Status]
+        /// The policy has their health checked.
+        package var areChecked: Bool
+
+        package init(_ statuses: [EndpointSet<SocketAddress>.Status], areChecked: Bool) {
+            self.statuses = statuses
+            self.areChecked = areChecked
+        }
+    }
+
     private let metrics: SidecarMetrics
+    private let endpoints: @Sendable (UInt64) -> Endpoints
     private let state = Mutex(State())
 
-    package init(_ metrics: SidecarMetrics) { self.metrics = metrics }
+    package init(
+        _ metrics: SidecarMetrics, endpoints: @escaping @Sendable (UInt64) -> Endpoints
+    ) {
+        self.metrics = metrics
+        self.endpoints = endpoints
+    }
 
     /// Once a second, from any one thread.
     package func look(nowNanoseconds now: UInt64, at time: UnixTime) {
@@ -31,8 +49,7 @@ package final class AgentSight: Sendable {
         for (reason, count) in outcomes { counts[Self.kind(reason).rawValue] += count }
         // One agent is served here; its latencies are one series.
         let latencies = registry.read(metrics.upstreamDuration).first?.values.dropLast()
-        let breakers = registry.read(metrics.breakerState)
-        let isHealthy = registry.read(metrics.healthy).first.map { $0.gauge == 1 }
+        let endpoints = endpoints(now)
         let waiting = registry.read(metrics.waiting).reduce(0) { $0 + Int($1.gauge) }
         state.withLock { state in
             state.calls.add(counts + (latencies ?? []), nowNanoseconds: now)
@@ -41,8 +58,10 @@ package final class AgentSight: Sendable {
             where grown > 0 && Self.kind(outcome.reason) == .failure {
                 state.lastError = LastError(reason: outcome.reason.name, at: time)
             }
-            state.endpoints = Self.endpoints(breakers, before: state.endpoints, at: time)
-            state.isHealthy = isHealthy
+            state.endpoints = Self.endpoints(
+                endpoints.statuses, before: state.endpoints, at: time)
+            state.isHealthy =
+                endpoints.areChecked ? endpoints.statuses.contains(where: \.isHealthy) : nil
             state.waiting = waiting
         }
     }
@@ -74,15 +93,16 @@ package final class AgentSight: Sendable {
     }
 
     private static func endpoints(
-        _ breakers: [Metrics.Reading], before: [AgentVitals.Endpoint], at time: UnixTime
+        _ statuses: [EndpointSet<SocketAddress>.Status], before: [AgentVitals.Endpoint],
+        at time: UnixTime
     ) -> [AgentVitals.Endpoint] {
-        breakers.prefix(MeshLimits.vitalEndpointsMax).map { reading in
-            let address = reading.labels[1]
+        statuses.prefix(MeshLimits.vitalEndpointsMax).map { status in
+            let address = status.key.description
             let breaker: AgentVitals.Breaker =
-                switch reading.gauge {
-                case 0: .closed
-                case 1: .halfOpen
-                default: .open
+                switch status.breaker {
+                case .closed: .closed
+                case .halfOpen: .halfOpen
+                case .open: .open
                 }
             let known = before.first { $0.address == address && $0.breaker == breaker }
             return known ?? AgentVitals.Endpoint(address: address, breaker: breaker, since: time)

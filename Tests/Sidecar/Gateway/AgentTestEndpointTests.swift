@@ -11,6 +11,7 @@ import WeirPolicy
 @Suite struct AgentTestEndpointTests {
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
+        func observed(_ reasons: [Reason], tier: String) {}
         func stepsEnded(_ steps: [StepReport]) {}
         var vitals: GatewayVitals { GatewayVitals() }
     }
@@ -40,7 +41,7 @@ import WeirPolicy
                     #expect(binding.user == "mesh")
                     return ledger
                 },
-                ask: { _, _ in .unavailable },
+                ask: { _, _ in .unavailable }, idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: NoMetrics()))
         let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
@@ -51,7 +52,7 @@ import WeirPolicy
                     GatewayField("authorization", "Bearer " + token),
                     GatewayField("content-type", "application/json"),
                 ], body: Array(body.utf8)),
-            on: GatewayWorker(transport: transport, clock: TestClock()))
+            on: GatewayWorker(transport: transport, clock: TestClock()) { _ in })
         guard case .bytes(let bytes) = answer.body else { return (answer.status, .null) }
         return (answer.status, try JSON.parse(bytes))
     }

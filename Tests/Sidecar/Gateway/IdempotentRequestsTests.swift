@@ -49,6 +49,10 @@ import WeirMeshProtocol
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
             statuses.withLock { $0.append(status) }
         }
+
+        func observed(_ reasons: [Reason], tier: String) {}
+        func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     private let rows = Rows()

@@ -27,7 +27,7 @@ import WeirMeshProtocol
     }
 
     @Test func theLastMinuteIsInTheVitals() throws {
-        let metrics = OrchestratorMetrics(Metrics(), score: { 1 })
+        let metrics = OrchestratorMetrics(SidecarMetrics(Metrics()), score: { 1 })
         metrics.analysisEnded(type: "news", tier: "gold", status: "complete", nanoseconds: 1)
         metrics.look(nowNanoseconds: 1_000_000_000)
         metrics.analysisEnded(type: "news", tier: "gold", status: "complete", nanoseconds: 1)

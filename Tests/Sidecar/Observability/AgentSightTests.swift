@@ -1,3 +1,4 @@
+import Synchronization
 import Testing
 import WeirCore
 import WeirLedger
@@ -48,6 +49,14 @@ private let second: UInt64 = 1_000_000_000
 @Suite struct AgentSightTests {
     private let metrics = SidecarMetrics(Metrics())
 
+    private func status(
+        _ breaker: CircuitBreaker.Position, isHealthy: Bool = true
+    ) -> EndpointSet<SocketAddress>.Status {
+        .init(
+            key: .loopback(port: 9), breaker: breaker, isHealthy: isHealthy, isAvoided: false,
+            outstanding: 0, averageNanoseconds: 0, failures: [])
+    }
+
     private func attempt(_ series: AgentSeries, _ outcome: Reason, milliseconds: UInt64) {
         series.decided(.admitted)
         series.attempted(
@@ -57,10 +66,9 @@ private let second: UInt64 = 1_000_000_000
     }
 
     @Test func saysWhatTheMetricsSay() throws {
-        let sight = AgentSight(metrics)
+        let seen = Mutex(AgentSight.Endpoints([status(.closed)], areChecked: false))
+        let sight = AgentSight(metrics) { _ in seen.withLock { $0 } }
         let series = AgentSeries(metrics, shard: metrics.registry.shard(), agent: "finbert")
-        let breaker = metrics.registry.series(metrics.breakerState, ["finbert", "127.0.0.1:9"])
-        metrics.registry.set(breaker, 0)
         sight.look(nowNanoseconds: second, at: UnixTime(seconds: 100))
         for _ in 0..<18 { attempt(series, .admitted, milliseconds: 8) }
         for _ in 0..<2 { attempt(series, .upstreamError, milliseconds: 400) }
@@ -68,7 +76,7 @@ private let second: UInt64 = 1_000_000_000
         series.decided(.upstreamError)
         series.decided(.rateLimited)
         attempt(series, .cancelled, milliseconds: 8)
-        metrics.registry.set(breaker, 2)
+        seen.withLock { $0.statuses = [status(.open)] }
         sight.look(nowNanoseconds: 2 * second, at: UnixTime(seconds: 101))
 
         let vitals = sight.vitals
@@ -102,9 +110,10 @@ private let second: UInt64 = 1_000_000_000
         let metrics = metrics
         registry.collect { _ in
             registry.set(registry.series(metrics.waiting, ["finbert"]), 4)
-            registry.set(registry.series(metrics.healthy, ["finbert"]), 0)
         }
-        let sight = AgentSight(metrics)
+        let sight = AgentSight(metrics) { _ in
+            .init([status(.closed, isHealthy: false)], areChecked: true)
+        }
         sight.look(nowNanoseconds: second, at: UnixTime(seconds: 1))
         #expect(sight.vitals.waiting == 4)
         #expect(sight.vitals.isHealthy == false)

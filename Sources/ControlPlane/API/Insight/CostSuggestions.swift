@@ -109,12 +109,12 @@ struct CostSuggestions {
     private func repetitions() -> [Suggestion] {
         struct Body: Hashable {
             var model: String
-            var digest: [UInt8]
+            var digest: Digest?
         }
         return groups { $0.record.reason == .admitted && $0.record.digests != nil }.compactMap {
             use, group in
             let again = Dictionary(grouping: group) {
-                Body(model: $0.model, digest: $0.record.digests?.input ?? [])
+                Body(model: $0.model, digest: $0.record.digests?.input)
             }.values.flatMap { same in
                 same.sorted { $0.record.startedAt < $1.record.startedAt }.dropFirst()
             }

@@ -26,8 +26,9 @@ struct AgentTestEndpoint: GatewayEndpoint {
         _ = try await identity.identify(request, snapshot: snapshot, now: worker.clock.now)
         let order = try AgentTest(reading: try request.json(), snapshot.policy)
         let payer = try await payer(snapshot, order.agent)
-        guard let endpoint = snapshot.endpoints[order.agent.name]?.randomElement() else {
-            throw GatewayRefusal(.noEndpoint, "No sidecar of \(order.agent.name) is known.")
+        let none = "No sidecar of \(order.agent.name) is known."
+        guard snapshot.endpoints[order.agent.name]?.isEmpty == false else {
+            throw GatewayRefusal(.noEndpoint, none)
         }
         let calls = AgentCaller(
             snapshot: snapshot, caller: payer.caller,
@@ -35,16 +36,19 @@ struct AgentTestEndpoint: GatewayEndpoint {
             runID: .random(at: worker.clock.now), requestType: Self.requestType,
             trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
             ledger: dependencies.ledger(payer.binding, snapshot, worker.clock),
-            transport: worker.transport, clock: worker.clock,
+            transport: worker.transport, clock: worker.clock, picker: dependencies.picker,
             budget: RunBudget(limit: GatewayLimits.agentTestCostMax))
         let began = worker.clock.nowNanoseconds
         let until = began + GatewayLimits.agentTestNanoseconds
-        var body: JSONObject = [
-            "agent": .string(order.agent.name), "endpoint": .string(endpoint.address),
-        ]
+        var body: JSONObject = ["agent": .string(order.agent.name)]
         do throws(AgentCaller.Failure) {
-            let answer = try await calls.call(
-                try order.prepared(snapshot, payer.caller.tier), at: endpoint, until: until)
+            let prepared = try order.prepared(snapshot, payer.caller.tier)
+            guard let picked = calls.pick(order.agent, tried: []) else {
+                throw AgentCaller.Failure(
+                    order.agent, model: prepared.bound.model, .noEndpoint, none)
+            }
+            body["endpoint"] = .string(picked.endpoint.address)
+            let answer = try await calls.call(prepared, at: picked, until: until)
             write(answer.attempt, "ok", to: &body)
             body["status"] = .number(JSONNumber(answer.status))
             body["answer"] =

@@ -43,6 +43,15 @@ final class AgentPlane {
         { [running] in running.runtime?.requestsInFlight ?? 0 }
     }
 
+    /// What is known of the agent's endpoints; from any thread.
+    var endpointsSeen: @Sendable (UInt64) -> AgentSight.Endpoints {
+        { [running] now in
+            guard let runtime = running.runtime else { return .init([], areChecked: false) }
+            return .init(
+                runtime.endpoints(nowNanoseconds: now), areChecked: runtime.isChecked)
+        }
+    }
+
     /// What health checks and breakers hold against the agent; from any thread.
     var healthProblem: @Sendable () -> String? {
         { [running] in

@@ -25,7 +25,7 @@ final class AgentRole: Role {
 
     func start() throws {
         let bound = LoopBound(self, loop: context.control)
-        let sight = AgentSight(context.metrics)
+        let sight = AgentSight(context.metrics, endpoints: plane.endpointsSeen)
         context.everySecond {
             sight.look(nowNanoseconds: MonotonicClock.nowNanoseconds, at: WallClock.now)
         }

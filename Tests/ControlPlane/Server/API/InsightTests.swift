@@ -37,8 +37,8 @@ struct InsightTests {
         (record.subject, record.tier, record.agent) = (subject, 3, 4)
         (record.model, record.requestType) = (5, 6)
         record.digests = AttemptRecord.Digests(
-            input: [UInt8](repeating: input ?? UInt8(sequence), count: 32),
-            output: [UInt8](repeating: 9, count: 32))
+            input: Digest(words: 0, 0, 0, UInt64(input ?? UInt8(sequence))),
+            output: Digest(words: 9, 9, 9, 9))
         return record
     }
 

@@ -16,6 +16,10 @@ final class ChatGateway: Sendable {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
             seen.withLock { $0.append("\(type) \(tier) \(status)") }
         }
+
+        func observed(_ reasons: [Reason], tier: String) {}
+        func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     /// What pays for the request at hand.
@@ -42,7 +46,7 @@ final class ChatGateway: Sendable {
             dependencies: GatewayDependencies(
                 snapshot: { snapshot }, bind: { _ in .bound(binding) },
                 ledger: { _, _, _ in purse.ledger.withLock { $0 } },
-                ask: { _, _ in .unavailable },
+                ask: { _, _ in .unavailable }, idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: metrics))
         service.show(on: registry)
@@ -75,7 +79,7 @@ final class ChatGateway: Sendable {
     ) async -> GatewayAnswer {
         purse.ledger.withLock { $0 = ledger }
         return await service.respond(
-            to: request, on: GatewayWorker(transport: transport, clock: TestClock()))
+            to: request, on: GatewayWorker(transport: transport, clock: TestClock()) { _ in })
     }
 
     /// Requests that have a place at the gateway.

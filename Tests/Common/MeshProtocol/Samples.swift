@@ -52,7 +52,8 @@ enum Samples {
         record.flags = [.streamed, .observed]
         if withDigests {
             record.digests = AttemptRecord.Digests(
-                input: Digest(words: 1, 2, 3, 4), output: Digest(words: 5, 6, 7, .max))
+                input: Digest(bytes: Crypto.sha256([1])) ?? .ofNothing,
+                output: Digest(bytes: Crypto.sha256([2])) ?? .ofNothing)
         }
         return record
     }

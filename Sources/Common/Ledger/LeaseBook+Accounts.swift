@@ -60,8 +60,8 @@ extension LeaseBook {
     /// `nil` when the table is full of accounts in use.
     mutating func intern(_ terms: AccountTerms, now: UInt64) -> UInt32? {
         guard let slot = intern(terms.key, now: now) else { return nil }
-        let isRaised = terms.limit.rawValue > accounts[Int(slot)].limit
-        if isRaised, terms.limit.rawValue > accounts[Int(slot)].stateLimit {
+        let known = accounts[Int(slot)].limit
+        if known > 0, terms.limit.rawValue > known {
             // What the store said of the old limit refuses nobody before it is asked again.
             accounts[Int(slot)].isStateKnown = false
             accounts[Int(slot)].deniedUntil = 0

@@ -2,9 +2,9 @@ import WeirCore
 import WeirPolicy
 
 /// The stages between an identified caller and the budget, for one agent: rate limit, concurrency
-/// with its queue, and an endpoint whose circuit is not open (DESIGN §6). One for each process, so that limits hold over its
-/// workers; the owner keeps it behind a short mutex. Pure: time and randomness come in, decisions
-/// go out.
+/// with its queue, and an endpoint whose circuit is not open (DESIGN §6). One for each process, so
+/// that limits hold over its workers; the owner keeps it behind a short mutex. Pure: time and
+/// randomness come in, decisions go out.
 struct AgentAdmission {
     typealias Ticket = ConcurrencyGate.Ticket
 

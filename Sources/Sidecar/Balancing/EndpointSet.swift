@@ -134,8 +134,10 @@ package struct EndpointSet<Key: Hashable & Sendable> {
             guard let index = drawTwo(rank, now, random, allows) else { continue }
             return .chosen(choose(index, members[index].breaker.permitNow(), now))
         }
+        if onlyServing { return .none }
         // Those that may not be tried may still serve others.
-        if onlyServing || members.contains(where: { $0.breaker.isClosed }) { return .none }
+        let hasClosed = members.contains { $0.breaker.isClosed }
+        if hasClosed, whenAllAreOut == .refuse { return .none }
         return pickWhereAllAreOut(now, random, whenAllAreOut, allows)
     }
 
@@ -222,7 +224,9 @@ package struct EndpointSet<Key: Hashable & Sendable> {
         switch judged {
         case .failure(.rateLimited, _): sample = nil
         case .failure(let failure, _):
-            sample = slowness(of: index, elapsed, now)
+            // How long a caller waited would make the next one look impatient.
+            let took = outcome == .callerTimedOut ? 0 : elapsed
+            sample = slowness(of: index, took, now)
             if failure == .connect { members[index].load.connectFailed(now: now, random: random) }
         case .success: members[index].load.connectSucceeded()
         case .unknown, .callerTimedOut: sample = nil

@@ -1,4 +1,5 @@
-/// SplitMix64. Not for secrets: identifiers of requests and traces, the choice of endpoints, jitter.
+/// SplitMix64. Not for secrets: identifiers of requests and traces, the choice of endpoints, and
+/// jitter.
 struct PseudoRandom {
     private var state: UInt64
 

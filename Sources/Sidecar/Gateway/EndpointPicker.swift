@@ -67,7 +67,9 @@ package final class EndpointPicker: Sendable {
                 else { return nil }
             }
             let random = state.random.next()
-            guard let choice = group.choose(agent, candidates, user, now, random),
+            guard
+                let choice = group.choose(
+                    agent, candidates, user, isRetry: !tried.isEmpty, now, random),
                 let endpoint = candidates.first(where: { $0.incarnation == choice.key })
             else { return nil }
             group.calls[endpoint.version ?? "", default: 0] += 1
@@ -153,8 +155,8 @@ extension EndpointPicker.Group {
 
     /// The user's version, then the others that have weight, then anybody.
     fileprivate mutating func choose(
-        _ agent: AgentPolicy, _ candidates: [AgentEndpoint], _ user: String, _ now: UInt64,
-        _ random: UInt64
+        _ agent: AgentPolicy, _ candidates: [AgentEndpoint], _ user: String, isRetry: Bool,
+        _ now: UInt64, _ random: UInt64
     ) -> EndpointSet<Incarnation>.Choice? {
         for version in VersionSplit.order(agent, user: user) {
             let pick = set.pick(nowNanoseconds: now, random: random, onlyServing: true) { key in
@@ -162,9 +164,10 @@ extension EndpointPicker.Group {
             }
             if case .chosen(let choice) = pick { return choice }
         }
-        let pick = set.pick(nowNanoseconds: now, random: random, whenAllAreOut: .tryLeastBad) {
-            key in candidates.contains { $0.incarnation == key }
-        }
+        // A second try is for those that may serve; the first goes out whatever is known.
+        let pick = set.pick(
+            nowNanoseconds: now, random: random, whenAllAreOut: isRetry ? .refuse : .tryLeastBad
+        ) { key in candidates.contains { $0.incarnation == key } }
         guard case .chosen(let choice) = pick else { return nil }
         return choice
     }

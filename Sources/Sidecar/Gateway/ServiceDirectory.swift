@@ -5,8 +5,8 @@ import WeirMeshProtocol
 
 /// Which sidecars are behind the addresses that the environment fixes for an agent
 /// (`FINBERT_SERVICE_URL` and its like): behind port mappings and on other networks only those can
-/// be reached, and not what the sidecars announced. A delegation is for one sidecar, so each address
-/// is asked who answers there (`SidecarIdentity`), again and again, on the control loop.
+/// be reached, and not what the sidecars announced. A delegation is for one sidecar, so each
+/// address is asked who answers there (`SidecarIdentity`), again and again, on the control loop.
 package final class ServiceDirectory: Sendable {
     static let askNanoseconds: UInt64 = 1_000_000_000
 

@@ -170,9 +170,9 @@ extension Exchange {
         }
     }
 
-    /// Safe when no byte left this machine (whether there is another endpoint, and whether it may be
-    /// tried, the interceptor knows), or when a reused connection died unanswered and doing
-    /// it twice does no harm (RFC 9110 §9.2.2); and only while we still have the whole request.
+    /// Safe when no byte left this machine (whether another endpoint may be tried the interceptor
+    /// knows), or when a reused connection died unanswered and doing it twice does no harm (RFC
+    /// 9110 §9.2.2); and only while we still have the whole request.
     private func mayRepeat(_ failure: UpstreamFailure, _ client: ClientStream?) -> Bool {
         guard !headIsSent, informationals == 0, server != nil,
             bodyIsHeld || requestBytesSeen == 0

@@ -4,9 +4,9 @@ import WeirLedger
 import WeirPolicy
 
 /// Calls the agents of an order one after the other until one brings what is wanted: each at one
-/// sidecar, and at another one where that is safe and the retry budget has room. Every call is a child of its own
-/// (`AgentCaller`), so a fallback meets the budget again, and an order names an agent once, so it
-/// ends.
+/// sidecar, and at another one where that is safe and the retry budget has room. Every call is a
+/// child of its own (`AgentCaller`), so a fallback meets the budget again, and an order names an
+/// agent once, so it ends.
 struct AgentFailover: Sendable {
     /// What came of it. Without a success the failures say why; they are also what was paid for in
     /// vain when there is one.

@@ -28,13 +28,14 @@ private final class TrustingInterceptor: Interceptor {
     private final class Money {
         let folder: String
         let ledger: SidecarLedger
+        let limit: NanoUSD
 
         init(dollars: String) throws {
             var template = Array("/tmp/weir-gateway-XXXXXX".utf8CString)
             folder = try #require(mkdtemp(&template).map { String(cString: $0) })
             ledger = try SidecarLedger(SidecarLedger.Configuration(directory: folder))
             try ledger.beginStandalone()
-            let limit = try #require(NanoUSD(usd: dollars))
+            limit = try #require(NanoUSD(usd: dollars))
             let terms = AccountTerms(
                 key: GatewayWireTests.account.key(at: SidecarLedger.wallTime()), limit: limit,
                 maxLease: limit, policyNumber: 17)
@@ -112,10 +113,13 @@ private final class TrustingInterceptor: Interceptor {
         state.apply(projection, policy: try GatewayFixture.policy(), incarnation: Incarnation(0))
         let verifier = try #require(TokenVerifier(keys: [TokenVerifierTests.key]))
         let ledger = money.ledger
+        var binding = Self.binding
+        binding.accounts[0].limit = money.limit
+        let bound = binding
         let service = GatewayService(
             configuration: GatewayConfiguration(verifier: verifier),
             dependencies: GatewayDependencies(
-                snapshot: { state.snapshot }, bind: { _ in .bound(binding) },
+                snapshot: { state.snapshot }, bind: { _ in .bound(bound) },
                 ledger: { binding, snapshot, clock in
                     LedgerAccounts(
                         ledger: ledger, binding: binding, snapshot: snapshot, clock: clock,

@@ -19,6 +19,8 @@ final class PostgreSQL: SQLConnection {
     private var statementNumber = 0
     /// The server said that it cannot be written to (any more): another one is.
     private var isReadOnly = false
+    /// An error came from libpq and not from the server; its status may still say otherwise.
+    private var isLost = false
 
     init(_ settings: PostgreSQLSettings) throws(ArchiveError) {
         let parameters = settings.parameters
@@ -44,7 +46,7 @@ final class PostgreSQL: SQLConnection {
 
     deinit { PQfinish(raw) }
 
-    var isUsable: Bool { PQstatus(raw) == CONNECTION_OK && !isReadOnly }
+    var isUsable: Bool { PQstatus(raw) == CONNECTION_OK && !isReadOnly && !isLost }
 
     func answers() -> Bool {
         guard isUsable, (try? query("SELECT 1")) != nil else { return false }
@@ -100,6 +102,8 @@ final class PostgreSQL: SQLConnection {
         default:
             // 25006: read_only_sql_transaction.
             isReadOnly = isReadOnly || owned.sqlState == "25006"
+            // Every error of a server has a state.
+            isLost = isLost || owned.sqlState == nil
             throw isUsable ? .database(message) : .unreachable(message)
         }
     }

@@ -109,6 +109,8 @@ final class Mesh: Sendable {
 
     private func start() async throws {
         try await controlPlane.ready()
+        // It listens before it has reached its stores, and has no epoch to count policies in then.
+        try await eventually("the stores are open") { try await api.get("/readyz").status == 200 }
         try await apply(options.policyFolder)
         for agent in options.agents { try startSidecar(agent) }
         try startGateway()

@@ -28,6 +28,21 @@ package struct Policy: Hashable, Sendable {
 
     package init() {}
 
+    /// These agents, and behind them the chain of their fallbacks as far as a tier allows it. A name
+    /// comes once, so chains end.
+    package func withFallbacks(_ planned: [String], tier: TierPolicy) -> [String] {
+        var names = planned
+        var position = 0
+        while position < names.count {
+            for next in agents[names[position]]?.fallbacks ?? []
+            where !names.contains(next) && tier.agents.contains(next) {
+                names.append(next)
+            }
+            position += 1
+        }
+        return names.filter { agents[$0] != nil }
+    }
+
     /// What a caller means by a name: an agent, one of its models, or an alias. An agent's own name
     /// means its default model.
     package func resolve(_ name: String) -> (agent: AgentPolicy, model: String)? {

@@ -52,8 +52,9 @@ struct AgentCaller: Sendable {
             attempt.outcome = .budgetExhausted
             throw Failure(
                 attempt: attempt,
-                detail: "The call may cost \(worstCase.usd), which is more than max_cost_usd "
-                    + "leaves.")
+                detail:
+                    "The call may cost \(worstCase.usd), which is more than max_cost_usd or the "
+                    + "caller's own limit for a request leaves.")
         }
         let key: ChildKey
         do throws(LedgerRefusal) {
@@ -148,7 +149,10 @@ extension AgentCaller {
     func call(
         _ prepared: Prepared, at endpoint: AgentEndpoint, until deadline: UInt64
     ) async throws(Failure) -> Answer {
-        let call = try await open(prepared, at: endpoint, until: deadline)
+        try await read(try await open(prepared, at: endpoint, until: deadline))
+    }
+
+    func read(_ call: OpenAgentCall) async throws(Failure) -> Answer {
         let body: [UInt8]
         do throws(AgentCallError) {
             body = try await call.body(bytesMax: GatewayLimits.agentAnswerBytesMax)

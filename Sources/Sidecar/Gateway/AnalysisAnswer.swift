@@ -11,15 +11,6 @@ struct AnalysisAnswer {
     let policyNumber: Int64
     let now: UnixTime
 
-    /// What the metrics count it as: `complete`, `partial`, or the refusal's reason.
-    var outcome: String {
-        switch report.status {
-        case .complete: "complete"
-        case .partial: "partial"
-        case .failed(_, let reason): reason.ofFailedStep.name
-        }
-    }
-
     func answer() -> GatewayAnswer {
         let fields = self.fields
         switch report.status {
@@ -99,6 +90,17 @@ struct AnalysisAnswer {
         return GatewayRefusal(
             reason, name.map { "Step \($0): \(detail)" } ?? detail, retryAfterSeconds: retryAfter,
             members: members)
+    }
+}
+
+extension AnalysisReport {
+    /// What the metrics count it as: `complete`, `partial`, or the refusal's reason.
+    var outcome: String {
+        switch status {
+        case .complete: "complete"
+        case .partial: "partial"
+        case .failed(_, let reason): reason.ofFailedStep.name
+        }
     }
 }
 

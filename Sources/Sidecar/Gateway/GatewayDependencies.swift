@@ -67,4 +67,6 @@ package protocol GatewayMetrics: Sendable {
     /// `orchestrator_requests_total` and `orchestrator_request_duration_seconds`. The names come
     /// from the policy, never from the wire, so the number of series is bounded.
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64)
+    /// `weir_fallbacks_total` and `weir_downgrades_total`.
+    func routingChanged(_ change: RoutingChange)
 }

@@ -10,6 +10,8 @@ package final class OrchestratorMetrics: GatewayMetrics {
     private let registry: Metrics
     private let requests: Metrics.Family
     private let duration: Metrics.Family
+    private let fallbacks: Metrics.Family
+    private let downgrades: Metrics.Family
     /// Requests end on every worker's loop; a shard has one writer, and the lock is that writer.
     private let shard: Mutex<MetricsShard>
 
@@ -23,6 +25,13 @@ package final class OrchestratorMetrics: GatewayMetrics {
         duration = registry.family(
             .histogram(bounds: Self.bounds), "orchestrator_request_duration_seconds",
             help: "How long users' requests took.", labels: ["type", "tier"])
+        let change = ["from", "to", "reason"]
+        fallbacks = registry.family(
+            .counter, "weir_fallbacks_total",
+            help: "Steps that another agent was tried for, because one failed.", labels: change)
+        downgrades = registry.family(
+            .counter, "weir_downgrades_total",
+            help: "Steps that went to a cheaper agent than the plan says.", labels: change)
         shard = Mutex(registry.shard())
         registry.collect { text in
             text.family(
@@ -39,6 +48,18 @@ package final class OrchestratorMetrics: GatewayMetrics {
             shard.add(requests)
             shard.observe(duration, bounds: Self.bounds, nanoseconds: nanoseconds)
         }
+    }
+}
+
+extension OrchestratorMetrics {
+    package func routingChanged(_ change: RoutingChange) {
+        let family =
+            switch change.kind {
+            case .fallback: fallbacks
+            case .downgrade: downgrades
+            }
+        let series = registry.series(family, [change.from, change.to, change.reason])
+        shard.withLock { $0.add(series) }
     }
 }
 

@@ -21,6 +21,17 @@ package struct AttemptReport: Hashable, Sendable {
     }
 }
 
+/// A step that went to another agent than the plan says, by choice or because one failed. The names
+/// come from the policy and the reasons from the program, so it can be counted by them.
+package struct RoutingChange: Hashable, Sendable {
+    package enum Kind: Sendable { case downgrade, fallback }
+
+    package var kind: Kind
+    package var from: String
+    package var to: String
+    package var reason: String
+}
+
 /// What came of a step, for the answer.
 package struct StepReport: Hashable, Sendable {
     package struct Fallback: Hashable, Sendable {
@@ -41,6 +52,24 @@ package struct StepReport: Hashable, Sendable {
     package init(name: String, end: PlanProgress.End) {
         self.name = name
         self.end = end
+    }
+
+    /// Where it went other than the plan says.
+    package var routingChanges: [RoutingChange] {
+        var changes: [RoutingChange] = []
+        if let downgrade, let first = attempts.first {
+            changes.append(
+                RoutingChange(
+                    kind: .downgrade, from: downgrade.from, to: first.agent,
+                    reason: downgrade.reason))
+        }
+        if let fallback, let last = attempts.last {
+            changes.append(
+                RoutingChange(
+                    kind: .fallback, from: fallback.from, to: last.agent,
+                    reason: fallback.reason.name))
+        }
+        return changes
     }
 
     package var cost: NanoUSD { attempts.reduce(.zero) { $0 + $1.cost } }
@@ -110,6 +139,7 @@ extension PlanProgress.Skip {
     var detail: String {
         switch self {
         case .notInTier: "The caller's tier does not have this step."
+        case .excluded: "The caller's preferences exclude every agent of this step."
         case .inputAbsent(let name): "There is no \(name)."
         case .dependency(let name): "It depends on \(name), which failed."
         case .ended: "The request ended before it began."

@@ -16,6 +16,9 @@ package struct RunContext: Sendable {
     let transport: any AgentTransport
     let clock: any GatewayClock
     let budget: RunBudget
+    let latencies: AgentLatencies
+    /// `nil` when nobody watches the run.
+    var events: RunEvents?
 
     var calls: AgentCaller {
         AgentCaller(
@@ -47,7 +50,7 @@ struct StepRunner: Sendable {
         let candidates = prepare(&report)
         let order = CandidateOrder(
             candidates.map { ($0.agent.name, $0.prepared.bound.worstCase) }, tier: tier,
-            spentPercent: context.ledger.balance?.spentPercent)
+            spentPercent: context.ledger.balance?.spentPercent, wish: wish)
         report.downgrade = order.downgrade
         let deadline = stepDeadline(from: began)
         for name in order.names {
@@ -68,22 +71,28 @@ struct StepRunner: Sendable {
     private func prepare(_ report: inout StepReport) -> [Candidate] {
         let policy = context.snapshot.policy
         let names = CandidateOrder.names(
-            of: step, tier: tier, policy: policy, chosen: context.request.agents[step.name])
+            of: step, tier: tier, policy: policy,
+            excluded: context.caller.preferences.excludedAgents)
+        let chosen = context.request.agents[step.name]
         var candidates: [Candidate] = []
         for agent in names.compactMap({ policy.agents[$0] }) {
             let adapter = AgentAdapter(
-                agent: agent, step: step, outputTokensMax: tier.outputTokensMax)
+                agent: agent, step: step,
+                model: chosen?.agent == agent.name ? chosen?.model : nil,
+                outputTokensMax: tier.outputTokensMax)
             let worstCase = WorstCase(
                 agent: agent, prices: policy.prices, outputTokensMax: tier.outputTokensMax)
             do throws(AgentAdapter.Failure) {
-                let body = try adapter.body(inputs: start.inputs)
+                let body = try adapter.body(
+                    inputs: start.inputs, streams: tellsWords(of: agent))
                 do throws(BoundRefusal) {
                     let bound = try worstCase.bound(method: "POST", path: agent.path, body: body)
                     candidates.append(
                         Candidate(
                             adapter: adapter,
                             prepared: .init(
-                                agent: agent, bound: bound, body: bound.body ?? body)))
+                                agent: agent, bound: bound, body: bound.body ?? body,
+                                accept: bound.isStream ? "text/event-stream" : "application/json")))
                 } catch {
                     fail(&report, agent, error.reason, error.detail)
                 }
@@ -92,6 +101,21 @@ struct StepRunner: Sendable {
             }
         }
         return candidates
+    }
+
+    /// Words of JSON are of no use before their end.
+    private func tellsWords(of agent: AgentPolicy) -> Bool {
+        context.events != nil && agent.wireProtocol == .openai && step.output == .text
+    }
+
+    private var wish: CandidateOrder.Wish {
+        var wish = CandidateOrder.Wish()
+        let preferences = context.caller.preferences
+        wish.requested = context.request.agents[step.name]?.agent
+        wish.preferred = preferences.agentsByStep[step.name]
+        wish.optimize = preferences.optimize
+        if wish.optimize == .latency { wish.latencies = context.latencies.all }
+        return wish
     }
 
     private func fail(
@@ -165,8 +189,11 @@ struct StepRunner: Sendable {
         _ report: inout StepReport
     ) async -> Bool {
         do throws(AgentCaller.Failure) {
-            let answer = try await context.calls.call(
-                candidate.prepared, at: endpoint, until: deadline)
+            let began = context.clock.nowNanoseconds
+            let answer = try await send(
+                candidate, endpoint, deadline, attempt: report.attempts.count)
+            context.latencies.succeeded(
+                candidate.agent, nanoseconds: context.clock.nowNanoseconds - began)
             take(answer, candidate, &report)
             return false
         } catch {
@@ -176,6 +203,20 @@ struct StepRunner: Sendable {
             report.problemDetail = error.detail
             report.ledgerRefusal = error.ledgerRefusal ?? report.ledgerRefusal
             return error.isUnreachable
+        }
+    }
+
+    private func send(
+        _ candidate: Candidate, _ endpoint: AgentEndpoint, _ deadline: UInt64, attempt: Int
+    ) async throws(AgentCaller.Failure) -> AgentCaller.Answer {
+        guard let events = context.events, candidate.prepared.bound.isStream else {
+            return try await context.calls.call(
+                candidate.prepared, at: endpoint, until: deadline)
+        }
+        return try await context.calls.stream(
+            candidate.prepared, at: endpoint, until: deadline
+        ) { [name = step.name, agent = candidate.agent.name] words in
+            events.send(.stepDelta(step: name, agent: agent, attempt: attempt + 1, text: words))
         }
     }
 

@@ -85,7 +85,9 @@ enum GatewayFixture {
     static func context(
         _ type: String, _ data: JSONValue, transport: any AgentTransport,
         ledger: any CallerLedger = TestLedger(), clock: any GatewayClock = TestClock(),
-        snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil, agents: [String: String] = [:]
+        snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil,
+        agents: [String: AnalyzeRequest.Choice] = [:], preferences: Preferences = Preferences(),
+        latencies: AgentLatencies = AgentLatencies(), events: RunEvents? = nil
     ) throws -> RunContext {
         let snapshot = try snapshot ?? self.snapshot()
         let request = AnalyzeRequest(
@@ -93,12 +95,19 @@ enum GatewayFixture {
             timeoutMilliseconds: 1_000, agents: agents)
         return RunContext(
             snapshot: snapshot,
-            caller: Caller(user: "alice", tenant: nil, tier: try tier(), roles: []),
+            caller: Caller(
+                user: "alice", tenant: nil, tier: try tier(), roles: [], preferences: preferences),
             request: request, requestID: Identifier(high: 1, low: 1),
             runID: Identifier(high: 1, low: 1), trace: nil,
             deadlineNanoseconds: clock.nowNanoseconds + 1_000_000_000, ledger: ledger,
-            transport: transport, clock: clock, budget: RunBudget(limit: maxCost))
+            transport: transport, clock: clock, budget: RunBudget(limit: maxCost),
+            latencies: latencies, events: events)
     }
+}
+
+extension GatewayMetrics {
+    /// For tests that are not about routing.
+    func routingChanged(_ change: RoutingChange) {}
 }
 
 /// One account in memory, with the ledger's arithmetic and none of its network.
@@ -214,6 +223,8 @@ struct TestTransport: AgentTransport {
     enum Reaction: Sendable {
         case answer(String, cost: Int64)
         case pieces([String], cost: Int64)
+        /// Server-sent events, in these pieces.
+        case events([String], cost: Int64)
         /// These, and then the connection is cut.
         case broken([String])
         case status(Int, cost: Int64)
@@ -240,6 +251,10 @@ struct TestTransport: AgentTransport {
             return answer(200, [text], delegation, NanoUSD(cost), endpoint.hopKey)
         case .pieces(let pieces, let cost):
             return answer(200, pieces, delegation, NanoUSD(cost), endpoint.hopKey)
+        case .events(let pieces, let cost):
+            return answer(
+                200, pieces, delegation, NanoUSD(cost), endpoint.hopKey,
+                contentType: "text/event-stream; charset=utf-8")
         case .broken(let pieces):
             return TestAnswer(status: 200, settlement: nil, pieces: pieces, isBroken: true)
         case .status(let status, let cost):
@@ -261,14 +276,15 @@ struct TestTransport: AgentTransport {
 
     private func answer(
         _ status: Int, _ pieces: [String], _ delegation: Delegation, _ cost: NanoUSD,
-        _ key: [UInt8], reason: Reason = .admitted
+        _ key: [UInt8], reason: Reason = .admitted, contentType: String = "application/json"
     ) -> TestAnswer {
         let settlement = Settlement(
             keyID: delegation.keyID, key: delegation.key, consumed: cost, isFinal: true,
             source: cost == .zero ? .none : .reported, reason: reason, model: "")
         let sealed = Sealed.seal(settlement.payload, key: key)
         return TestAnswer(
-            status: status, settlement: sealed, pieces: pieces, isRefusal: reason != .admitted)
+            status: status, settlement: sealed, pieces: pieces, isRefusal: reason != .admitted,
+            contentType: contentType)
     }
 
     static let mood =
@@ -292,22 +308,25 @@ final class TestAnswer: AgentAnswerStream {
     private let settlement: String?
     private let isRefusal: Bool
     private let isBroken: Bool
+    private let contentType: String
     private let rest: Mutex<[String]>
 
     init(
         status: Int, settlement: String?, pieces: [String], isRefusal: Bool = false,
-        isBroken: Bool = false
+        isBroken: Bool = false, contentType: String = "application/json"
     ) {
         self.status = status
         self.settlement = settlement
         self.isRefusal = isRefusal
         self.isBroken = isBroken
+        self.contentType = contentType
         rest = Mutex(pieces)
     }
 
     func field(_ name: String) -> String? {
         switch name {
         case Settlement.headerName: isRefusal ? settlement : nil
+        case "content-type": contentType
         default: nil
         }
     }

@@ -23,6 +23,25 @@ import WeirCore
         }
     }
 
+    @Test func countsWhereStepsWentInstead() {
+        let registry = Metrics()
+        let metrics = OrchestratorMetrics(registry, score: { 1 })
+        for change in [
+            RoutingChange(kind: .fallback, from: "a", to: "b", reason: "upstream_error"),
+            RoutingChange(kind: .fallback, from: "a", to: "b", reason: "upstream_error"),
+            RoutingChange(kind: .downgrade, from: "a", to: "c", reason: "preferred"),
+        ] {
+            metrics.routingChanged(change)
+        }
+        let text = String(decoding: registry.exposition(), as: UTF8.self)
+        for line in [
+            #"weir_fallbacks_total{from="a",to="b",reason="upstream_error"} 2"#,
+            #"weir_downgrades_total{from="a",to="c",reason="preferred"} 1"#,
+        ] {
+            #expect(text.contains(line + "\n"), "\(text)")
+        }
+    }
+
     @Test func theScoreIsTheShareOfAgentsThatAreServed() throws {
         #expect(GatewayHealth.score(nil) == 0)
         #expect(GatewayHealth.score(try GatewayFixture.snapshot()) == 1)

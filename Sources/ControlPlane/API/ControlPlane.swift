@@ -8,6 +8,7 @@ import ServiceLifecycle
 import Synchronization
 import UnixSignals
 import WeirCore
+import WeirMeshProtocol
 import WeirYAML
 
 /// The whole control plane on one page: the store, the push, and two listeners. The API is for
@@ -29,13 +30,14 @@ package struct ControlPlane: Sendable {
     /// Opens the archive; Redis is connected to when it is first needed, and waited for.
     package init(configuration: ControlPlaneConfiguration, logger: Logger) throws {
         // Checked here too, and not only where flags are read: this is what keeps plaintext inside.
-        guard configuration.mesh.isLoopback else {
+        let isLoopback = configuration.mesh.isLoopback
+        guard configuration.meshPlaintext.allows(isLoopback: isLoopback) else {
             throw Problems([
-                Problem(
-                    path: "--mesh",
-                    message: "the mesh listener is plaintext and serves loopback only"
-                )
+                Problem(path: "--mesh", message: ControlPlaneConfiguration.plaintextProblem)
             ])
+        }
+        if !isLoopback {
+            logger.warning("\(MeshPlaintext.warning)", metadata: ["mesh": "\(configuration.mesh)"])
         }
         self.configuration = configuration
         self.logger = logger

@@ -2,6 +2,7 @@ import ControlPlaneStore
 import Foundation
 import Logging
 import WeirCore
+import WeirMeshProtocol
 
 /// What a control plane needs to know to run. Flags go before the environment; every problem is
 /// reported, not the first one.
@@ -10,6 +11,7 @@ package struct ControlPlaneConfiguration: Sendable {
     package struct Flags: Sendable {
         package var api: String?
         package var mesh: String?
+        package var meshPlaintext: String?
         package var redis: String?
         package var data: String?
         package var isTrial = false
@@ -21,6 +23,8 @@ package struct ControlPlaneConfiguration: Sendable {
 
     package var api: ListenAddress
     package var mesh: ListenAddress
+    /// Whether the mesh listener, which has no TLS yet, may leave the loopback.
+    package var meshPlaintext: MeshPlaintext
     package var redisURL: String
     /// The folder of the archive.
     package var dataFolder: String
@@ -31,12 +35,14 @@ package struct ControlPlaneConfiguration: Sendable {
     package var logLevel: Logger.Level
 
     package init(
-        api: ListenAddress, mesh: ListenAddress, redisURL: String, dataFolder: String,
-        isTrial: Bool, administratorToken: AccessToken, joinToken: String,
+        api: ListenAddress, mesh: ListenAddress, meshPlaintext: MeshPlaintext = .loopback,
+        redisURL: String, dataFolder: String, isTrial: Bool, administratorToken: AccessToken,
+        joinToken: String,
         logLevel: Logger.Level
     ) {
         self.api = api
         self.mesh = mesh
+        self.meshPlaintext = meshPlaintext
         self.redisURL = redisURL
         self.dataFolder = dataFolder
         self.isTrial = isTrial
@@ -53,8 +59,9 @@ package struct ControlPlaneConfiguration: Sendable {
         var reader = Reader(environment: environment, readFile: readFile)
         let api = reader.address("--api", flags.api, Self.defaultAPI)
         let mesh = reader.address("--mesh", flags.mesh, Self.defaultMesh)
-        if let mesh, !mesh.isLoopback {
-            reader.note("--mesh", "the mesh listener is plaintext and serves loopback only")
+        let plaintext = reader.meshPlaintext(flags.meshPlaintext)
+        if let mesh, !plaintext.allows(isLoopback: mesh.isLoopback) {
+            reader.note("--mesh", Self.plaintextProblem)
         }
         let redisURL = reader.redisURL(flags.redis)
         let data = flags.data ?? environment["WEIR_DATA"]
@@ -66,10 +73,14 @@ package struct ControlPlaneConfiguration: Sendable {
             reader.problems.isEmpty
         else { throw Problems(reader.problems) }
         self.init(
-            api: api, mesh: mesh, redisURL: redisURL, dataFolder: data, isTrial: flags.isTrial,
-            administratorToken: AccessToken(administrator), joinToken: join,
-            logLevel: level)
+            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, dataFolder: data,
+            isTrial: flags.isTrial, administratorToken: AccessToken(administrator),
+            joinToken: join, logLevel: level)
     }
+
+    static let plaintextProblem =
+        "the mesh listener is plaintext and serves loopback only, unless --mesh-plaintext network "
+        + "says that something else guards the network"
 
     package static func readFile(_ path: String) -> String? {
         guard let data = FileManager.default.contents(atPath: path),
@@ -97,6 +108,17 @@ private struct Reader {
         let address = ListenAddress(text ?? fallback)
         if address == nil { note(flag, "host:port is needed, not \(text ?? fallback)") }
         return address
+    }
+
+    mutating func meshPlaintext(_ flag: String?) -> MeshPlaintext {
+        guard let text = flag ?? environment[MeshPlaintext.environment], !text.isEmpty else {
+            return .loopback
+        }
+        guard let plaintext = MeshPlaintext(rawValue: text) else {
+            note("--mesh-plaintext", "one of \(MeshPlaintext.choices) is needed, not \(text)")
+            return .loopback
+        }
+        return plaintext
     }
 
     mutating func redisURL(_ flag: String?) -> String? {

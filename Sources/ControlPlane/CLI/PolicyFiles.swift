@@ -33,13 +33,18 @@ struct PolicyFiles: Sendable {
         guard isDirectory.boolValue else { return [path] }
         let found = (FileManager.default.enumerator(atPath: path)?.allObjects ?? [])
             .compactMap { $0 as? String }
-            .filter { name in suffixes.contains { name.hasSuffix($0) } }
+            .filter { name in suffixes.contains { name.hasSuffix($0) } && !isHidden(name) }
             .sorted()
         guard found.count <= filesMax else {
             throw Failure("\(path): more than \(filesMax) policy files")
         }
         let base = path.hasSuffix("/") ? path : path + "/"
         return found.map { base + $0 }
+    }
+
+    /// A mounted ConfigMap holds each document twice: as a link, and behind it in a hidden folder.
+    private static func isHidden(_ name: String) -> Bool {
+        name.split(separator: "/").contains { $0.hasPrefix(".") }
     }
 
     private mutating func read(_ file: String) {

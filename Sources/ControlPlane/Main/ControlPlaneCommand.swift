@@ -4,6 +4,7 @@ import Foundation
 import Logging
 import UnixSignals
 import WeirCore
+import WeirMeshProtocol
 
 /// Arguments, logging and exit codes; everything else is `ControlPlane`.
 @main
@@ -13,7 +14,8 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
             Environment: REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
-            WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; LOG_LEVEL; DEBUG. \
+            WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; WEIR_MESH_PLAINTEXT; \
+            LOG_LEVEL; DEBUG. \
             Flags go before the environment.
             """)
 
@@ -22,9 +24,15 @@ struct ControlPlaneCommand: AsyncParsableCommand {
 
     @Option(
         help:
-            "Where sidecars connect, on loopback only (\(ControlPlaneConfiguration.defaultMesh))."
+            "Where sidecars connect (default: \(ControlPlaneConfiguration.defaultMesh))."
     )
     var mesh: String?
+
+    @Option(
+        help:
+            "How far the mesh may go without TLS: \(MeshPlaintext.choices) (default: loopback)."
+    )
+    var meshPlaintext: String?
 
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
     var redis: String?
@@ -57,6 +65,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         var flags = ControlPlaneConfiguration.Flags()
         flags.api = api
         flags.mesh = mesh
+        flags.meshPlaintext = meshPlaintext
         flags.redis = redis
         flags.data = data
         flags.isTrial = trial

@@ -6,6 +6,12 @@ enum HeadRules {
         bit(.host) | bit(.contentLength) | bit(.transferEncoding) | bit(.connection)
         | bit(.expect) | bit(.upgrade) | bit(.te)
 
+    /// A reader that took protected fields from here would see another message than one that does
+    /// not (RFC 9110 §6.5.1).
+    static func allowTrailers(_ trailers: HTTPHead) -> Bool {
+        !(0..<trailers.fieldCount).contains { trailers.fields[$0].id.isProtected }
+    }
+
     private static func bit(_ name: FieldName) -> UInt64 { 1 << UInt64(name.rawValue) }
 
     static func check(_ head: inout HTTPHead, isRequest: Bool) -> HeadError? {

@@ -136,9 +136,14 @@ extension SidecarLedger {
         package let nextSequence: UInt64
         package let openReservations: Int
         package let openDelegations: Int
+        /// Accounts known here of which `nearlySpentPercent` is spent.
+        package let accountsNearlySpent: Int
         package let deferredEndings: Int
         package let journalFailure: JournalError?
     }
+
+    /// From here on the taper prefers cheaper agents.
+    package static let nearlySpentPercent: Int64 = 80
 
     package func gauges() -> Gauges {
         state.withLock { state in
@@ -147,6 +152,7 @@ extension SidecarLedger {
                 nextSequence: state.nextSequence,
                 openReservations: state.book.openCount,
                 openDelegations: state.delegations.openCount,
+                accountsNearlySpent: state.book.accountsSpent(percent: Self.nearlySpentPercent),
                 deferredEndings: state.deferred.count, journalFailure: state.journal.failure)
         }
     }

@@ -102,6 +102,10 @@ package struct SidecarMetrics: Sendable {
             write(
                 "weir_open_delegations", "Delegations of others that are open here.",
                 String(gauges.openDelegations))
+            write(
+                "weir_accounts_nearly_spent",
+                "Accounts in money known here of which 80 % or more is spent.",
+                String(gauges.accountsNearlySpent))
         }
     }
 

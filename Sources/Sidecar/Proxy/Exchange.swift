@@ -269,8 +269,12 @@ package final class Exchange: Timed {
         if let slab { pool.giveBack(slab) }
         slab = nil
         held.discard(pool: pool)
+        if isShared || phase != .ended {
+            // Nobody reuses it, and the timers would keep it for as long as it might have taken.
+            worker.loop.clearDeadline(self)
+            return
+        }
         worker.loop.setDeadline(self, atNanoseconds: .max)
-        if isShared || phase != .ended { return }
         requestHead.fieldCount = 0
         requestHead.byteCount = 0
         requestHead.present = 0

@@ -152,17 +152,36 @@ package final class HTTP1ServerConnection: ServerStream {
                     UnsafeRawBufferPointer(rebasing: bytes[start..<(start + count)]))
             case .needsMore: return bytes.count
             case .end:
+                // They are dropped, but what is no field line may be somebody's next request.
+                guard trailersHold() else { return refuseBody(bytes.count) }
                 requestIsWhole()
                 return offset
-            case .malformed, .tooLarge:
-                clientKeepsAlive = false
-                closesAfter = true
-                phase = .lingering
-                if let exchange { exchange.requestMalformed(.malformed) } else { linger() }
-                return bytes.count
+            case .malformed, .tooLarge: return refuseBody(bytes.count)
             }
         }
         return offset
+    }
+
+    private func trailersHold() -> Bool {
+        if decoder.trailers.isEmpty { return true }
+        return decoder.trailers.withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress else { return true }
+            var trailers = HTTPHead(base: base, fields: worker.headFields)
+            trailers.byteCount = bytes.count
+            guard case .complete = HeadParser.parseFields(bytes, from: 0, into: &trailers) else {
+                return false
+            }
+            return HeadRules.allowTrailers(trailers)
+        }
+    }
+
+    /// All bytes are taken: nothing behind a body without an end can be a request.
+    private func refuseBody(_ count: Int) -> Int {
+        clientKeepsAlive = false
+        closesAfter = true
+        phase = .lingering
+        if let exchange { exchange.requestMalformed(.malformed) } else { linger() }
+        return count
     }
 
     private func requestIsWhole() {

@@ -50,7 +50,11 @@ package final class Worker {
     }
 
     func putBack(_ exchange: Exchange) {
-        if freeExchanges.count < Self.freeExchangesMax { freeExchanges.append(exchange) }
+        if freeExchanges.count < Self.freeExchangesMax {
+            freeExchanges.append(exchange)
+        } else {
+            loop.clearDeadline(exchange)
+        }
     }
 
     // MARK: Connections

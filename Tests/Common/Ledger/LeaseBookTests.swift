@@ -87,6 +87,24 @@ private struct Holder {
 private struct Refused: Error {}
 
 @Suite struct LeaseBookTests {
+    @Test func accountsThatAreNearlySpentAreCounted() throws {
+        var holder = Holder()
+        #expect(holder.book.accountsSpent(percent: 1) == 0)
+        for cost: Int64 in [700, 90] {
+            let reservation = try holder.reserved(cost)
+            let opened = holder.book.open(reservation, as: .attempt)
+            let isSettled = holder.book.settle(reservation, cost: NanoUSD(cost))
+            #expect(opened != nil && isSettled)
+        }
+        // 790 of 10,000.
+        #expect(holder.book.accountsSpent(percent: 8) == 0)
+        #expect(holder.book.accountsSpent(percent: 7) == 1)
+        // Half of a run's money is no news.
+        let run = terms("run_1", scope: .run)
+        _ = try holder.reserved(500, run)
+        #expect(holder.book.accountsSpent(percent: 0) == 1)
+    }
+
     @Test func aReservationNeedsALeaseOnEveryAccountOrTakesNone() throws {
         var holder = Holder()
         let both = [terms(), terms("acme", scope: .tenant)]

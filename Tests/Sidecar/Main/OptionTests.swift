@@ -90,6 +90,22 @@ import WeirCore
         #expect(mode.services["llama2-7b"]?.authority == "agent.local:7000")
     }
 
+    @Test func theControlPlaneMayBeElsewhereOnlyWhenTold() throws {
+        let line = agent.replacing("127.0.0.1:8081", with: "10.0.0.1:8401")
+        var environment = ["WEIR_JOIN_TOKEN": "token"]
+        #expect(problems(line, environment: environment).count == 1)
+        environment["WEIR_MESH_PLAINTEXT"] = "yes"
+        #expect(problems(line, environment: environment).count == 2)
+        environment["WEIR_MESH_PLAINTEXT"] = "network"
+        guard case .agent(let mode) = try options(line, environment: environment).mode,
+            case .agent(let near) = try options(agent, environment: environment).mode
+        else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.mesh.isExposed && !near.mesh.isExposed)
+    }
+
     @Test func flagThenEnvironmentThenFileThenDefault() throws {
         let files = ["c.json": "{\"workers\": 4, \"instance\": \"file\"}"]
         let line = standalone + " --config c.json"

@@ -1,6 +1,7 @@
 import SidecarCore
 import SidecarGateway
 import WeirCore
+import WeirMeshProtocol
 
 /// Everything that the command line, the environment and a file say, understood and checked.
 struct SidecarOptions: Sendable {
@@ -40,6 +41,8 @@ struct SidecarOptions: Sendable {
         var controlPlane: [HTTPOrigin]
         var joinToken: String
         var dataFolder: String
+        /// Whether messages leave this machine, in the clear.
+        var isExposed: Bool
     }
 
     var mode: Mode
@@ -179,16 +182,28 @@ struct SidecarOptions: Sendable {
         return key
     }
 
+    private static func plaintext(_ reader: inout OptionReader) -> MeshPlaintext {
+        let choices = MeshPlaintext.allCases.map(\.rawValue)
+        return reader.oneOf("mesh-plaintext", choices).flatMap(MeshPlaintext.init) ?? .loopback
+    }
+
     private static func mesh(_ reader: inout OptionReader) -> Mesh? {
         let controlPlane = reader.urls("control-plane", required: true)
-        for origin in controlPlane where !origin.address.isLoopback {
+        let plaintext = plaintext(&reader)
+        for origin in controlPlane
+        where !plaintext.allows(isLoopback: origin.address.isLoopback) {
             // Until both sides have certificates: the join token travels in the clear.
-            reader.report("control-plane", "\(origin.authority) is not on the loopback interface")
+            reader.report(
+                "control-plane",
+                "\(origin.authority) is not on the loopback interface, and --mesh-plaintext is not "
+                    + MeshPlaintext.network.rawValue)
         }
         let token = reader.text("join-token", required: true)
         let data = reader.text("data", required: true)
         guard !controlPlane.isEmpty, let token, let data else { return nil }
-        return Mesh(controlPlane: controlPlane, joinToken: token, dataFolder: data)
+        return Mesh(
+            controlPlane: controlPlane, joinToken: token, dataFolder: data,
+            isExposed: controlPlane.contains { !$0.address.isLoopback })
     }
 }
 
@@ -226,6 +241,10 @@ enum SidecarOptionTable {
         .value("admin", "ADDR", environment: "WEIR_ADMIN", "/metrics, /healthz, /readyz, /config"),
         .value("control-plane", "URL", environment: "WEIR_CONTROL_PLANE", "One or more, by comma"),
         .value("advertise", "ADDR", environment: "WEIR_ADVERTISE", "--listen as gateways see it"),
+        .value(
+            "mesh-plaintext", "FAR", environment: MeshPlaintext.environment,
+            fallback: MeshPlaintext.loopback.rawValue,
+            "How far the mesh may go without TLS: \(MeshPlaintext.choices)"),
         .value("data", "DIR", environment: "WEIR_DATA", "Journal and last good policy"),
         .value("workers", "N", environment: "WEIR_WORKERS", fallback: "1", "Threads that serve"),
         .value(

@@ -45,8 +45,14 @@ final class MeshMember: Sendable {
                 Replica(authority: $0.authority, address: $0.address)
             }, dataFolder: folder)
         self.context = context
+        if mesh.isExposed { context.log.warning(MeshPlaintext.warning) }
         context.metrics.show(ledger)
         context.metrics.showPolicy { [weak self] in self?.policyVersion }
+        context.metrics.showMesh { [weak self] in
+            let status = self?.status ?? UplinkStatus()
+            return MeshView(
+                isConnected: status.isConnected, isPolicyRefused: !status.policyProblems.isEmpty)
+        }
     }
 
     private var policyVersion: PolicyVersion? { state.withLock { $0.policy?.version } }

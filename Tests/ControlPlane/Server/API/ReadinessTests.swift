@@ -89,5 +89,11 @@ struct ReadinessTests {
                 configuration: configuration,
                 logger: Logger(label: "tests") { _ in SwiftLogNoOpLogHandler() })
         }
+        configuration.meshPlaintext = .network
+        #expect(throws: Never.self) {
+            try ControlPlane(
+                configuration: configuration,
+                logger: Logger(label: "tests") { _ in SwiftLogNoOpLogHandler() })
+        }
     }
 }

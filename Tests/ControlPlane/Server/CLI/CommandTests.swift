@@ -68,6 +68,22 @@ struct CommandTests {
         #expect(throws: Failure.self) { try PolicyFiles([folder + "/missing"]) }
     }
 
+    /// As the kubelet mounts one: links to files of a hidden folder, so that all change at once.
+    @Test func aMountedConfigMapIsReadOnce() throws {
+        let folder = NSTemporaryDirectory() + "weir-configmap-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let hidden = folder + "/..2026_11_22_12_00_00.1"
+        try FileManager.default.createDirectory(
+            atPath: hidden, withIntermediateDirectories: true)
+        try "kind: A".write(toFile: hidden + "/a.yaml", atomically: true, encoding: .utf8)
+        let links = [("..data", "..2026_11_22_12_00_00.1"), ("a.yaml", "..data/a.yaml")]
+        for (name, target) in links {
+            try FileManager.default.createSymbolicLink(
+                atPath: "\(folder)/\(name)", withDestinationPath: target)
+        }
+        #expect(try PolicyFiles([folder]).documents.compactMap { $0["kind"]?.string } == ["A"])
+    }
+
     @Test func aCompiledPolicyIsReadAsOne() throws {
         let documents = try SamplePolicy.documents()
         let compiled = try CompiledPolicy(PolicyCompile.compiled(documents))

@@ -48,6 +48,20 @@ struct ConfigurationTests {
         #expect(configuration.logLevel == .debug)
     }
 
+    @Test func theMeshLeavesTheLoopbackOnlyWhenTold() throws {
+        var flags = ControlPlaneConfiguration.Flags()
+        flags.mesh = "0.0.0.0:8401"
+        #expect(problems(flags, good) == ["--mesh"])
+        var environment = good
+        environment["WEIR_MESH_PLAINTEXT"] = "yes"
+        #expect(problems(flags, environment) == ["--mesh-plaintext", "--mesh"])
+        environment["WEIR_MESH_PLAINTEXT"] = "network"
+        #expect(problems(flags, environment).isEmpty)
+        // The flag goes before the environment.
+        flags.meshPlaintext = "loopback"
+        #expect(problems(flags, environment) == ["--mesh"])
+    }
+
     @Test func allProblemsAreReportedAtOnce() {
         var flags = ControlPlaneConfiguration.Flags()
         flags.api = "here"

@@ -55,6 +55,9 @@ var targets: [Target] = [
     .systemLibrary(
         name: "CSQLite", path: "Sources/Common/System/CSQLite", pkgConfig: "sqlite3",
         providers: [.apt(["libsqlite3-dev"])]),
+    .systemLibrary(
+        name: "CPQ", path: "Sources/Common/System/CPQ", pkgConfig: "libpq",
+        providers: [.apt(["libpq-dev"])]),
     module(
         "WeirCrypto", "Sources/Common/System/Crypto",
         dependencies: ["COpenSSL", "CLinux", "WeirCore"]),
@@ -141,13 +144,15 @@ if buildsStore {
             sources: ["Redis", "Ledger", "Archive", "Policy", "Identity"],
             dependencies: [
                 "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto",
-                "CHiredis", "CSQLite", "CLinux",
+                "CHiredis", "CSQLite", "CPQ", "CLinux",
             ]),
+        // A real PostgreSQL server of a test's own.
+        module("PrivatePostgreSQL", "Tests/PrivatePostgreSQL"),
         tests(
             "ControlPlaneStoreTests", "Tests/ControlPlane/Store",
             dependencies: [
                 "ControlPlaneStore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
-                "WeirCrypto",
+                "WeirCrypto", "PrivatePostgreSQL",
             ]),
     ]
 }
@@ -218,7 +223,7 @@ if buildsAll {
             "ControlPlaneServerTests", "Tests/ControlPlane/Server",
             dependencies: [
                 "ControlPlaneServer", "ControlPlaneStore", "WeirYAML", "WeirCLI", arguments,
-                httpClient,
+                httpClient, "PrivatePostgreSQL",
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOHTTP2", package: "swift-nio-http2"),
                 .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
@@ -231,7 +236,7 @@ if buildsAll {
         tests(
             "IntegrationTests", "Tests/Integration",
             dependencies: [
-                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto",
+                httpClient, "WeirCore", "WeirMeshProtocol", "WeirCrypto", "PrivatePostgreSQL",
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),

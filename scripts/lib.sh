@@ -5,9 +5,9 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Libraries that the build links, tools that the demo runs, tools that only the tests run.
-BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev pkg-config)
+BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev libpq-dev pkg-config)
 RUN_PACKAGES=(redis-server curl jq openssl)
-TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv)
+TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql)
 
 # Set by --yes: packages are installed without asking.
 ASSUME_YES=${ASSUME_YES:-no}
@@ -148,7 +148,7 @@ need_charts_environment() {
 
 # The shell scripts of this repository.
 shell_scripts() {
-    printf '%s\n' "$ROOT/.ci/run" "$ROOT/scripts/lib.sh"
+    printf '%s\n' "$ROOT/.ci/run" "$ROOT/scripts/lib.sh" "$ROOT/scripts/tour.sh"
     local file
     for file in "$ROOT"/scripts/*; do
         [[ -f $file && $(head -n 1 "$file") == '#!'*bash ]] && printf '%s\n' "$file"

@@ -17,8 +17,7 @@ import yaml
 
 BIN = pathlib.Path(os.environ.get("WEIR_BIN", chart.ROOT / ".build" / "release"))
 # Variables that the programs do not read but that others in the container do.
-# DATABASE_URL is the name that the archive in PostgreSQL has for its settings.
-FOR_OTHERS = {"DATABASE_URL", "POD_IP", "REDIS_PASSWORD", "REDISCLI_AUTH", "MODEL", "WEIR_EXAMPLE"}
+FOR_OTHERS = {"POD_IP", "REDIS_PASSWORD", "REDISCLI_AUTH", "MODEL", "WEIR_EXAMPLE"}
 
 
 def understood(program, *subcommand):

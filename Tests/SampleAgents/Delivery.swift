@@ -15,7 +15,7 @@ struct Delivery: Sendable {
 
     func response(on channel: any Channel) async throws -> Response {
         if fault == .stall {
-            try await Task.sleep(for: .seconds(Fault.stallSecondsMax))
+            try await stall(channel)
             try await cut(channel)
         }
         return Response(
@@ -80,9 +80,24 @@ struct Delivery: Sendable {
         }
     }
 
+    /// Until the other side leaves, or for the longest time that a stall may take.
+    private func stall(_ channel: any Channel) async throws {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            group.addTask { try await Task.sleep(for: .seconds(Fault.stallSecondsMax)) }
+            // A future knows no cancellation; it ends with the cut behind this at the latest.
+            let left = AsyncStream<Void> { continuation in
+                channel.closeFuture.whenComplete { _ in continuation.finish() }
+            }
+            group.addTask { for await _ in left {} }
+            try await group.next()
+            group.cancelAll()
+        }
+    }
+
     /// Closes both directions at once, in the middle of whatever was going on.
     private func cut(_ channel: any Channel) async throws {
-        try await channel.close(mode: .all).get()
+        // It may be closed already: what a stall waits for.
+        try? await channel.close(mode: .all).get()
         throw Cut()
     }
 

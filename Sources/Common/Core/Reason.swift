@@ -87,6 +87,10 @@ package enum Reason: UInt8, CaseIterable, Sendable {
         }
     }
 
+    /// What `weir-decision` says of a request that this would have refused, had the policy not only
+    /// observed.
+    package var observedDecision: String { "observed:" + name }
+
     package init?(name: some StringProtocol) {
         guard let match = Reason.allCases.first(where: { $0.name == name }) else { return nil }
         self = match

@@ -83,6 +83,44 @@ extension UnixTime {
     }
 }
 
+extension UnixTime {
+    /// "2026-11-22T14:20:00.123Z": `rfc3339` to the millisecond.
+    package var rfc3339Milliseconds: String {
+        rfc3339.dropLast() + "." + padded(milliseconds - seconds * 1_000, 3) + "Z"
+    }
+
+    /// Reads what the two properties write, with up to nine decimals, of which three count. Other
+    /// offsets than "Z" are no times of ours, nor are leap seconds.
+    package init?(rfc3339 text: some StringProtocol) {
+        let bytes = Array(text.utf8)
+        guard bytes.count >= 20, bytes.last == UInt8(ascii: "Z"),
+            let day = Period(String(decoding: bytes[..<10], as: UTF8.self)), day.kind == .day
+        else { return nil }
+        // "T14:20:00" and its decimals.
+        func number(_ range: Range<Int>) -> Int64? {
+            let digits = bytes[range]
+            guard digits.allSatisfy({ (48...57).contains($0) }) else { return nil }
+            return digits.reduce(0) { $0 * 10 + Int64($1 - 48) }
+        }
+        guard bytes[10] == UInt8(ascii: "T"), bytes[13] == UInt8(ascii: ":"),
+            bytes[16] == UInt8(ascii: ":"), let hour = number(11..<13), hour < 24,
+            let minute = number(14..<16), minute < 60, let second = number(17..<19), second < 60
+        else { return nil }
+        var millisecond: Int64 = 0
+        if bytes.count > 20 {
+            let decimals = 20..<(bytes.count - 1)
+            guard bytes[19] == UInt8(ascii: "."), (1...9).contains(decimals.count),
+                number(decimals) != nil
+            else { return nil }
+            let three = decimals.prefix(3)
+            let scale: Int64 = [100, 10, 1][three.count - 1]
+            millisecond = (number(three.startIndex..<three.endIndex) ?? 0) * scale
+        }
+        let seconds = UnixTime(day.start).seconds + hour * 3_600 + minute * 60 + second
+        self.init(milliseconds: seconds * 1_000 + millisecond)
+    }
+}
+
 func padded(_ value: Int64, _ width: Int) -> String {
     let digits = String(value)
     return String(repeating: "0", count: max(0, width - digits.count)) + digits

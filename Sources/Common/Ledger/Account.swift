@@ -5,6 +5,8 @@ import WeirCore
 package struct AccountKey: Hashable, Sendable {
     package enum Scope: String, Sendable, Codable, CaseIterable {
         case user, tenant, tier, run
+        /// One API key with a budget of its own, inside its user's.
+        case key
         /// The mesh's own account: what operators' tests of agents cost.
         case mesh
     }

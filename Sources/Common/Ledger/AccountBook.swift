@@ -9,8 +9,9 @@ import WeirCore
 /// What is kept, for every order and repetition of messages:
 /// - committed = Σ (granted − released) + overrun, and a grant is made only if committed + grant
 ///   ≤
-///   limit (rule 1). *Overrun* is what leases consumed beyond their granted − released: zero unless
-///   a provider broke its word, and then it is not granted a second time.
+///   limit (rule 1); grants that observe are made beyond it, and count in committed all the same.
+///   *Overrun* is what leases consumed beyond their granted − released: zero unless a provider
+///   broke its word, and then it is not granted a second time.
 /// - a lease's counters only grow, merged by maximum (rule 3); `released` alone frees money (4).
 /// - a lease id is granted once (rule 2).
 package struct AccountBook: Sendable {
@@ -112,11 +113,18 @@ package struct AccountBook: Sendable {
         }
         let need = max(1, request.need.rawValue)
         let want = max(need, request.want.rawValue)
+        // Where the limit is only observed, neither it nor `maxLease` is a reason to refuse; what
+        // can be counted is.
+        let observes = request.observes ?? false
+        let ceiling = observes ? LedgerLimits.amountMax : limit
         // A single worst case above `maxLease` would otherwise never be served.
-        let room = max(terms.maxLease.rawValue, need) - holder.held
-        let grant = min(want, limit - committed, room)
+        let room =
+            observes
+            ? max(terms.maxLease.rawValue - holder.held, need)
+            : max(terms.maxLease.rawValue, need) - holder.held
+        let grant = min(want, ceiling - committed, room)
         guard need <= LedgerLimits.amountMax, grant >= need else {
-            let isSpent = need > LedgerLimits.amountMax || consumed + need > limit
+            let isSpent = need > LedgerLimits.amountMax || consumed + need > ceiling
             return answer(request, isSpent ? .exhausted : .contended, now: terms.now)
         }
         leases[request.lease] = Lease(holder: incarnation, granted: grant)

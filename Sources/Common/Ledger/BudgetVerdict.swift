@@ -24,6 +24,9 @@ package struct BudgetPosition: Hashable, Sendable {
         consumedByOthers + ownConsumed + leastOutstanding + worstCase > limit
     }
 
+    /// Spent above the limit: while a policy only observed, or above a limit that was lowered.
+    package var beyond: NanoUSD { max(.zero, consumedByOthers + ownConsumed - limit) }
+
     /// What users are told is left: spent money counts, money set aside does not.
     package var remaining: NanoUSD {
         max(.zero, limit - consumedByOthers - ownConsumed)

@@ -20,6 +20,8 @@ package struct AccountTerms: Hashable, Sendable {
 /// was given to another meanwhile: that is noticed, and the account is looked up by its name again.
 package struct Payer: Sendable {
     package let accounts: [AccountTerms]
+    /// The limits are only observed.
+    let observes: Bool
     let count: Int
     let slots: SIMD4<UInt32>
     let generations: SIMD4<UInt32>
@@ -28,7 +30,9 @@ package struct Payer: Sendable {
 extension LeaseBook {
     /// `nil` for more accounts than one reservation can carry, or accounts counted in different
     /// units; a program's mistake, but policies decide it.
-    package mutating func payer(for accounts: [AccountTerms], now: UInt64) -> Payer? {
+    package mutating func payer(
+        for accounts: [AccountTerms], observes: Bool = false, now: UInt64
+    ) -> Payer? {
         guard accounts.count <= LedgerLimits.accountsPerReservationMax,
             Set(accounts.map(\.key)).count == accounts.count,
             Set(accounts.map(\.key.unit)).count <= 1
@@ -41,7 +45,8 @@ extension LeaseBook {
             generations[index] = self.accounts[Int(slot)].generation
         }
         return Payer(
-            accounts: accounts, count: accounts.count, slots: slots, generations: generations)
+            accounts: accounts, observes: observes, count: accounts.count, slots: slots,
+            generations: generations)
     }
 
     mutating func slot(of payer: Payer, _ index: Int) -> UInt32? {
@@ -55,6 +60,13 @@ extension LeaseBook {
     /// `nil` when the table is full of accounts in use.
     mutating func intern(_ terms: AccountTerms, now: UInt64) -> UInt32? {
         guard let slot = intern(terms.key, now: now) else { return nil }
+        let known = accounts[Int(slot)].limit
+        if known > 0, terms.limit.rawValue > known {
+            // What the store said of the old limit refuses nobody before it is asked again.
+            accounts[Int(slot)].isStateKnown = false
+            accounts[Int(slot)].deniedUntil = 0
+            accounts[Int(slot)].denialDelay = 0
+        }
         accounts[Int(slot)].limit = terms.limit.rawValue
         accounts[Int(slot)].maxLease = terms.maxLease.rawValue
         accounts[Int(slot)].policyNumber = max(

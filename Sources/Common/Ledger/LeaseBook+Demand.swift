@@ -11,13 +11,24 @@ import WeirCore
 extension LeaseBook {
     // MARK: Demand
 
-    mutating func demand(_ account: UInt32, amount: Int64, now: UInt64) {
+    mutating func demand(_ account: UInt32, amount: Int64, observes: Bool, now: UInt64) {
         let slot = Int(account)
+        note(observes, account)
         accounts[slot].lastUsed = max(accounts[slot].lastUsed, now)
         let isFirst = accounts[slot].needMin == 0
         accounts[slot].needMin = isFirst ? amount : min(accounts[slot].needMin, amount)
         accounts[slot].needSum = (NanoUSD(accounts[slot].needSum) + NanoUSD(amount)).rawValue
         enqueue(account)
+    }
+
+    private mutating func note(_ observes: Bool, _ account: UInt32) {
+        let slot = Int(account)
+        guard observes, !accounts[slot].demandObserves else { return }
+        accounts[slot].demandObserves = true
+        // What was refused for the limit is asked for again without it.
+        guard !accounts[slot].denialObserves else { return }
+        accounts[slot].deniedUntil = 0
+        accounts[slot].denialDelay = 0
     }
 
     private mutating func enqueue(_ account: UInt32) {
@@ -28,8 +39,9 @@ extension LeaseBook {
 
     /// Spending is averaged over a window, and when less than half of what the next window will
     /// need is free, more is asked for ahead, so that steady spending never waits.
-    mutating func noteDemand(_ account: UInt32, amount: Int64, now: UInt64) {
+    mutating func noteDemand(_ account: UInt32, amount: Int64, observes: Bool, now: UInt64) {
         let slot = Int(account)
+        note(observes, account)
         let elapsed = now &- accounts[slot].windowStart
         if elapsed >= LedgerLimits.demandWindowNanoseconds {
             let isStale = elapsed >= 2 * LedgerLimits.demandWindowNanoseconds
@@ -123,7 +135,9 @@ extension LeaseBook {
         accounts[slot].needSum = 0
         if waited > 0 { releaseFragments(of: account, below: need, &entries) }
         accounts[slot].pending = PendingAcquire(
-            number: nextLeaseNumber, need: need, want: want, isUnderWay: false)
+            number: nextLeaseNumber, need: need, want: want, isUnderWay: false,
+            observes: accounts[slot].demandObserves)
+        accounts[slot].demandObserves = false
         pendingIndex[nextLeaseNumber] = account
         nextLeaseNumber += 1
         if nextLeaseNumber > leaseNumbersBelow {
@@ -145,7 +159,7 @@ extension LeaseBook {
                     lease: LeaseID(incarnation: incarnation, number: number), account: row.key,
                     need: NanoUSD(row.pending.need), want: NanoUSD(row.pending.want),
                     closedBelow: closedBelow(account, incarnation: incarnation),
-                    policyNumber: row.policyNumber))
+                    policyNumber: row.policyNumber, observes: row.pending.observes))
             var lease = row.firstLease
             while lease != noSlot {
                 let slot = Int(lease)
@@ -242,6 +256,7 @@ extension LeaseBook {
             if accounts[Int(account)].waiters > 0 { wakes.append(account) }
         }
         requestFailed(request)
+        releaseLowered(&entries)
         return entries
     }
 
@@ -261,6 +276,7 @@ extension LeaseBook {
         }
         accounts[Int(account)].deniedUntil = 0
         accounts[Int(account)].denialDelay = 0
+        if accounts[Int(account)].pending.observes { accounts[Int(account)].mayBeBeyond = true }
         return .lease(self.image(of: slot))
     }
 
@@ -269,6 +285,7 @@ extension LeaseBook {
         let next = min(
             max(LedgerLimits.denialNanosecondsMin, delay * 2), LedgerLimits.denialNanosecondsMax)
         accounts[Int(account)].denialDelay = next
+        accounts[Int(account)].denialObserves = accounts[Int(account)].pending.observes
         accounts[Int(account)].deniedUntil = now &+ next
     }
 
@@ -281,6 +298,9 @@ extension LeaseBook {
         let own = (state.consumed - state.consumedByOthers).rawValue
         // An account that was forgotten here and came back: the store remembers what was spent.
         if accounts[slot].ownConsumed < own { accounts[slot].ownConsumed = own }
+        if accounts[slot].isStateKnown, state.limit.rawValue < accounts[slot].stateLimit {
+            lowered.append(account)
+        }
         if accounts[slot].stateLimit < state.limit.rawValue {
             // Raised: whoever was refused may ask again.
             accounts[slot].deniedUntil = 0

@@ -74,6 +74,7 @@ extension LeaseBook {
         }
         for state in response.states { apply(state) }
         entries += disown(response.unknown, serial: report.serial)
+        releaseLowered(&entries)
         entries += forgetClosed()
         return entries
     }
@@ -142,7 +143,20 @@ extension LeaseBook {
         return entries
     }
 
-    // MARK: Idle and expired leases
+    // MARK: Idle, expired and outgrown leases
+
+    /// A lower limit does not un-grant (rule 1); but what nobody has set aside goes back at once,
+    /// so that the next reservation is decided under it.
+    mutating func releaseLowered(_ entries: inout [LedgerEntry]) {
+        for account in lowered {
+            var lease = accounts[Int(account)].firstLease
+            while lease != noSlot {
+                release(lease, leases[Int(lease)].free, &entries)
+                lease = leases[Int(lease)].next
+            }
+        }
+        lowered.removeAll(keepingCapacity: true)
+    }
 
     /// Gives back what nobody used lately and what may not be used any more. The next report says
     /// so, once the entries are committed.
@@ -185,7 +199,8 @@ extension LeaseBook {
                         policyNumber: row.policyNumber), now: now)
             else { continue }
             let busy = max(row.reservedPerWindow, row.windowReserved)
-            demand(next, amount: max(1, min(busy, row.maxLease) / 4), now: now)
+            demand(
+                next, amount: max(1, min(busy, row.maxLease) / 4), observes: false, now: now)
             // Not idle before it can be used.
             accounts[Int(next)].lastUsed = now &+ UInt64(remaining) &* 1_000_000
         }

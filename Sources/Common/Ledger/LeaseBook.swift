@@ -40,6 +40,8 @@ package struct LeaseBook: Sendable {
     /// Numbers of overdue children, next to be asked about first; those that became final since
     /// are dropped when the next report is made.
     var overdue: [Int64] = []
+    /// Accounts whose limits were lowered: what is free of their leases goes back.
+    var lowered: [UInt32] = []
     /// Accounts with waiters for which something changed since `takeWakes`.
     var wakes: [UInt32] = []
 
@@ -59,6 +61,13 @@ package struct LeaseBook: Sendable {
         let count = amount == 0 ? 0 : payer.count
         for index in 0..<count {
             guard let account = slot(of: payer, index) else { return Self.tableFull }
+            if accounts[Int(account)].mayBeBeyond, !payer.observes,
+                isExhausted(account, for: amount)
+            {
+                // The store may know of a limit that was raised meanwhile.
+                demand(account, amount: amount, observes: false, now: now)
+                return exhausted(account)
+            }
             let lease = usableLease(of: account, free: amount, now: now)
             guard lease != noSlot else {
                 return refusal(payer, amount: amount, now: now)
@@ -71,19 +80,45 @@ package struct LeaseBook: Sendable {
         reservations[slot].legs = legs
         reservations[slot].legCount = Int32(count)
         reservations[slot].phase = .reserved
-        for index in 0..<count { setAside(amount, from: legs[index], now: now) }
+        for index in 0..<count {
+            setAside(amount, from: legs[index], observes: payer.observes, now: now)
+        }
         return .reserved(Reservation(number: reservations[slot].number))
     }
 
     private static let tableFull = ReserveOutcome.contended(
         nil, retryAfterNanoseconds: LedgerLimits.denialNanosecondsMax)
 
-    private mutating func setAside(_ amount: Int64, from lease: UInt32, now: UInt64) {
+    private mutating func setAside(
+        _ amount: Int64, from lease: UInt32, observes: Bool, now: UInt64
+    ) {
         leases[Int(lease)].outstanding += amount
         leases[Int(lease)].openCount += 1
         let account = leases[Int(lease)].account
         accounts[Int(account)].lastUsed = max(accounts[Int(account)].lastUsed, now)
-        noteDemand(account, amount: amount, now: now)
+        noteDemand(account, amount: amount, observes: observes, now: now)
+    }
+
+    private func isExhausted(_ account: UInt32, for amount: Int64) -> Bool {
+        position(of: account)?.isExhausted(for: NanoUSD(amount)) ?? false
+    }
+
+    private func exhausted(_ account: UInt32) -> ReserveOutcome {
+        let row = accounts[Int(account)]
+        let resets = row.resetsAtMilliseconds.map { UnixTime(milliseconds: $0) }
+        return .exhausted(row.key, resetsAt: resets)
+    }
+
+    /// The first account of which the limit would refuse this amount, were it enforced. Asked after
+    /// the amount is reserved and before it is opened.
+    package mutating func accountBeyond(_ payer: Payer, for amount: NanoUSD) -> AccountKey? {
+        for index in 0..<payer.count {
+            guard let account = slot(of: payer, index),
+                isExhausted(account, for: amount.rawValue)
+            else { continue }
+            return accounts[Int(account)].key
+        }
+        return nil
     }
 
     /// The first lease of the account that may be used now and has enough in one piece.
@@ -113,12 +148,9 @@ package struct LeaseBook: Sendable {
             guard let account = slot(of: payer, index),
                 usableLease(of: account, free: amount, now: now) == noSlot
             else { continue }
-            demand(account, amount: amount, now: now)
+            demand(account, amount: amount, observes: payer.observes, now: now)
             let row = accounts[Int(account)]
-            if let position = position(of: account), position.isExhausted(for: NanoUSD(amount)) {
-                let resets = row.resetsAtMilliseconds.map { UnixTime(milliseconds: $0) }
-                return .exhausted(row.key, resetsAt: resets)
-            }
+            if !payer.observes, isExhausted(account, for: amount) { return exhausted(account) }
             if row.deniedUntil > now {
                 outcome = .contended(row.key, retryAfterNanoseconds: row.deniedUntil - now)
             }

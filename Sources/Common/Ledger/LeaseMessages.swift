@@ -14,10 +14,12 @@ package struct LeaseAcquire: Hashable, Sendable, Codable {
     package var closedBelow: Int64
     /// The policy version by which the limit is known.
     package var policyNumber: Int64
+    /// For users whose tier only observes: the limit does not hold for this grant. Absent: it does.
+    package var observes: Bool?
 
     package init(
         lease: LeaseID, account: AccountKey, need: NanoUSD, want: NanoUSD, closedBelow: Int64,
-        policyNumber: Int64
+        policyNumber: Int64, observes: Bool = false
     ) {
         self.lease = lease
         self.account = account
@@ -25,6 +27,7 @@ package struct LeaseAcquire: Hashable, Sendable, Codable {
         self.want = want
         self.closedBelow = closedBelow
         self.policyNumber = policyNumber
+        self.observes = observes ? true : nil
     }
 }
 

@@ -29,6 +29,11 @@ struct AccountSlot: Sendable {
     var needMin: Int64 = 0
     var needSum: Int64 = 0
     var isQueued = false
+    /// Some of it comes from users whose tier only observes.
+    var demandObserves = false
+    /// The account was granted money that observes: what its leases have free may be beyond the
+    /// limit, so that those for whom the limit holds look at it first.
+    var mayBeBeyond = false
 
     /// The acquire under way; number 0: none. At most one for each account.
     var pending = PendingAcquire()
@@ -36,6 +41,8 @@ struct AccountSlot: Sendable {
     // What the store refused last, so that a refused user does not ask it again with each request.
     var deniedUntil: UInt64 = 0
     var denialDelay: UInt64 = 0
+    /// It was refused although it asked for money that observes.
+    var denialObserves = false
 
     // Spending, to tell how much to ask for ahead.
     var windowStart: UInt64 = 0
@@ -50,6 +57,7 @@ struct PendingAcquire: Sendable {
     var need: Int64 = 0
     var want: Int64 = 0
     var isUnderWay = false
+    var observes = false
 }
 
 struct LeaseSlot: Sendable {

@@ -17,7 +17,7 @@ package enum LedgerLimits {
     package static let amountMax: Int64 = (1 << 53) - 1
 
     // MARK: The holder
-    /// User, tenant, tier, and one to spare: the accounts that one reservation may be charged to.
+    /// User, tenant, tier and API key: the accounts that one reservation may be charged to.
     package static let accountsPerReservationMax = 4
     package static let accountsMax = 8_192
     package static let leasesMax = 8_192

@@ -32,10 +32,11 @@ package struct AttemptRecord: Hashable, Sendable {
     }
 
     package struct Digests: Hashable, Sendable {
-        /// SHA-256 of the body, 32 bytes each.
-        package var input: [UInt8]
-        package var output: [UInt8]
-        package init(input: [UInt8], output: [UInt8]) {
+        /// Of the body that the caller sent, and of what the agent answered, as far as they came:
+        /// the bytes of the wire without their framing, so a compressed body is hashed compressed.
+        package var input: Digest
+        package var output: Digest
+        package init(input: Digest, output: Digest) {
             self.input = input
             self.output = output
         }
@@ -102,8 +103,8 @@ package struct AttemptRecord: Hashable, Sendable {
         writer.integer(flags.rawValue)
         writer.raw(repeatElement(0, count: 7))
         if let digests {
-            writer.raw(digests.input)
-            writer.raw(digests.output)
+            writer.raw(digests.input.bytes)
+            writer.raw(digests.output.bytes)
             // Room for the salts of the commitments.
             writer.raw(repeatElement(0, count: 64))
         }
@@ -120,10 +121,11 @@ package struct AttemptRecord: Hashable, Sendable {
         guard readIdentity(&reader), readOutcome(&reader) else { return nil }
         guard bytes.count == Self.fullByteCount else { return }
         // What nothing is written to yet is zero, so that one record has one spelling.
-        guard let input = reader.raw(32), let output = reader.raw(32),
+        guard let input = reader.raw(Digest.byteCount).flatMap({ Digest(bytes: $0) }),
+            let output = reader.raw(Digest.byteCount).flatMap({ Digest(bytes: $0) }),
             reader.raw(64)?.allSatisfy({ $0 == 0 }) == true
         else { return nil }
-        digests = Digests(input: Array(input), output: Array(output))
+        digests = Digests(input: input, output: output)
     }
 
     private mutating func readIdentity(_ reader: inout ByteReader) -> Bool {

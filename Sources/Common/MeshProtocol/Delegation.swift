@@ -6,7 +6,7 @@ import WeirLedger
 /// under the hop key of the sidecar that it is addressed to. Accepted once: (issuer, lease, child).
 package struct Delegation: Hashable, Sendable {
     package static let headerName = "weir-delegation"
-    package static let payloadVersion: UInt8 = 1
+    package static let payloadVersion: UInt8 = 2
 
     package var keyID: UInt32
     package var issuer: Incarnation
@@ -23,12 +23,16 @@ package struct Delegation: Hashable, Sendable {
     package var method: String
     package var path: String
     package var remainingMilliseconds: UInt32
+    /// How many agents called one another until here; 0 for a user's own request.
+    package var depth: UInt8
+    /// What would have refused the request, where the policy only observes; `.admitted`: nothing.
+    package var observed: Reason
 
     package init(
         keyID: UInt32, issuer: Incarnation, audience: Incarnation, key: ChildKey, amount: NanoUSD,
         run: Identifier, request: Identifier, subject: String, tenant: String, tier: String,
         requestType: String, agent: String, method: String, path: String,
-        remainingMilliseconds: UInt32
+        remainingMilliseconds: UInt32, depth: UInt8 = 0, observed: Reason = .admitted
     ) {
         self.keyID = keyID
         self.issuer = issuer
@@ -45,6 +49,8 @@ package struct Delegation: Hashable, Sendable {
         self.method = method
         self.path = path
         self.remainingMilliseconds = remainingMilliseconds
+        self.depth = depth
+        self.observed = observed
     }
 
     package var payload: [UInt8] {
@@ -62,6 +68,8 @@ package struct Delegation: Hashable, Sendable {
             writer.integer(identifier.low)
         }
         writer.integer(remainingMilliseconds)
+        writer.integer(depth)
+        writer.integer(observed.rawValue)
         for text in [subject, tenant, tier, requestType, agent, method, path] {
             writer.string(text)
         }
@@ -79,6 +87,8 @@ package struct Delegation: Hashable, Sendable {
             let amount = reader.integer(Int64.self), amount >= 0,
             let run = reader.identifier(), let request = reader.identifier(),
             let remaining = reader.integer(UInt32.self),
+            let depth = reader.integer(UInt8.self),
+            let observed = reader.integer(UInt8.self).flatMap(Reason.init(rawValue:)),
             let subject = reader.string(), let tenant = reader.string(),
             let tier = reader.string(), let requestType = reader.string(),
             let agent = reader.string(), let method = reader.string(), let path = reader.string(),
@@ -90,7 +100,7 @@ package struct Delegation: Hashable, Sendable {
             key: ChildKey(lease: lease, child: child), amount: NanoUSD(amount), run: run,
             request: request, subject: subject, tenant: tenant, tier: tier,
             requestType: requestType, agent: agent, method: method, path: path,
-            remainingMilliseconds: remaining)
+            remainingMilliseconds: remaining, depth: depth, observed: observed)
     }
 }
 
@@ -98,7 +108,7 @@ package struct Delegation: Hashable, Sendable {
 /// `weir-settlement`, or in a header of that name where the response has no body.
 package struct Settlement: Hashable, Sendable {
     package static let headerName = "weir-settlement"
-    package static let payloadVersion: UInt8 = 1
+    package static let payloadVersion: UInt8 = 2
 
     package var keyID: UInt32
     package var key: ChildKey
@@ -108,10 +118,12 @@ package struct Settlement: Hashable, Sendable {
     package var source: CostSource
     package var reason: Reason
     package var model: String
+    /// The policy only observed: `reason` would have refused the attempt, and did not.
+    package var isObserved: Bool
 
     package init(
         keyID: UInt32, key: ChildKey, consumed: NanoUSD, isFinal: Bool, source: CostSource,
-        reason: Reason, model: String
+        reason: Reason, model: String, isObserved: Bool = false
     ) {
         self.keyID = keyID
         self.key = key
@@ -120,6 +132,7 @@ package struct Settlement: Hashable, Sendable {
         self.source = source
         self.reason = reason
         self.model = model
+        self.isObserved = isObserved
     }
 
     package var payload: [UInt8] {
@@ -131,7 +144,7 @@ package struct Settlement: Hashable, Sendable {
         ] {
             writer.integer(number)
         }
-        writer.integer(UInt8(isFinal ? 1 : 0))
+        writer.integer(UInt8((isFinal ? 1 : 0) + (isObserved ? 2 : 0)))
         writer.integer(source.rawValue)
         writer.integer(reason.rawValue)
         writer.string(model)
@@ -145,7 +158,7 @@ package struct Settlement: Hashable, Sendable {
             let leaseIncarnation = reader.integer(Int64.self),
             let leaseNumber = reader.integer(Int64.self), let child = reader.integer(Int64.self),
             let consumed = reader.integer(Int64.self), consumed >= 0,
-            let isFinal = reader.integer(UInt8.self), isFinal <= 1,
+            let flags = reader.integer(UInt8.self), flags <= 3,
             let source = reader.integer(UInt8.self).flatMap(CostSource.init(rawValue:)),
             let reason = reader.integer(UInt8.self).flatMap(Reason.init(rawValue:)),
             let model = reader.string(), reader.isAtEnd
@@ -153,7 +166,8 @@ package struct Settlement: Hashable, Sendable {
         let lease = LeaseID(incarnation: Incarnation(leaseIncarnation), number: leaseNumber)
         self.init(
             keyID: keyID, key: ChildKey(lease: lease, child: child), consumed: NanoUSD(consumed),
-            isFinal: isFinal == 1, source: source, reason: reason, model: model)
+            isFinal: flags & 1 != 0, source: source, reason: reason, model: model,
+            isObserved: flags & 2 != 0)
     }
 }
 

@@ -16,6 +16,7 @@ package enum MeshPath {
     package static let records = "/mesh/v1/records"
     package static let subject = "/mesh/v1/subject"
     package static let idempotency = "/mesh/v1/idempotency"
+    package static let state = "/mesh/v1/state"
 }
 
 package enum MeshLimits {
@@ -27,6 +28,17 @@ package enum MeshLimits {
     package static let messageBytesMax = 4 << 20
     package static let recordsPerBlockMax = 256
     package static let blocksPerMessageMax = 16
+    /// A part that has not reported for this long is not counted on.
+    package static let silentMilliseconds: Int64 = 6_000
+    /// What `MeshState` lists, and how long a part that fell silent is still told of.
+    package static let stateMembersMax = 2_000
+    package static let stateMilliseconds: Int64 = 60_000
+    package static let vitalEndpointsMax = 32
+    package static let vitalRequestsMax = 256
+    package static let vitalDetoursMax = 128
+    /// Of a body that is kept for replays: they share Redis with the ledger.
+    package static let storedAnswerBytesMax = 64 << 10
+    package static let subjectsPerLineMax = 1_024
     /// A watch without a line for this long is dead.
     package static let bookmarkMilliseconds: Int64 = 1_000
 }
@@ -53,6 +65,8 @@ package struct JoinRequest: Hashable, Sendable, Codable {
     package var role: Role
     /// Absent for a gateway.
     package var agent: String?
+    /// Of the agent, where the policy gives versions weights.
+    package var agentVersion: String?
     /// Where others reach this sidecar's inbound listener, "host:port".
     package var endpoint: String?
     /// A name for people: the pod's or the host's.
@@ -60,9 +74,10 @@ package struct JoinRequest: Hashable, Sendable, Codable {
     package var predecessor: Predecessor?
 
     package init(
-        credential: String, role: Role, agent: String?, endpoint: String?, instance: String,
-        predecessor: Predecessor?
+        credential: String, role: Role, agent: String?, agentVersion: String? = nil,
+        endpoint: String?, instance: String, predecessor: Predecessor?
     ) {
+        self.agentVersion = agentVersion
         protocolVersions = [MeshLimits.protocolVersion]
         self.credential = credential
         self.role = role
@@ -122,7 +137,13 @@ package struct Projection: Hashable, Sendable, Codable {
         package var incarnation: Incarnation
         package var address: String
         package var hopKey: HopKey
-        package init(agent: String, incarnation: Incarnation, address: String, hopKey: HopKey) {
+        /// Of the agent; absent where the sidecar says none.
+        package var version: String?
+        package init(
+            agent: String, incarnation: Incarnation, address: String, hopKey: HopKey,
+            version: String? = nil
+        ) {
+            self.version = version
             self.agent = agent
             self.incarnation = incarnation
             self.address = address
@@ -151,11 +172,13 @@ package enum PolicyEvent: Hashable, Sendable {
     case bookmark(PolicyVersion)
     /// Leases to give back as far as they are idle.
     case recall([LeaseID])
+    /// Users whose bindings are out of date: ask again.
+    case subjects([String])
 }
 
 extension PolicyEvent: Codable {
-    private enum Keys: String, CodingKey { case type, hash, projection, version, leases }
-    private enum Kind: String, Codable { case projection, bookmark, recall }
+    private enum Keys: String, CodingKey { case type, hash, projection, version, leases, users }
+    private enum Kind: String, Codable { case projection, bookmark, recall, subjects }
 
     package init(from decoder: any Decoder) throws {
         let container = try decoder.container(keyedBy: Keys.self)
@@ -167,6 +190,7 @@ extension PolicyEvent: Codable {
         case .bookmark:
             self = .bookmark(try container.decode(PolicyVersion.self, forKey: .version))
         case .recall: self = .recall(try container.decode([LeaseID].self, forKey: .leases))
+        case .subjects: self = .subjects(try container.decode([String].self, forKey: .users))
         }
     }
 
@@ -183,6 +207,9 @@ extension PolicyEvent: Codable {
         case .recall(let leases):
             try container.encode(Kind.recall, forKey: .type)
             try container.encode(leases, forKey: .leases)
+        case .subjects(let users):
+            try container.encode(Kind.subjects, forKey: .type)
+            try container.encode(users, forKey: .users)
         }
     }
 }
@@ -211,12 +238,24 @@ package struct SidecarHealth: Hashable, Sendable, Codable {
     package var reasons: [String]
     package var requestsInFlight: Int
     package var journalBytes: Int64
+    /// When the state began, as far as this process knows.
+    package var since: UnixTime?
+    /// Of an agent's sidecar.
+    package var agent: AgentVitals?
+    /// Of a gateway.
+    package var gateway: GatewayVitals?
 
-    package init(state: State, reasons: [String], requestsInFlight: Int, journalBytes: Int64) {
+    package init(
+        state: State, reasons: [String], requestsInFlight: Int, journalBytes: Int64,
+        since: UnixTime? = nil, agent: AgentVitals? = nil, gateway: GatewayVitals? = nil
+    ) {
         self.state = state
         self.reasons = reasons
         self.requestsInFlight = requestsInFlight
         self.journalBytes = journalBytes
+        self.since = since
+        self.agent = agent
+        self.gateway = gateway
     }
 }
 
@@ -274,10 +313,13 @@ package struct SubjectRequest: Hashable, Sendable, Codable {
     package var claims: Claims?
     /// SHA-256 of an API key, in hexadecimal.
     package var apiKeyHash: String?
+    /// The mesh itself, which pays for tests of agents; instead of the other two.
+    package var isMesh: Bool?
 
-    package init(claims: Claims?, apiKeyHash: String?) {
+    package init(claims: Claims?, apiKeyHash: String?, isMesh: Bool? = nil) {
         self.claims = claims
         self.apiKeyHash = apiKeyHash
+        self.isMesh = isMesh
     }
 }
 
@@ -314,10 +356,13 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
     /// What of the stored ones the tier allows now.
     package var preferences: Preferences?
     package var timeToLiveMilliseconds: Int64
+    /// Not even without a control plane does it serve for longer: the rest of an API key's life.
+    package var validForMilliseconds: Int64?
 
     package init(
         user: String, tenant: String?, tier: String, roles: [String], accounts: [Account],
-        preferences: Preferences?, timeToLiveMilliseconds: Int64
+        preferences: Preferences?, timeToLiveMilliseconds: Int64,
+        validForMilliseconds: Int64? = nil
     ) {
         self.user = user
         self.tenant = tenant
@@ -326,24 +371,35 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
         self.accounts = accounts
         self.preferences = preferences
         self.timeToLiveMilliseconds = timeToLiveMilliseconds
+        self.validForMilliseconds = validForMilliseconds
     }
 }
 
 // MARK: - Idempotency
 
 package struct IdempotencyRequest: Hashable, Sendable, Codable {
+    package enum Action: Hashable, Sendable, Codable {
+        /// The claim ends by itself after this long.
+        case claim(milliseconds: Int64)
+        case complete(StoredAnswer)
+        /// Nothing was carried out, or nothing that must not be carried out again.
+        case release
+    }
+
     package var user: String
     package var key: String
-    /// SHA-256 of the body, in hexadecimal.
+    /// SHA-256 of what the key stands for, in hexadecimal.
     package var bodyHash: String
-    /// Absent to claim, present to complete.
-    package var answer: StoredAnswer?
+    /// Names the attempt that claims: only it gives the claim back, and it may ask twice.
+    package var claim: String
+    package var action: Action
 
-    package init(user: String, key: String, bodyHash: String, answer: StoredAnswer?) {
+    package init(user: String, key: String, bodyHash: String, claim: String, action: Action) {
         self.user = user
         self.key = key
         self.bodyHash = bodyHash
-        self.answer = answer
+        self.claim = claim
+        self.action = action
     }
 }
 
@@ -351,17 +407,20 @@ package struct StoredAnswer: Hashable, Sendable, Codable {
     package var status: Int
     package var contentType: String
     package var body: String
+    /// Further header fields, by name in lower case.
+    package var fields: [String: String]
 
-    package init(status: Int, contentType: String, body: String) {
+    package init(status: Int, contentType: String, body: String, fields: [String: String] = [:]) {
         self.status = status
         self.contentType = contentType
         self.body = body
+        self.fields = fields
     }
 }
 
 package struct IdempotencyResponse: Hashable, Sendable, Codable {
     package enum State: String, Sendable, Codable {
-        case new, stored, mismatch
+        case new, stored, mismatch, released
         case inFlight = "in_flight"
     }
     package var state: State

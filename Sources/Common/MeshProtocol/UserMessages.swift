@@ -29,6 +29,14 @@ package enum UserOperation: String, Sendable, CaseIterable {
     case preferences
     /// `POST /budget/update`.
     case budget
+    /// `GET /agents/performance/{agent}`.
+    case performance
+    /// `GET /cost/breakdown`.
+    case costBreakdown = "cost-breakdown"
+    /// `GET /cost/suggestions`.
+    case costSuggestions = "cost-suggestions"
+    /// The part of `GET /stats` that is in the records.
+    case stats
 }
 
 extension MeshPath {

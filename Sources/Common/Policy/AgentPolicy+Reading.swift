@@ -13,12 +13,17 @@ extension AgentPolicy {
         rateLimit = spec.object("rateLimit").flatMap { RateLimit(reading: $0) }
         concurrency = spec.object("concurrency").flatMap { Concurrency(reading: $0) }
         breaker.read(spec.object("breaker"))
+        retry.read(spec.object("retry"))
+        versions = Self.versions(spec)
         healthCheck = spec.object("healthCheck").flatMap { HealthCheck(reading: $0) }
         fallbacks = spec.names("fallbacks", countMax: PolicyLimits.fallbacksMax)
         prompt = spec.object("prompt").flatMap { PromptTemplate(reading: $0) }
         readMoney(spec)
         credential = spec.string("credential", bytesMax: PolicyLimits.nameBytesMax)
         observe = spec.bool("observe") ?? observe
+        bodyDigests = spec.bool("bodyDigests") ?? bodyDigests
+        healthWeight =
+            spec.integer("healthWeight", in: 0...PolicyLimits.healthWeightMax) ?? healthWeight
     }
 
     private mutating func readMoney(_ spec: ObjectReader) {
@@ -51,6 +56,26 @@ extension AgentPolicy {
             return nil
         }
         return path
+    }
+
+    private static func versions(_ spec: ObjectReader) -> [Version] {
+        let versions = spec.elements("versions", countMax: PolicyLimits.versionsPerAgentMax)
+            .compactMap { value, path -> Version? in
+                guard let reader = ObjectReader(value, at: path, spec.problems) else { return nil }
+                let name = reader.string(
+                    "name", required: true, bytesMax: PolicyLimits.nameBytesMax)
+                let weight = reader.count("weight", in: 0...1_000_000, required: true)
+                reader.finish()
+                guard let name, let weight else { return nil }
+                return Version(name: name, weight: weight)
+            }
+        if Set(versions.map(\.name)).count < versions.count {
+            spec.report("versions", "names a version twice")
+        }
+        if !versions.isEmpty, versions.allSatisfy({ $0.weight == 0 }) {
+            spec.report("versions", "gives no version any weight")
+        }
+        return versions
     }
 
     private static func models(_ spec: ObjectReader) -> [Model] {
@@ -120,6 +145,17 @@ extension AgentPolicy.Breaker {
         if openMilliseconds > openMillisecondsMax {
             reader.report("open", "is longer than openMax")
         }
+        reader.finish()
+    }
+}
+
+extension AgentPolicy.Retry {
+    fileprivate mutating func read(_ reader: ObjectReader?) {
+        guard let reader else { return }
+        budgetPercent = reader.count("budgetPercent", in: 0...100) ?? budgetPercent
+        budgetPerSecond = reader.count("budgetPerSecond", in: 0...10_000) ?? budgetPerSecond
+        attemptsMax = reader.count("attemptsMax", in: 1...8) ?? attemptsMax
+        afterSend = reader.bool("afterSend") ?? afterSend
         reader.finish()
     }
 }

@@ -50,6 +50,29 @@ package struct AgentPolicy: Hashable, Sendable {
         package init() {}
     }
 
+    /// Another endpoint of the agent for a request of which nothing was done.
+    package struct Retry: Hashable, Sendable {
+        /// Retries that requests of the last seconds pay for, and those that every second does.
+        package var budgetPercent: Int = 20
+        package var budgetPerSecond: Int = 10
+        /// Endpoints that one request may try.
+        package var attemptsMax: Int = 3
+        /// The agent does a request twice without harm: one that was sent and not answered may be
+        /// made again, as a call of its own that costs again.
+        package var afterSend = false
+        package init() {}
+    }
+
+    /// A version of the agent, and its share of the users.
+    package struct Version: Hashable, Sendable {
+        package var name: String
+        package var weight: Int
+        package init(name: String, weight: Int) {
+            self.name = name
+            self.weight = weight
+        }
+    }
+
     package struct HealthCheck: Hashable, Sendable {
         package var path: String
         package var intervalMilliseconds: Int64 = 5_000
@@ -72,7 +95,10 @@ package struct AgentPolicy: Hashable, Sendable {
     package var rateLimit: RateLimit?
     package var concurrency: Concurrency?
     package var breaker = Breaker()
+    package var retry = Retry()
     package var healthCheck: HealthCheck?
+    /// Which sidecars gateways call, by the version that those say; empty: all alike.
+    package var versions: [Version] = []
     /// Agents to try instead, in this order.
     package var fallbacks: [String] = []
     /// For the steps that bring none of their own.
@@ -91,6 +117,11 @@ package struct AgentPolicy: Hashable, Sendable {
     package var credential: String?
     /// Decide and record, refuse nothing.
     package var observe = false
+    /// Hash the bodies as they pass, and record the digests.
+    package var bodyDigests = true
+    /// What its availability counts in the mesh's health score, against the other agents'; 0 leaves
+    /// it out.
+    package var healthWeight: Int64 = 1
 
     package init(name: String, wireProtocol: WireProtocol, path: String, models: [Model]) {
         self.name = name

@@ -15,10 +15,12 @@ extension Policy {
         return sorted.compactMap { document -> JSONValue? in
             switch document.kind {
             case .agent:
-                // Falling back is the caller's business.
-                return document.name == agent ? document.removing(["fallbacks"]) : nil
+                // Falling back is the caller's business, and the health score the gateway's.
+                return document.name == agent
+                    ? document.removing(["fallbacks", "healthWeight"]) : nil
             case .tier: return document.keepingAgents { $0 == agent }
             case .priceTable: return document.keepingPrices { models.contains($0) }
+            case .mesh: return document.json
             case .requestType, .budget: return nil
             }
         }
@@ -33,7 +35,7 @@ extension Policy {
         return sorted.compactMap { document -> JSONValue? in
             switch document.kind {
             case .agent: return document.removing(["credential"])
-            case .requestType, .tier: return document.json
+            case .requestType, .tier, .mesh: return document.json
             case .priceTable: return document.keepingPrices { models.contains($0) }
             case .budget: return nil
             }

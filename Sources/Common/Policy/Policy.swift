@@ -25,6 +25,7 @@ package struct Policy: Hashable, Sendable {
     package var budgets: [String: BudgetPolicy] = [:]
     /// By model id, the aliases not among them.
     package var prices: [String: ModelPrice] = [:]
+    package var mesh = MeshPolicy()
 
     package init() {}
 
@@ -42,6 +43,9 @@ package struct Policy: Hashable, Sendable {
         }
         return names.filter { agents[$0] != nil }
     }
+
+    /// Whether any user is only watched: then accounts may go beyond their limits (LEDGER rule 1).
+    package var observesAnyTier: Bool { tiers.values.contains { $0.observe } }
 
     /// What a caller means by a name: an agent, one of its models, or an alias. An agent's own name
     /// means its default model.

@@ -7,6 +7,7 @@ extension PolicyDraft {
         checkNames()
         for agent in sorted(policy.agents) { check(agent) }
         checkFallbackCycles()
+        checkHealthWeights()
         for tier in sorted(policy.tiers) { check(tier) }
         for type in sorted(policy.requestTypes) { PlanCheck(draft: self, type: type).run() }
         checkBudgets()
@@ -39,6 +40,15 @@ extension PolicyDraft {
                 }
             }
         }
+    }
+
+    /// A score needs something to be made of.
+    private func checkHealthWeights() {
+        guard let first = sorted(policy.agents).first,
+            policy.agents.values.allSatisfy({ $0.healthWeight == 0 })
+        else { return }
+        problems.add(
+            spec(.agent, first.name).appending("healthWeight"), "is 0, as that of every agent")
     }
 
     private func check(_ agent: AgentPolicy) {

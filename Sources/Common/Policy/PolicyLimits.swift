@@ -16,6 +16,8 @@ package enum PolicyLimits {
 
     package static let modelsPerAgentMax = 64
     package static let aliasesPerModelMax = 32
+    package static let versionsPerAgentMax = 16
+    package static let healthWeightMax: Int64 = 1_000
     package static let fallbacksMax = 8
     package static let stepsMax = 32
     package static let agentsPerStepMax = 8

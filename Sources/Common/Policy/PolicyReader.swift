@@ -20,6 +20,7 @@ package enum PolicyReader {
             draft.add(document, at: root.appending(index))
         }
         draft.checkReferences()
+        draft.applyMesh()
         try problems.throwIfAny()
         return draft.policy
     }
@@ -32,6 +33,7 @@ enum DocumentKind: String, CaseIterable {
     case tier = "Tier"
     case priceTable = "PriceTable"
     case budget = "Budget"
+    case mesh = "Mesh"
 }
 
 /// A policy while it is read: what was understood so far, and where each part stands, for the
@@ -48,6 +50,7 @@ struct PolicyDraft {
     private(set) var places: [Place: JSONPointer] = [:]
     /// The path of each price, by model.
     var pricePlaces: [String: JSONPointer] = [:]
+    private var meshName: String?
 
     init(problems: ProblemList) { self.problems = problems }
 
@@ -89,7 +92,26 @@ struct PolicyDraft {
         case .tier: policy.tiers[name] = TierPolicy(name: name, reading: spec)
         case .priceTable: addPrices(PriceTable(name: name, reading: spec), spec)
         case .budget: policy.budgets[name] = BudgetPolicy(name: name, reading: spec)
+        case .mesh: addMesh(MeshPolicy(reading: spec), name)
         }
+    }
+
+    private mutating func addMesh(_ mesh: MeshPolicy, _ name: String) {
+        guard meshName == nil else {
+            problems.add(
+                (places[Place(kind: .mesh, name: name)] ?? JSONPointer([])).appending("kind"),
+                "Mesh \"\(meshName ?? "")\" is there already, and a policy has one")
+            return
+        }
+        meshName = name
+        policy.mesh = mesh
+    }
+
+    /// A mesh that only observes is one whose agents and tiers all do: nothing else needs to know.
+    mutating func applyMesh() {
+        guard policy.mesh.observe else { return }
+        for name in policy.agents.keys { policy.agents[name]?.observe = true }
+        for name in policy.tiers.keys { policy.tiers[name]?.observe = true }
     }
 
     private mutating func addPrices(_ table: PriceTable?, _ spec: ObjectReader) {

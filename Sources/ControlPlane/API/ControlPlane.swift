@@ -78,6 +78,9 @@ package struct ControlPlane: Sendable {
         PolicyAPI(services: services).addRoutes(to: table)
         SidecarsAPI(services: services).addRoutes(to: table)
         UsageAPI(services: services).addRoutes(to: table)
+        AuditAPI(services: services).addRoutes(to: table)
+        UsersAPI(services: services).addRoutes(to: table)
+        KeysAPI(services: services).addRoutes(to: table)
         return Application(
             router: router, server: .http1(configuration: Self.streamConfiguration),
             configuration: Self.listen(configuration.api),

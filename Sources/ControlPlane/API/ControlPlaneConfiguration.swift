@@ -4,11 +4,12 @@ import Logging
 import WeirCore
 import WeirMeshProtocol
 
-/// What a control plane needs to know to run. Flags go before the environment; every problem is
-/// reported, not the first one.
+/// What a control plane needs to know to run. Flags go before the environment, that before the file
+/// that `--config` names; every problem is reported, not the first one.
 package struct ControlPlaneConfiguration: Sendable {
     /// What the command line says.
     package struct Flags: Sendable {
+        package var config: String?
         package var api: String?
         package var mesh: String?
         package var meshPlaintext: String?
@@ -26,8 +27,8 @@ package struct ControlPlaneConfiguration: Sendable {
     /// Whether the mesh listener, which has no TLS yet, may leave the loopback.
     package var meshPlaintext: MeshPlaintext
     package var redisURL: String
-    /// The folder of the archive.
-    package var dataFolder: String
+    /// Where records are kept: a file in the data folder, or PostgreSQL.
+    package var archive: ArchiveLocation
     /// Grant money also where Redis may lose it.
     package var isTrial: Bool
     package var administratorToken: AccessToken
@@ -36,15 +37,15 @@ package struct ControlPlaneConfiguration: Sendable {
 
     package init(
         api: ListenAddress, mesh: ListenAddress, meshPlaintext: MeshPlaintext = .loopback,
-        redisURL: String, dataFolder: String, isTrial: Bool, administratorToken: AccessToken,
-        joinToken: String,
+        redisURL: String, archive: ArchiveLocation, isTrial: Bool,
+        administratorToken: AccessToken, joinToken: String,
         logLevel: Logger.Level
     ) {
         self.api = api
         self.mesh = mesh
         self.meshPlaintext = meshPlaintext
         self.redisURL = redisURL
-        self.dataFolder = dataFolder
+        self.archive = archive
         self.isTrial = isTrial
         self.administratorToken = administratorToken
         self.joinToken = joinToken
@@ -53,29 +54,35 @@ package struct ControlPlaneConfiguration: Sendable {
 
     /// Problems carry the flag's or variable's name as their path.
     package init(
-        flags: Flags, environment: [String: String],
+        flags: Flags, environment variables: [String: String],
         readFile: @escaping (String) -> String? = Self.readFile
     ) throws(Problems) {
-        var reader = Reader(environment: environment, readFile: readFile)
-        let api = reader.address("--api", flags.api, Self.defaultAPI)
-        let mesh = reader.address("--mesh", flags.mesh, Self.defaultMesh)
+        var environment = variables
+        var problems: [Problem] = []
+        if let path = flags.config ?? variables["WEIR_CONFIG"], !path.isEmpty {
+            (environment, problems) = ConfigurationFile.add(
+                path, to: variables, readFile: readFile)
+        }
+        var reader = Reader(environment: environment, readFile: readFile, problems: problems)
+        let api = reader.address("--api", flags.api ?? environment["WEIR_API"], Self.defaultAPI)
+        let mesh = reader.address(
+            "--mesh", flags.mesh ?? environment["WEIR_MESH"], Self.defaultMesh)
         let plaintext = reader.meshPlaintext(flags.meshPlaintext)
         if let mesh, !plaintext.allows(isLoopback: mesh.isLoopback) {
             reader.note("--mesh", Self.plaintextProblem)
         }
         let redisURL = reader.redisURL(flags.redis)
-        let data = flags.data ?? environment["WEIR_DATA"]
-        if data?.isEmpty ?? true { reader.note("--data", "a folder for the archive is needed") }
+        let archive = reader.archive(flags.data)
         let administrator = reader.secret("WEIR_ADMIN_TOKEN")
         let join = reader.secret("WEIR_JOIN_TOKEN")
         let level = reader.logLevel()
-        guard let api, let mesh, let redisURL, let data, let administrator, let join,
+        guard let api, let mesh, let redisURL, let archive, let administrator, let join,
             reader.problems.isEmpty
         else { throw Problems(reader.problems) }
         self.init(
-            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, dataFolder: data,
-            isTrial: flags.isTrial, administratorToken: AccessToken(administrator),
-            joinToken: join, logLevel: level)
+            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, archive: archive,
+            isTrial: flags.isTrial || reader.isSet("WEIR_TRIAL"),
+            administratorToken: AccessToken(administrator), joinToken: join, logLevel: level)
     }
 
     static let plaintextProblem =
@@ -93,12 +100,7 @@ package struct ControlPlaneConfiguration: Sendable {
 private struct Reader {
     let environment: [String: String]
     let readFile: (String) -> String?
-    var problems: [Problem] = []
-
-    init(environment: [String: String], readFile: @escaping (String) -> String?) {
-        self.environment = environment
-        self.readFile = readFile
-    }
+    var problems: [Problem]
 
     mutating func note(_ path: String, _ message: String) {
         problems.append(Problem(path: path, message: message))
@@ -133,8 +135,43 @@ private struct Reader {
         }
     }
 
-    /// A secret out of NAME or the file that NAME_FILE names.
-    mutating func secret(_ name: String) -> String? {
+    /// PostgreSQL where DATABASE_URL names it, a file in the data folder without it.
+    mutating func archive(_ flag: String?) -> ArchiveLocation? {
+        guard environment["DATABASE_URL"] != nil || environment["DATABASE_URL_FILE"] != nil else {
+            guard let folder = flag ?? environment["WEIR_DATA"], !folder.isEmpty else {
+                note("--data", "a folder for the archive is needed, or DATABASE_URL")
+                return nil
+            }
+            return .sqlite(path: folder + "/archive.sqlite3")
+        }
+        let connections = connections()
+        guard let url = oneLine("DATABASE_URL"), let connections else { return nil }
+        guard let settings = PostgreSQLSettings(url: url, connections: connections) else {
+            // The URL may hold a password, so it is not repeated.
+            note(
+                "DATABASE_URL",
+                "not a URL of PostgreSQL: postgresql://user:password@host:port/database is needed")
+            return nil
+        }
+        return .postgreSQL(settings)
+    }
+
+    private mutating func connections() -> Int? {
+        guard let text = environment["DATABASE_POOL_SIZE"] else {
+            return PostgreSQLSettings.defaultConnections
+        }
+        let range = PostgreSQLSettings.connectionsRange
+        guard let count = Int(text), range.contains(count) else {
+            note(
+                "DATABASE_POOL_SIZE",
+                "a number from \(range.lowerBound) to \(range.upperBound) is needed, not \(text)")
+            return nil
+        }
+        return count
+    }
+
+    /// The text of NAME or of the file that NAME_FILE names, without the line's end.
+    private mutating func oneLine(_ name: String) -> String? {
         let file = environment[name + "_FILE"]
         guard let text = file.map(readFile) ?? environment[name] else {
             note(
@@ -143,7 +180,12 @@ private struct Reader {
                     ? "is not set, nor is \(name)_FILE" : "the file of \(name)_FILE cannot be read")
             return nil
         }
-        let token = text.trimmingCharacters(in: .whitespacesAndNewlines)
+        return text.trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    /// A secret out of NAME or the file that NAME_FILE names.
+    mutating func secret(_ name: String) -> String? {
+        guard let token = oneLine(name) else { return nil }
         guard token.utf8.count >= ServerLimits.tokenBytesMin,
             token.utf8.count <= ServerLimits.tokenBytesMax,
             token.utf8.allSatisfy({ (0x21...0x7E).contains($0) })
@@ -156,8 +198,12 @@ private struct Reader {
         return token
     }
 
+    func isSet(_ flag: String) -> Bool {
+        ["1", "true", "yes", "on"].contains(environment[flag]?.lowercased() ?? "")
+    }
+
     mutating func logLevel() -> Logger.Level {
-        let isDebug = ["1", "true", "yes", "on"].contains(environment["DEBUG"]?.lowercased() ?? "")
+        let isDebug = isSet("DEBUG")
         guard let name = environment["LOG_LEVEL"] else { return isDebug ? .debug : .info }
         let aliases = ["warn": "warning", "fatal": "critical"]
         let lowered = name.lowercased()

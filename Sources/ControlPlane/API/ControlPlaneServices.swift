@@ -10,7 +10,7 @@ import WeirPolicy
 /// What the handlers of both listeners work with. Redis may be away when the process starts and
 /// later: what needs it answers 503 then, and what does not goes on.
 package final class ControlPlaneServices: Sendable {
-    /// What can be used once Redis has been reached for the first time.
+    /// What can be used once Redis and the archive have been reached for the first time.
     struct Ledger: Sendable {
         var sessions: Sessions
         var store: LedgerStore
@@ -24,26 +24,32 @@ package final class ControlPlaneServices: Sendable {
     let idempotency: IdempotencyStore
     let archive: Archive
     let peers: PeerTable
+    let meshState: MeshStateView
     /// Mesh addresses that a sidecar may go to.
     let replicas: [String]
     let hub: PolicyHub
     let watcher: PolicyWatcher
     let metrics = ServerMetrics()
     let isTrial: Bool
+    let logger: Logger
     private let opened: OpenedLedger
 
     init(configuration: ControlPlaneConfiguration, logger: Logger) throws {
         isTrial = configuration.isTrial
+        self.logger = logger
         redis = try Redis(url: configuration.redisURL)
-        try FileManager.default.createDirectory(
-            atPath: configuration.dataFolder, withIntermediateDirectories: true,
-            attributes: [.posixPermissions: 0o700])
-        archive = try Archive(path: configuration.dataFolder + "/archive.sqlite3")
+        if case .sqlite(let path) = configuration.archive {
+            try FileManager.default.createDirectory(
+                at: URL(fileURLWithPath: path).deletingLastPathComponent(),
+                withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        }
+        archive = try Archive(at: configuration.archive)
         policies = PolicyStore(redis: redis)
         sidecars = SidecarRegistry(redis: redis)
         joinTokens = JoinTokens(redis: redis, meshToken: configuration.joinToken)
         idempotency = IdempotencyStore(redis: redis)
         peers = PeerTable(sidecars: sidecars)
+        meshState = MeshStateView(sidecars: sidecars, redis: redis)
         opened = OpenedLedger(redis: redis, archive: archive, isTrial: configuration.isTrial)
         // Where the system chose the port, the sidecar knows a better address than this one.
         replicas = configuration.mesh.port == 0 ? [] : [configuration.mesh.description]
@@ -54,16 +60,18 @@ package final class ControlPlaneServices: Sendable {
             hub: hub, logger: logger)
     }
 
-    /// Throws 503 until Redis has been reached once.
+    /// Throws 503 until Redis and the archive have been reached once.
     func ledger() throws -> Ledger {
         guard let ledger = opened.ledger else {
-            throw APIProblem.unavailable("Redis has not been reached since the start.")
+            throw APIProblem.unavailable(
+                "Redis and the archive have not both been reached since the start.")
         }
         return ledger
     }
 }
 
-/// Reads the mesh's secret and begins the ledger's epoch when Redis can first be reached.
+/// Reads the mesh's secret and begins the ledger's epoch when Redis can first be reached, and the
+/// archive can say whether this mesh has a past.
 final class OpenedLedger: Sendable {
     private let redis: Redis
     private let archive: Archive

@@ -1,6 +1,7 @@
 import ControlPlaneStore
 import HTTPTypes
 import Hummingbird
+import Logging
 import WeirCore
 import WeirPolicy
 
@@ -48,21 +49,23 @@ struct HealthAPI: Sendable {
     private func checks() async -> [Check] {
         var checks: [Check] = []
         do {
-            let ledger = try services.ledger()
             let settings = try await RedisPersistence.status(of: services.redis).problems
             checks.append(Check(name: "redis", state: .ok, detail: "answers"))
             checks.append(persistence(settings))
             // What is wrong with its settings has been said.
-            let others = try await ledger.store.check().filter { !settings.contains($0) }
+            let others = try await services.ledger().store.check().filter { !settings.contains($0) }
             if !others.isEmpty {
                 checks.append(
                     Check(
                         name: "ledger", state: .warning, detail: others.joined(separator: "; ")))
             }
+        } catch let problem as APIProblem {
+            checks.append(Check(name: "ledger", state: .failed, detail: problem.detail))
         } catch {
             checks.append(
                 Check(name: "redis", state: .failed, detail: "cannot be reached (\(error))"))
         }
+        checks.append(await archive())
         if let active = services.hub.active {
             checks.append(
                 Check(
@@ -72,6 +75,20 @@ struct HealthAPI: Sendable {
             checks.append(Check(name: "policy", state: .warning, detail: "none applied yet"))
         }
         return checks
+    }
+
+    /// Without the archive, records wait in the sidecars' journals and money goes on; taking the
+    /// process out of service would stop that, too.
+    private func archive() async -> Check {
+        do {
+            try await services.archive.check()
+            return Check(name: "archive", state: .ok, detail: "answers")
+        } catch {
+            services.logger.error("archive", metadata: ["reason": "\(error)"])
+            return Check(
+                name: "archive", state: .warning,
+                detail: "\(error.apiProblem.detail) Records wait in the sidecars' journals.")
+        }
     }
 
     private func persistence(_ problems: [String]) -> Check {

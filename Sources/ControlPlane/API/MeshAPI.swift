@@ -25,6 +25,7 @@ struct MeshAPI: Sendable {
         table.add(MeshPath.records, [.post: records])
         table.add(MeshPath.subject, [.post: subject])
         table.add(MeshPath.idempotency, [.post: idempotency])
+        table.add(MeshPath.state, [.get: state])
         UserAPI(services: services).addRoutes(to: table)
     }
 
@@ -59,6 +60,14 @@ struct MeshAPI: Sendable {
             }
             if message.endpoint.flatMap({ ListenAddress($0) }) == nil {
                 problems.append(Problem(path: "/endpoint", message: "host:port is needed"))
+            }
+            if let version = message.agentVersion,
+                !(1...PolicyLimits.nameBytesMax).contains(version.utf8.count)
+            {
+                problems.append(
+                    Problem(
+                        path: "/agentVersion",
+                        message: "must have 1 to \(PolicyLimits.nameBytesMax) bytes"))
             }
         }
         guard problems.isEmpty else {
@@ -99,9 +108,10 @@ struct MeshAPI: Sendable {
         try Self.bound("release", message.release.count, MeshLimits.leasesPerMessageMax)
         let store = try services.ledger().store
         try await store.release(message.release, by: peer.incarnation)
+        let active = services.hub.active
         let grants = try await store.acquire(
-            message.acquire, by: peer.incarnation,
-            policyNumber: services.hub.active?.version.number ?? 0)
+            message.acquire, by: peer.incarnation, policyNumber: active?.version.number ?? 0,
+            mayObserve: active?.policy.observesAnyTier ?? false)
         return try Self.answer(LeasesResponse(grants: grants))
     }
 
@@ -161,6 +171,11 @@ struct MeshAPI: Sendable {
         try context.mustHaveGateway()
         let message = try await request.message(IdempotencyRequest.self)
         return try Self.answer(try await services.idempotency.handle(message))
+    }
+
+    private func state(_ request: Request, _ context: ServerContext) async throws -> Response {
+        try context.mustHaveGateway()
+        return .json(try await services.meshState.current())
     }
 
     // MARK: - Parts

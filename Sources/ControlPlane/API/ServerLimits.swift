@@ -15,6 +15,10 @@ package enum ServerLimits {
     /// Changed fields that a diff lists for one document.
     package static let fieldChangesMax = 100
     package static let usageDaysMax: Int64 = 366
+    package static let auditPageMax = 500
+    package static let auditPageDefault = 50
+    /// Records that suggestions are looked for in.
+    package static let suggestionRecordsMax = 10_000
     package static let noteBytesMax = 1_024
 
     /// Watches at once; a mesh has fewer sidecars.

@@ -33,6 +33,7 @@ struct SidecarsAPI: Sendable {
             "role": .string(status.role.rawValue), "instance": .string(status.instance),
         ]
         object["agent"] = status.agent.map { .string($0) }
+        object["agent_version"] = status.agentVersion.map { .string($0) }
         object["endpoint"] = status.endpoint.map { .string($0) }
         object["joined_at"] = .string(status.joinedAt.rfc3339)
         object["last_report_at"] = .string(status.seenAt.rfc3339)

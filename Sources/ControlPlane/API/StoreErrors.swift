@@ -33,6 +33,21 @@ extension MeshRefusal: APIProblemConvertible {
     }
 }
 
+extension APIKeyConflict: APIProblemConvertible {
+    var apiProblem: APIProblem {
+        let detail: String
+        switch self {
+        case .bound(let tier, let tenant):
+            let place = tenant.map { "tier \(tier) and tenant \($0)" } ?? "tier \(tier)"
+            detail = "The user is bound to \(place); change that first."
+        case .tooMany: detail = "There are too many keys; revoke those that are over."
+        }
+        return APIProblem(
+            status: .conflict, reason: "conflict", title: "This does not fit what is there",
+            detail: detail)
+    }
+}
+
 extension Problem: APIProblemConvertible {
     var apiProblem: APIProblem {
         APIProblem(
@@ -62,7 +77,9 @@ extension ArchiveError: APIProblemConvertible {
             APIProblem.parameter(
                 "by",
                 "more than \(count) rows: fewer dimensions or a shorter time are needed")
-        case .busy, .closed, .database: .unavailable("The archive cannot serve this now.")
+        case .unreachable: .unavailable("The archive's database cannot be reached.")
+        case .busy: .unavailable("Too much waits for the archive already.")
+        case .closed, .database: .unavailable("The archive cannot serve this now.")
         }
     }
 }

@@ -109,6 +109,8 @@ struct UsageAPI: Sendable {
             "account": .string(key.description), "unit": .string(key.unit.rawValue),
             "limit": amount(state.limit, key), "consumed": amount(state.consumed, key),
             "held": amount(state.held, key),
+            // While a policy only observes, or above a limit that was lowered.
+            "beyond": amount(max(.zero, state.consumed - state.limit), key),
         ]
         object["resets_at"] = state.resetsAtMilliseconds.map {
             .string(UnixTime(milliseconds: $0).rfc3339)

@@ -33,6 +33,10 @@ struct UserAPI: Sendable {
         switch operation {
         case .preferences: preferences
         case .budget: budget
+        case .performance: PerformanceQuery(services: services).answer
+        case .costBreakdown: CostBreakdownQuery(services: services).answer
+        case .costSuggestions: CostSuggestionsQuery(services: services).answer
+        case .stats: StatsQuery(services: services).answer
         }
     }
 
@@ -101,7 +105,7 @@ struct LimitChange {
         let problems = ProblemList()
         let reader = ObjectReader(body ?? .null, at: JSONPointer([]), problems)
         limit = reader?.money("monthly_limit_usd", required: body?["monthly_limit_usd"] != .null)
-        user = namesUser ? reader?.string("user", bytesMax: StoreLimits.nameBytesMax) : nil
+        user = namesUser ? reader?.string("user", bytesMax: StoreLimits.userBytesMax) : nil
         reason = reader?.string("reason", bytesMax: StoreLimits.reasonBytesMax) ?? ""
         reader?.finish()
         try problems.throwIfAny()

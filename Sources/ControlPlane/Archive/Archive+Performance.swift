@@ -57,7 +57,7 @@ package struct PerformanceSummary: Hashable, Sendable {
         return cost > .zero ? NanoUSD((cost.rawValue - 1) / attempts + 1) : .zero
     }
 
-    fileprivate mutating func add(_ other: PerformanceSummary) {
+    package mutating func add(_ other: PerformanceSummary) {
         attempts += other.attempts
         succeeded += other.succeeded
         outcomes.merge(other.outcomes, uniquingKeysWith: +)

@@ -57,7 +57,7 @@ extension Archive {
         case .user: column = "subject"
         case .tenant: column = "tenant"
         case .tier: column = "tier"
-        case .run, .mesh: return []
+        case .run, .mesh, .key: return []
         }
         let start = period.kind == .forever ? 0 : UnixTime(period.start).milliseconds
         let end = period.end?.milliseconds ?? .max

@@ -13,7 +13,7 @@ struct ArchiveMigration: Sendable {
     /// Brings the schema up to date. Safe when several processes do it at once.
     static func run(on database: any SQLConnection) throws(ArchiveError) {
         try database.transaction { () throws(ArchiveError) in
-            if let lock = database.dialect.migrationLock { _ = try database.query(lock) }
+            for statement in database.dialect.beforeMigration { _ = try database.query(statement) }
             try database.execute(
                 "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT NOT NULL PRIMARY KEY)")
             let rows = try database.query("SELECT MAX(version) FROM schema_versions")

@@ -3,8 +3,8 @@ import WeirCore
 
 struct Get: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Shows the policy, the sidecars or what was spent.",
-        subcommands: [GetPolicy.self, GetSidecars.self, GetUsage.self])
+        abstract: "Shows the policy, the sidecars, what was spent or what was changed.",
+        subcommands: [GetPolicy.self, GetSidecars.self, GetUsage.self, GetAdminLog.self])
 }
 
 struct OutputOptions: ParsableArguments {
@@ -122,5 +122,31 @@ struct GetUsage: AsyncParsableCommand {
                 } + [row["cost_usd"]?.string ?? "-"]
         }
         return table
+    }
+}
+
+struct GetAdminLog: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "admin-log",
+        abstract: "Shows who changed tiers, budgets and keys, and why, the newest first.")
+
+    @Option(help: "How many changes.")
+    var limit = 20
+
+    @OptionGroup var output: OutputOptions
+    @OptionGroup var connection: ConnectionOptions
+
+    func run() async throws {
+        try await reportingFailures {
+            let answer = try await connection.connect().resource("/v1/admin-log?limit=\(limit)")
+            try output.output.print(answer) {
+                let names = ["at", "author", "action", "subject", "detail", "reason"]
+                var table = Table(headings: names.map { $0.uppercased() })
+                table.rows = (answer["actions"]?.array ?? []).map { action in
+                    names.map { action[$0]?.string ?? "" }
+                }
+                return table
+            }
+        }
     }
 }

@@ -28,6 +28,12 @@ struct TokenMint: AsyncParsableCommand {
     @Option(parsing: .singleValue, help: "A role, as operator; may be repeated.")
     var role: [String] = []
 
+    @Option(help: "Who mints it (default: JWT_ISSUER).")
+    var issuer: String?
+
+    @Option(help: "Whom it is for (default: JWT_AUDIENCE).")
+    var audience: String?
+
     @Option(help: "How long it is valid: a number with s, m, h or d.")
     var ttl = "1h"
 
@@ -45,7 +51,11 @@ struct TokenMint: AsyncParsableCommand {
                 throw Failure("--ttl takes a number with s, m, h or d, at most 366d, not \(ttl)")
             }
             let now = Int64(Date().timeIntervalSince1970)
-            Console.print(token(secret: secret, now: now, seconds: seconds))
+            // A gateway with these settings takes no token without them.
+            var token = self
+            token.issuer = issuer ?? environment["JWT_ISSUER"]
+            token.audience = audience ?? environment["JWT_AUDIENCE"]
+            Console.print(token.token(secret: secret, now: now, seconds: seconds))
         }
     }
 
@@ -63,6 +73,8 @@ struct TokenMint: AsyncParsableCommand {
         var claims: JSONObject = ["sub": .string(user), "tier": .string(tier)]
         if let tenant { claims["tenant"] = .string(tenant) }
         if !role.isEmpty { claims["roles"] = .array(role.map { .string($0) }) }
+        claims["iss"] = issuer.map { .string($0) }
+        claims["aud"] = audience.map { .string($0) }
         claims["iat"] = .number(JSONNumber(now))
         claims["exp"] = .number(JSONNumber(now + seconds))
         let header: JSONValue = ["alg": "HS256", "typ": "JWT"]

@@ -13,7 +13,8 @@ struct Weir: AsyncParsableCommand {
             administrator's token is in --token-file, WEIR_ADMIN_TOKEN_FILE or WEIR_ADMIN_TOKEN.
             """,
         subcommands: [
-            Apply.self, Get.self, PolicyCommand.self, Check.self, TokenCommand.self,
+            Apply.self, Get.self, PolicyCommand.self, Check.self, Audit.self, TokenCommand.self,
+            KeyCommand.self, UserCommand.self,
         ])
 
     static func main() async {

@@ -8,6 +8,8 @@ package struct SidecarStatus: Hashable, Sendable {
     package var incarnation: Incarnation
     package var role: Role
     package var agent: String?
+    /// Which version of the agent it says to serve.
+    package var agentVersion: String?
     package var endpoint: String?
     package var instance: String
     package var joinedAt: UnixTime
@@ -33,6 +35,7 @@ package struct SidecarRegistry: Sendable {
     {
         var health = health
         health.reasons = Array(health.reasons.prefix(StoreLimits.problemsKeptMax))
+        health.bound()
         let reply = try await redis.run(
             RegistryScripts.heartbeat,
             keys: [StoreKeys.incarnation(incarnation), StoreKeys.live],
@@ -97,13 +100,15 @@ package struct SidecarRegistry: Sendable {
                 Projection.Endpoint(
                     agent: agent, incarnation: status.incarnation, address: address,
                     hopKey: HopKey(
-                        id: LedgerStore.hopKeyID(status.incarnation), secret: secret)))
+                        id: LedgerStore.hopKeyID(status.incarnation), secret: secret),
+                    version: status.agentVersion))
         }
         // One order for one set, because a projection is known by its hash.
         return endpoints.sorted { $0.incarnation < $1.incarnation }
     }
 
-    private func live(within age: Int64, now: UnixTime) async throws -> [SidecarStatus] {
+    /// Those that reported within so many milliseconds, the newest report first.
+    func live(within age: Int64, now: UnixTime) async throws -> [SidecarStatus] {
         let reply = try await redis.read(
             "ZRANGE", StoreKeys.live, "+inf", String(now.milliseconds - age), "BYSCORE", "REV",
             "LIMIT", "0", String(StoreLimits.sidecarsListedMax), "WITHSCORES")
@@ -131,11 +136,25 @@ package struct SidecarRegistry: Sendable {
             row[field].flatMap { try? JSON.decode(type, from: Array($0.utf8)) }
         }
         return SidecarStatus(
-            incarnation: incarnation, role: role, agent: row["agent"], endpoint: row["endpoint"],
+            incarnation: incarnation, role: role, agent: row["agent"],
+            agentVersion: row["agent_version"], endpoint: row["endpoint"],
             instance: row["instance"] ?? "", joinedAt: UnixTime(milliseconds: joined),
             seenAt: UnixTime(milliseconds: seen ?? joined),
             health: decoded("health", SidecarHealth.self), ack: decoded("ack", PolicyAck.self),
             alarm: row["alarm"].flatMap { $0.isEmpty ? nil : $0 })
+    }
+}
+
+extension SidecarHealth {
+    /// What is kept for everybody to read is as much as the protocol says.
+    fileprivate mutating func bound() {
+        if let agent {
+            self.agent?.endpoints = Array(agent.endpoints.prefix(MeshLimits.vitalEndpointsMax))
+        }
+        if let gateway {
+            self.gateway?.requests = Array(gateway.requests.prefix(MeshLimits.vitalRequestsMax))
+            self.gateway?.detours = Array(gateway.detours.prefix(MeshLimits.vitalDetoursMax))
+        }
     }
 }
 

@@ -11,9 +11,12 @@ package struct SubjectStore: Sendable {
     /// Who set a limit: an administrator sets any, a user lowers the own one.
     package enum LimitSetter: String, Sendable { case admin, user }
 
+    /// As whom the records name the mesh's own calls; no token and no key may be of this name.
+    package static let meshUser = "mesh"
+
     let redis: Redis
     let ledger: LedgerStore
-    let log: AdminLog
+    package let log: AdminLog
 
     package init(redis: Redis, ledger: LedgerStore) {
         self.redis = redis
@@ -26,7 +29,13 @@ package struct SubjectStore: Sendable {
     package func resolve(
         _ request: SubjectRequest, policy: Policy, policyNumber: Int64
     ) async throws -> SubjectBinding {
-        let claims = try await claims(of: request)
+        if request.isMesh == true { return try await mesh(policy, policyNumber: policyNumber) }
+        let bearer = try await bearer(of: request)
+        let claims = bearer.claims
+        guard claims.subject != Self.meshUser else {
+            throw MeshRefusal(
+                reason: "forbidden", detail: "\(Self.meshUser) is the name of the mesh itself")
+        }
         guard !claims.subject.isEmpty, claims.subject.utf8.count <= StoreLimits.nameBytesMax,
             (claims.tenant?.utf8.count ?? 0) <= StoreLimits.nameBytesMax
         else {
@@ -40,13 +49,39 @@ package struct SubjectStore: Sendable {
         let tenant = row["tenant"].flatMap { $0.isEmpty ? nil : $0 }
         var accounts = SubjectAccounts.of(
             user: claims.subject, tenant: tenant, tier: tier, policy: policy)
+        if let account = bearer.account { accounts.append(account) }
         try await stateLimits(accounts, tier, policyNumber: policyNumber)
         try await applyOwnLimits(&accounts)
         return SubjectBinding(
             user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
             accounts: accounts,
             preferences: Self.preferences(row)?.effective(tier: tier, policy: policy),
-            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
+            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds,
+            validForMilliseconds: bearer.validForMilliseconds)
+    }
+
+    /// What a token or a key says of who brings it.
+    private struct Bearer {
+        var claims: SubjectRequest.Claims
+        /// Of the key alone, beside its user's.
+        var account: SubjectBinding.Account?
+        var validForMilliseconds: Int64?
+    }
+
+    /// Who pays for tests of agents: the first `Budget` of scope mesh. No budget, no tests.
+    private func mesh(_ policy: Policy, policyNumber: Int64) async throws -> SubjectBinding {
+        let budget = policy.budgets.values.filter { $0.scope == .mesh }.min { $0.name < $1.name }
+        let tier = policy.tiers.values.max { ($0.priority, $0.name) < ($1.priority, $1.name) }
+        guard let budget, let tier else {
+            throw MeshRefusal(
+                reason: "forbidden", detail: "the policy has no Budget of scope mesh to pay from")
+        }
+        let account = SubjectBinding.Account(
+            unit: .usd, scope: .mesh, period: .month, id: budget.id, limit: budget.monthlyLimit)
+        try await stateLimits([account], tier, policyNumber: policyNumber)
+        return SubjectBinding(
+            user: Self.meshUser, tenant: nil, tier: tier.name, roles: [], accounts: [account],
+            preferences: nil, timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
     }
 
     func stateLimits(
@@ -59,12 +94,17 @@ package struct SubjectStore: Sendable {
         }
     }
 
-    private func claims(of request: SubjectRequest) async throws -> SubjectRequest.Claims {
-        if let claims = request.claims { return claims }
+    private func bearer(of request: SubjectRequest) async throws -> Bearer {
+        if let claims = request.claims { return Bearer(claims: claims) }
         guard let hash = request.apiKeyHash, hash.utf8.count <= StoreLimits.nameBytesMax else {
             throw MeshRefusal(reason: "invalid", detail: "claims or the hash of a key are needed")
         }
-        return try await claims(ofAPIKey: hash)
+        let (key, rest) = try await usableAPIKey(hash: hash)
+        let terms = key.terms
+        return Bearer(
+            claims: SubjectRequest.Claims(
+                subject: terms.user, tier: terms.tier, tenant: terms.tenant, roles: terms.roles),
+            account: key.account, validForMilliseconds: rest)
     }
 
     /// The stored binding, made now if there is none.
@@ -85,7 +125,7 @@ package struct SubjectStore: Sendable {
         }
         return try await redis.run(
             SubjectScripts.bind, keys: [StoreKeys.subject(claims.subject)],
-            arguments: [tier, claims.tenant ?? ""]
+            arguments: [tier, claims.tenant ?? "", "claims"]
         ).fields
     }
 
@@ -145,14 +185,14 @@ package struct StoredSubject: Hashable, Sendable {
 }
 
 enum SubjectScripts {
-    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant. Answer: the
-    /// row.
+    /// Binds a subject that nobody has seen. Key: its row. Arguments: tier, tenant, by whose
+    /// word. Answer: the row.
     static let bind = RedisScript(
         name: "bind",
         source: LedgerScripts.prelude + """
             if redis.call('HEXISTS', KEYS[1], 'tier') == 0 then
               redis.call('HSET', KEYS[1], 'tier', ARGV[1], 'tenant', ARGV[2],
-                'bound_by', 'claims', 'bound_at', text(clock()))
+                'bound_by', ARGV[3], 'bound_at', text(clock()))
             end
             return redis.call('HGETALL', KEYS[1])
             """,

@@ -5,7 +5,10 @@ import WeirLedger
 enum LedgerCalls {
     typealias Call = (keys: [String], arguments: [String])
 
-    static func acquire(_ request: LeaseAcquire, policyNumber: Int64) -> Call {
+    /// `mayObserve`: the policy in force has users whose limits do not hold.
+    static func acquire(
+        _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool
+    ) -> Call {
         let need = min(max(1, request.need.rawValue), LedgerLimits.amountMax)
         let want = min(max(need, request.want.rawValue), LedgerLimits.amountMax)
         let period = request.account.period
@@ -19,6 +22,7 @@ enum LedgerCalls {
             isEndless
                 ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
             StoreLimits.recallMilliseconds, Int64(StoreLimits.recalledHoldersMax),
+            mayObserve && request.observes == true ? LedgerLimits.amountMax : -1,
         ]
         return (
             StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)

@@ -56,8 +56,9 @@ enum LedgerScripts {
     ///
     /// Arguments: incarnation, n, need, want, closed below, policy number, the period's start and
     /// end (end 0: none), lease time, how early the next period is granted, rows at most, how long
-    /// the account is kept after its end, how long a recall lasts, of how many holders; times in
-    /// ms. Answer: status, granted, expires in, now, limit, consumed, own consumed, held.
+    /// the account is kept after its end, how long a recall lasts, of how many holders, and the
+    /// ceiling where the limit is only observed (-1: it holds); times in ms. Answer: status,
+    /// granted, expires in, now, limit, consumed, own consumed, held.
     ///
     /// A contended account asks its other holders for what they do not need: a message on the
     /// recall channel each, not more often than every 50 ms, and the answers to their reports say
@@ -108,11 +109,14 @@ enum LedgerScripts {
             elseif redis.call('HLEN', leases) >= tonumber(ARGV[11]) then
               status = 'unavailable'
             else
-              local room = math.max(maxLease, need) - ownHeld
-              local grant = math.min(want, limit - consumed - heldByAll, room)
+              local ceiling, room = limit, math.max(maxLease, need) - ownHeld
+              if tonumber(ARGV[15]) >= 0 then
+                ceiling, room = tonumber(ARGV[15]), math.max(maxLease - ownHeld, need)
+              end
+              local grant = math.min(want, ceiling - consumed - heldByAll, room)
               if grant >= need then
                 status, amount, isNew = 'granted', grant, true
-              elseif consumed + need > limit then
+              elseif consumed + need > ceiling then
                 status = 'exhausted'
               else
                 status = 'contended'

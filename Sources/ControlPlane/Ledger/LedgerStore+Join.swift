@@ -16,6 +16,7 @@ extension LedgerStore {
             journalSecret, "hop_secret", hopSecret,
         ]
         if let agent = request.agent { row += ["agent", agent] }
+        if let version = request.agentVersion { row += ["agent_version", version] }
         if let endpoint = request.endpoint { row += ["endpoint", endpoint] }
         let reply = try await redis.run(
             MeshScripts.join, keys: [StoreKeys.lastIncarnation, StoreKeys.epoch],

@@ -125,9 +125,10 @@ package final class LedgerStore: Sendable {
     // MARK: Leases
 
     /// One answer for each request, in their order. `policyNumber` is that of the policy which this
-    /// replica holds.
+    /// replica holds; where that observes nobody (`mayObserve`), every limit holds.
     package func acquire(
-        _ requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64
+        _ requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64,
+        mayObserve: Bool = false
     ) async throws -> [LeaseGrant] {
         let standing = try await standing(of: holder)
         let problems = try await check()
@@ -136,7 +137,9 @@ package final class LedgerStore: Sendable {
         var index: [String: String] = [:]
         for request in requests where serves && request.lease.incarnation == holder {
             index[request.account.description] = randomToken()
-            calls.append(LedgerCalls.acquire(request, policyNumber: policyNumber))
+            calls.append(
+                LedgerCalls.acquire(
+                    request, policyNumber: policyNumber, mayObserve: mayObserve))
         }
         if !index.isEmpty {
             // The index comes first: a crash in between leaves an entry too many, never one too

@@ -13,11 +13,16 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         commandName: "weir-control-plane",
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
-            Environment: REDIS_URL; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named by \
-            WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; WEIR_MESH_PLAINTEXT; \
-            LOG_LEVEL; DEBUG. \
-            Flags go before the environment.
+            Environment: WEIR_CONFIG; WEIR_API; WEIR_MESH; WEIR_MESH_PLAINTEXT; WEIR_TRIAL; \
+            REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file in the data \
+            folder) and DATABASE_POOL_SIZE; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named \
+            by DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; \
+            LOG_LEVEL; DEBUG. Flags go before the environment, that before the file that \
+            --config names.
             """)
+
+    @Option(help: "A JSON object with these settings, by the names of their flags.")
+    var config: String?
 
     @Option(help: "Where the API listens (default: \(ControlPlaneConfiguration.defaultAPI)).")
     var api: String?
@@ -37,7 +42,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
     @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
     var redis: String?
 
-    @Option(help: "The folder of the archive.")
+    @Option(help: "The folder of the archive, where DATABASE_URL names no database.")
     var data: String?
 
     @Flag(help: "Grant money even where Redis is set up so that it may lose writes.")
@@ -63,6 +68,7 @@ struct ControlPlaneCommand: AsyncParsableCommand {
     /// All that is wrong at once, and the status of a wrong configuration (sysexits.h, EX_CONFIG).
     private func configuration() throws -> ControlPlaneConfiguration {
         var flags = ControlPlaneConfiguration.Flags()
+        flags.config = config
         flags.api = api
         flags.mesh = mesh
         flags.meshPlaintext = meshPlaintext

@@ -8,12 +8,15 @@ package enum StoreHint: Hashable, Sendable {
     case policyChanged
     case endpointsChanged
     case recall(LeaseRecall)
+    /// What gateways were told about this user is out of date.
+    case subjectChanged(String)
 }
 
 extension Redis {
     package func hints() -> AsyncStream<StoreHint> {
         let messages = subscribe([
             StoreKeys.policyChannel, StoreKeys.endpointsChannel, StoreKeys.recallChannel,
+            StoreKeys.subjectChannel,
         ])
         let (stream, continuation) = AsyncStream.makeStream(
             of: StoreHint.self, bufferingPolicy: .bufferingNewest(StoreLimits.redisHintsMax))
@@ -39,6 +42,7 @@ extension StoreHint {
                 let recall = try? JSON.decode(LeaseRecall.self, from: Array(payload.utf8))
             else { return nil }
             self = .recall(recall)
+        case .message(StoreKeys.subjectChannel, let user): self = .subjectChanged(user)
         case .message: return nil
         }
     }

@@ -39,9 +39,18 @@ package final class PolicyHub: Sendable {
 
     private struct Watcher {
         var incarnation: Incarnation
+        var isGateway: Bool
         var wakes: AsyncStream<Wake>.Continuation
         /// Leases that others wait for, until the watcher takes them along.
         var recalls: [LeaseID] = []
+        /// Users to ask about again, in the same way.
+        var subjects: [String] = []
+    }
+
+    /// What one watcher is told besides the policy.
+    struct Notices: Sendable {
+        var recalls: [LeaseID] = []
+        var subjects: [String] = []
     }
 
     private struct State {
@@ -103,7 +112,7 @@ package final class PolicyHub: Sendable {
     }
 
     /// `nil` when there are too many watchers or the hub is closed.
-    func watch(_ incarnation: Incarnation) -> Watch? {
+    func watch(_ incarnation: Incarnation, isGateway: Bool = false) -> Watch? {
         // One wake is enough: the newest projection is taken when it is looked at.
         let (wakes, continuation) = AsyncStream.makeStream(
             of: Wake.self, bufferingPolicy: .bufferingNewest(1))
@@ -111,7 +120,7 @@ package final class PolicyHub: Sendable {
             guard !state.isClosed, state.watchers.count < watchersMax else { return nil }
             state.nextID += 1
             state.watchers[state.nextID] = Watcher(
-                incarnation: incarnation, wakes: continuation)
+                incarnation: incarnation, isGateway: isGateway, wakes: continuation)
             return state.nextID
         }
         return id.map { Watch(id: $0, wakes: wakes) }
@@ -135,10 +144,26 @@ package final class PolicyHub: Sendable {
         }
     }
 
-    func takeRecalls(_ watch: Watch) -> [LeaseID] {
+    /// Tells every gateway to ask about a user again. One that is not told, because it watches
+    /// elsewhere or too many have changed at once, asks when the binding runs out.
+    func subjectChanged(_ user: String) {
         state.withLock { state in
-            defer { state.watchers[watch.id]?.recalls = [] }
-            return state.watchers[watch.id]?.recalls ?? []
+            for (id, watcher) in state.watchers
+            where watcher.isGateway && !watcher.subjects.contains(user)
+                && watcher.subjects.count < MeshLimits.subjectsPerLineMax
+            {
+                state.watchers[id]?.subjects.append(user)
+                watcher.wakes.yield(.changed)
+            }
+        }
+    }
+
+    func takeNotices(_ watch: Watch) -> Notices {
+        state.withLock { state in
+            guard let watcher = state.watchers[watch.id] else { return Notices() }
+            state.watchers[watch.id]?.recalls = []
+            state.watchers[watch.id]?.subjects = []
+            return Notices(recalls: watcher.recalls, subjects: watcher.subjects)
         }
     }
 

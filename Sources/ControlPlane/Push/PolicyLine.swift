@@ -35,6 +35,8 @@ struct PolicyLine: Sendable {
 
     static func recall(_ leases: [LeaseID]) -> ByteBuffer { line(.recall(leases)) }
 
+    static func subjects(_ users: [String]) -> ByteBuffer { line(.subjects(users)) }
+
     private static func line(_ event: PolicyEvent) -> ByteBuffer {
         var buffer = ByteBuffer(bytes: json(event).bytes)
         buffer.writeInteger(UInt8(ascii: "\n"))

@@ -39,16 +39,22 @@ struct PolicyPush: Sendable {
         _ hub: PolicyHub, _ peer: MeshPeer, held: String?,
         _ writer: inout any ResponseBodyWriter
     ) async throws {
-        guard let watch = hub.watch(peer.incarnation) else { return }
+        guard let watch = hub.watch(peer.incarnation, isGateway: peer.role == .gateway) else {
+            return
+        }
         let audience = peer.audience
         defer { hub.end(watch) }
         var sent = held
         if try await !send(hub, audience, &sent, &writer) { try await writer.write(hub.bookmark) }
         for await wake in watch.wakes {
             var hasSent = try await send(hub, audience, &sent, &writer)
-            let recalls = hub.takeRecalls(watch)
-            if !recalls.isEmpty {
-                try await writer.write(PolicyLine.recall(recalls))
+            let notices = hub.takeNotices(watch)
+            if !notices.recalls.isEmpty {
+                try await writer.write(PolicyLine.recall(notices.recalls))
+                hasSent = true
+            }
+            if !notices.subjects.isEmpty {
+                try await writer.write(PolicyLine.subjects(notices.subjects))
                 hasSent = true
             }
             if !hasSent, wake == .tick { try await writer.write(hub.bookmark) }

@@ -88,6 +88,7 @@ package actor PolicyWatcher: Service {
             switch hint {
             case .anything, .policyChanged, .endpointsChanged: try? await refresh()
             case .recall(let recall): hub.recall(recall)
+            case .subjectChanged(let user): hub.subjectChanged(user)
             }
         }
     }

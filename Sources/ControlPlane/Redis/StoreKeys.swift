@@ -79,7 +79,9 @@ enum StoreKeys {
     static let policyHistory = "weir:{policy}:history"
 
     static func subject(_ user: String) -> String { "weir:subject:{\(user)}" }
-    static func apiKey(hash: String) -> String { "weir:api_key:{\(hash)}" }
+    static func apiKey(_ id: String) -> String { "weir:api_key:{\(id)}" }
+    /// A sorted set: all keys by the time when they were made.
+    static let apiKeys = mesh + "api_keys"
     static func apiKeys(of user: String) -> String { "weir:subject:{\(user)}:api_keys" }
 
     static func idempotency(user: String, key: String) -> String {

@@ -1,3 +1,5 @@
+import WeirMeshProtocol
+
 /// Every limit of the control plane's storage, in one place. Times of protocols between machines in
 /// milliseconds, times of this process in nanoseconds.
 package enum StoreLimits {
@@ -55,31 +57,46 @@ package enum StoreLimits {
     package static let policyHistoryMax = 200
     package static let noteBytesMax = 4_096
     package static let nameBytesMax = 256
+    /// A user's or a tenant's name: what a record keeps of it whole, and gateways take of a token.
+    package static let userBytesMax = 200
     /// How long a gateway may go on with a subject's binding.
     package static let bindingMilliseconds: Int64 = 10_000
     /// An agent's sidecar that has not reported for this long is not given to gateways.
-    package static let endpointFreshMilliseconds: Int64 = 6_000
+    package static let endpointFreshMilliseconds = MeshLimits.silentMilliseconds
     /// A sidecar that has not reported for this long leaves the list.
     package static let sidecarKeepMilliseconds: Int64 = 24 * 3_600_000
     package static let sidecarsListedMax = 4_096
     package static let problemsKeptMax = 64
     package static let joinTokenMillisecondsMax: Int64 = 7 * 86_400_000
     package static let reasonBytesMax = 1_024
+    package static let apiKeysPerUserMax = 100
+    package static let apiKeysMax = 100_000
+    package static let apiKeysListedMax = 1_000
+    package static let apiKeyMillisecondsMax: Int64 = 10 * 366 * 86_400_000
     package static let adminActionsMax = 10_000
     package static let adminActionBytesMax = 8_192
 
     // MARK: Idempotency
 
     package static let idempotencyMilliseconds: Int64 = 24 * 3_600_000
-    /// A claim whose owner died may be taken over after this long.
-    package static let idempotencyClaimMilliseconds: Int64 = 300_000
-    package static let idempotencyAnswerBytesMax = 1 << 20
+    /// A claim whose owner died is taken over when it ends: after the deadline of its request, and
+    /// never later than this.
+    package static let idempotencyClaimMillisecondsMax: Int64 = 310_000
 
     // MARK: Archive
 
     /// Jobs that wait for the archive's thread; more are refused at once.
     package static let archiveJobsMax = 256
+    /// A job that waited longer for a connection is refused.
+    package static let archiveWaitNanoseconds: UInt64 = 5_000_000_000
     package static let archiveBusyMilliseconds: Int32 = 5_000
+    static let databaseConnectSeconds = 5
+    /// The longest statement, and the longest silence of a server that has something to answer.
+    static let databaseStatementMilliseconds = 15_000
+    /// A connection that was idle longer is asked whether it still answers.
+    static let databaseIdleCheckNanoseconds: UInt64 = 1_000_000_000
+    static let databaseBackoffFirstNanoseconds: UInt64 = 100_000_000
+    static let databaseBackoffMaxNanoseconds: UInt64 = 5_000_000_000
     package static let usageRowsMax = 10_000
     package static let recordsPageMax = 1_000
     /// Rows of an agent's history: about a month by hour.

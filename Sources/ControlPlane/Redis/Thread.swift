@@ -55,6 +55,28 @@ final class WakeUp: Sendable {
     }
 }
 
+/// Counts signals, and lets one waiting thread go on for each.
+final class CountingSignal: Sendable {
+    private let descriptor: Int32
+
+    init() {
+        descriptor = eventfd(0, Int32(EFD_SEMAPHORE) | Int32(EFD_CLOEXEC))
+        precondition(descriptor >= 0, "no eventfd can be made")
+    }
+
+    deinit { close(descriptor) }
+
+    func signal() {
+        var one: UInt64 = 1
+        write(descriptor, &one, 8)
+    }
+
+    func wait() {
+        var one: UInt64 = 0
+        while read(descriptor, &one, 8) < 0, errno == EINTR {}
+    }
+}
+
 enum MonotonicClock {
     static var nowNanoseconds: UInt64 { weir_monotonic_nanoseconds() }
 }

@@ -13,13 +13,14 @@ extension AdmissionInterceptor {
         if let bound = context.bound {
             context.meter.begin(context.snapshot.agent, bound, isEventStream: context.isStream)
         }
-        describe(exchange, context, decision: context.permit?.observed)
+        describe(exchange, context)
     }
 
-    /// The fields that explain the answer. `weir-decision` is the stage that would have refused,
-    /// where the policy only observes.
-    private func describe(_ exchange: Exchange, _ context: AttemptContext, decision: Reason?) {
-        exchange.addedResponseFields.add("weir-decision", (decision ?? .admitted).name)
+    /// The fields that explain the answer. `weir-decision` names the stage that would have refused
+    /// the request, where the policy only observes.
+    private func describe(_ exchange: Exchange, _ context: AttemptContext) {
+        exchange.addedResponseFields.add(
+            "weir-decision", context.observed?.observedDecision ?? Reason.admitted.name)
         exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
         exchange.addedResponseFields.add("weir-model", context.model)
         exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
@@ -36,9 +37,12 @@ extension AdmissionInterceptor {
             runtime.leave(context.caller.ticket)
         }
         if let permit = context.permit {
+            let began = permit.endpoint?.startedNanoseconds ?? outcome.startedNanoseconds
+            let firstByte = outcome.firstByteNanoseconds
             runtime.finish(
                 context.caller, permit, AttemptOutcome.breaker(outcome, context),
-                nowNanoseconds: worker.loop.nowNanoseconds, random: worker.random())
+                latencyNanoseconds: firstByte == 0 ? nil : firstByte - min(began, firstByte),
+                nowNanoseconds: worker.loop.nowNanoseconds)
         }
         let cost = settle(exchange, outcome, context)
         count(outcome, context, cost)
@@ -61,13 +65,15 @@ extension AdmissionInterceptor {
         record.run = context.delegation?.run ?? record.request
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
+        if outcome.upstreamTouched { record.digests = context.finishDigests() }
         let isCarried = outcome.kind == .completed || outcome.kind == .refused
         let isFinal = ledger.settle(attempt, record, names(context), isCarried: isCarried)
         if let delegation = context.delegation, let verifier = context.snapshot.verifier {
             let settlement = Settlement(
                 keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,
                 isFinal: isFinal,
-                source: cost.source, reason: record.reason, model: context.model)
+                source: cost.source, reason: record.reason, model: context.model,
+                isObserved: record.flags.contains(.observed))
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }
         return cost
@@ -94,6 +100,9 @@ extension AdmissionInterceptor {
     ) {
         let wasAdmitted = outcome.upstreamTouched || outcome.kind == .completed
         series.decided(wasAdmitted ? .admitted : outcome.reason)
+        if let observed = context.permit?.observed {
+            series.observed(observed, tier: context.delegation?.tier ?? "")
+        }
         guard wasAdmitted else { return }
         series.attempted(
             cost, model: context.model, tier: context.delegation?.tier ?? "",

@@ -47,9 +47,18 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         if let timeouts { target.timeouts = timeouts }
     }
 
+    /// New addresses of the agent, on the loop.
+    package func update(endpoints: [SocketAddress]) {
+        worker.loop.preconditionInLoop()
+        target.update(addresses: endpoints)
+    }
+
     // MARK: The request
 
     override package func requestBegan(_ exchange: Exchange) -> Verdict {
+        if let verifier = snapshot.verifier, SidecarIdentity.isAsked(exchange.requestHead) {
+            return .local(SidecarIdentity.handler(verifier.incarnation))
+        }
         let context = freeContexts.popLast() ?? AttemptContext()
         context.begin(snapshot, at: worker.wallClock())
         exchange.context = context
@@ -62,7 +71,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         context.caller.subjectMax = tier.subjectMax
         context.caller.subjectRate = tier.rate
         context.caller.isObserved = tier.isObserved
-        guard tier.allowsAgent || tier.isObserved || snapshot.agent.observe else {
+        // Whom a tier may call is a matter of access, which observing does not waive.
+        guard tier.allowsAgent else {
             return .refuse(
                 RefusalShape.refusal(
                     .agentNotAllowed, "The tier \(tier.name) does not have this agent.",
@@ -103,8 +113,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             guard let exchange, let context else {
                 // The caller left while the word was on its way.
                 return runtime.finish(
-                    caller, permit, .unknown, nowNanoseconds: worker.loop.nowNanoseconds,
-                    random: worker.random())
+                    caller, permit, .unknown, nowNanoseconds: worker.loop.nowNanoseconds)
             }
             context.permit = permit
             exchange.resume(with: proceed(exchange, context))
@@ -166,6 +175,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
         let remaining = min(
             Int64(delegation.remainingMilliseconds), agent.timeouts.totalMilliseconds)
+        context.hasCallersDeadline = remaining < agent.timeouts.totalMilliseconds
         exchange.setDeadline(afterNanoseconds: UInt64(clamping: remaining) &* 1_000_000)
         return nil
     }
@@ -189,7 +199,13 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         guard let context = Self.context(exchange) else {
             return .refuse(Refusal(.overloaded))
         }
+        // What the caller sent, whatever is sent in its place.
+        context.requestPassed(body)
         return pay(exchange, context, body: Array(body))
+    }
+
+    override package func requestBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
+        Self.context(exchange)?.requestPassed(bytes)
     }
 
     private func pay(_ exchange: Exchange, _ context: AttemptContext, body: [UInt8]) -> Verdict {
@@ -215,6 +231,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             return .refuse(RefusalShape.refusal(error, for: snapshot.agent))
         }
         prepareUpstream(exchange, context)
+        exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
 
@@ -251,6 +268,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
 
     private func prepareUpstream(_ exchange: Exchange, _ context: AttemptContext) {
         let snapshot = context.snapshot
+        exchange.announceDeadline()
         if let credential = snapshot.credential {
             exchange.removeRequestField(.authorization)
             exchange.addedRequestFields.add("authorization", credential)
@@ -262,6 +280,20 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
     }
 
+    override package func upstreamUnreachable(_ exchange: Exchange) -> Bool {
+        guard let context = Self.context(exchange), var permit = context.permit,
+            let failed = permit.endpoint?.key
+        else { return false }
+        context.tried.append(failed)
+        let next = runtime.retry(
+            &permit, tried: context.tried, nowNanoseconds: worker.loop.nowNanoseconds)
+        guard let next else { return false }
+        series.retried()
+        context.permit = permit
+        exchange.upstreamAddress = next
+        return true
+    }
+
     // MARK: The way back (AdmissionInterceptor+Response)
 
     override package func responseBegan(_ exchange: Exchange, status: Int) {
@@ -269,7 +301,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        Self.context(exchange)?.meter.feed(bytes)
+        Self.context(exchange)?.responsePassed(bytes)
     }
 
     override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {

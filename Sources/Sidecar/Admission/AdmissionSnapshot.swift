@@ -23,7 +23,7 @@ package final class AdmissionSnapshot: Sendable {
         case ownAllowance
     }
 
-    let agent: AgentPolicy
+    package let agent: AgentPolicy
     let version: PolicyVersion
     /// What answers say of the policy: its number, as everywhere outside of the mesh.
     let versionText: String

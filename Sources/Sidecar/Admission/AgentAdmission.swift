@@ -2,9 +2,9 @@ import WeirCore
 import WeirPolicy
 
 /// The stages between an identified caller and the budget, for one agent: rate limit, concurrency
-/// with its queue, breaker (DESIGN §6). One for each process, so that limits hold over its
-/// workers; the owner keeps it behind a short mutex. Pure: time and randomness come in, decisions
-/// go out.
+/// with its queue, and an endpoint whose circuit is not open (DESIGN §6). One for each process, so
+/// that limits hold over its workers; the owner keeps it behind a short mutex. Pure: time and
+/// randomness come in, decisions go out.
 struct AgentAdmission {
     typealias Ticket = ConcurrencyGate.Ticket
 
@@ -21,7 +21,8 @@ struct AgentAdmission {
 
     /// What an admitted request holds until `finish`. Given back exactly once.
     struct Permit: Hashable {
-        var breaker: CircuitBreaker.Permit?
+        /// Where it goes; `nil` when the agent has no endpoint.
+        var endpoint: EndpointSet<SocketAddress>.Choice?
         var hasPlace = false
         /// Which stages it holds them of: see `init(_:carrying:)`.
         var era: UInt32 = 0
@@ -39,31 +40,38 @@ struct AgentAdmission {
     private var rate: GCRA?
     private var rateArrival: UInt64 = 0
     private var gate: ConcurrencyGate?
-    private(set) var breaker: CircuitBreaker
+    private(set) var endpoints: EndpointSet<SocketAddress>
+    private var retries: RetryBudget
     private var subjects: SubjectRates
     private var era: UInt32 = 0
 
-    init(_ agent: AgentPolicy, subjectsMax: Int = 65_536) {
+    init(_ agent: AgentPolicy, endpoints: [SocketAddress], subjectsMax: Int = 65_536) {
         self.agent = agent
         rate = agent.rateLimit.map { GCRA($0) }
         gate = agent.concurrency.map { ConcurrencyGate($0) }
-        breaker = CircuitBreaker(agent.breaker)
+        self.endpoints = EndpointSet(endpoints, agent.breaker)
+        retries = RetryBudget(agent.retry)
         subjects = SubjectRates(capacity: subjectsMax)
     }
 
-    /// For a policy that `change` cannot take: stages anew, but what the breaker knows goes on.
+    /// For a policy that `change` cannot take: stages anew, but what is known of endpoints goes on.
     /// Places held in the old stages are not known to the new ones.
     init(_ agent: AgentPolicy, carrying old: AgentAdmission) {
-        self.init(agent, subjectsMax: old.subjects.capacity)
-        breaker = old.breaker
-        breaker.change(agent.breaker)
+        self.init(agent, endpoints: [], subjectsMax: old.subjects.capacity)
+        endpoints = old.endpoints
+        endpoints.change(agent.breaker)
+        retries = old.retries
+        retries.change(agent.retry)
         era = old.era &+ 1
     }
 
     var inFlight: Int { gate?.inFlight ?? 0 }
     var waiting: Int { gate?.waiting ?? 0 }
 
-    mutating func arrive(_ caller: Caller, nowNanoseconds now: UInt64) -> Decision {
+    /// - Parameter random: any 64 bits, as everywhere here.
+    mutating func arrive(
+        _ caller: Caller, nowNanoseconds now: UInt64, random: UInt64
+    ) -> Decision {
         let observes = agent.observe || caller.isObserved
         var permit = Permit(era: era)
         if let refusal = checkRates(caller, now) {
@@ -79,24 +87,52 @@ struct AgentAdmission {
             guard observes else { return .refused(Self.concurrencyRefusal(reason, agent)) }
             permit.observed = permit.observed ?? reason
         }
-        return passBreaker(caller, permit, now)
+        return chooseEndpoint(caller, permit, now, random)
     }
 
     /// A waiting request has got its place (`finish` or `giveBack` named its ticket).
-    mutating func leaveQueue(_ caller: Caller, nowNanoseconds now: UInt64) -> Decision {
-        passBreaker(caller, Permit(hasPlace: true, era: era), now)
+    mutating func leaveQueue(
+        _ caller: Caller, nowNanoseconds now: UInt64, random: UInt64
+    ) -> Decision {
+        chooseEndpoint(caller, Permit(hasPlace: true, era: era), now, random)
     }
 
-    /// The end of an admitted request, whatever it was: gives the place and the breaker's permit
-    /// back. A later stage's refusal is `.unknown` (LEDGER rule 15). Returns who may go next.
+    /// The end of an admitted request, whatever it was: gives the place and the choice of its
+    /// endpoint back. A later stage's refusal is `.unknown` (LEDGER rule 15). Returns who may go
+    /// next.
     mutating func finish(
         _ caller: Caller, _ permit: Permit, _ outcome: CircuitBreaker.Outcome,
-        nowNanoseconds now: UInt64, random: UInt64
+        latencyNanoseconds: UInt64?, nowNanoseconds now: UInt64, random: UInt64
     ) -> Ticket? {
-        if let breakerPermit = permit.breaker {
-            breaker.ended(breakerPermit, outcome, nowNanoseconds: now, random: random)
+        if let choice = permit.endpoint {
+            endpoints.ended(
+                choice, outcome, latencyNanoseconds: latencyNanoseconds, nowNanoseconds: now,
+                random: random)
         }
         return permit.hasPlace && permit.era == era ? givePlaceBack(caller) : nil
+    }
+
+    /// The endpoint could not be connected to, and nothing was sent: another one that is not among
+    /// `tried`, under the retry budget. The permit changes hands only then.
+    mutating func retry(
+        _ permit: inout Permit, tried: [SocketAddress], nowNanoseconds now: UInt64, random: UInt64
+    ) -> SocketAddress? {
+        guard let failed = permit.endpoint, tried.count < agent.retry.attemptsMax,
+            endpoints.count > tried.count, retries.takeRetry(now: now),
+            case .chosen(let next) = endpoints.pick(
+                nowNanoseconds: now, random: random, where: { !tried.contains($0) })
+        else { return nil }
+        endpoints.ended(
+            failed, .failure(.connect, retryAfterNanoseconds: nil), latencyNanoseconds: nil,
+            nowNanoseconds: now, random: random)
+        permit.endpoint = next
+        return next.key
+    }
+
+    mutating func update(endpoints keys: [SocketAddress]) { endpoints.update(keys) }
+
+    mutating func setHealth(_ isHealthy: Bool, of endpoint: SocketAddress) {
+        endpoints.setHealth(isHealthy, of: endpoint)
     }
 
     mutating func givePlaceBack(_ caller: Caller) -> Ticket? {
@@ -112,8 +148,8 @@ struct AgentAdmission {
     /// What a waiting request hears whose time is over, or that was shed.
     var queueRefusal: StageRefusal { Self.concurrencyRefusal(.overloaded, agent) }
 
-    /// A new policy. State goes on: buckets where the rate is the same, places in use always, the
-    /// breaker always. False when the gate appears or vanishes while requests hold places in it:
+    /// A new policy. State goes on: buckets where the rate is the same, places in use always,
+    /// endpoints always. False when the gate appears or vanishes while requests hold places in it:
     /// then nothing changed, and the owner begins anew with the next request.
     mutating func change(_ next: AgentPolicy) -> Bool {
         switch (gate, next.concurrency) {
@@ -125,7 +161,8 @@ struct AgentAdmission {
             rate = next.rateLimit.map { GCRA($0) }
             rateArrival = 0
         }
-        breaker.change(next.breaker)
+        endpoints.change(next.breaker)
+        retries.change(next.retry)
         agent = next
         return true
     }
@@ -159,30 +196,55 @@ struct AgentAdmission {
         }
     }
 
+    /// Who is only watched goes past a gate that is full, and does not wait at it: watching must
+    /// not slow anybody down.
     private mutating func takePlace(_ caller: Caller, _ now: UInt64) -> ConcurrencyGate.Arrival? {
         gate?.arrive(
             caller.ticket, priority: caller.priority, subject: caller.subject,
-            subjectMax: caller.subjectMax, nowNanoseconds: now)
+            subjectMax: caller.subjectMax, mayWait: !(agent.observe || caller.isObserved),
+            nowNanoseconds: now)
     }
 
-    private mutating func passBreaker(
-        _ caller: Caller, _ permit: Permit, _ now: UInt64
+    private mutating func chooseEndpoint(
+        _ caller: Caller, _ permit: Permit, _ now: UInt64, _ random: UInt64
     ) -> Decision {
         var permit = permit
-        switch breaker.decide(nowNanoseconds: now) {
-        case .admit(let breakerPermit):
-            permit.breaker = breakerPermit
+        retries.requestStarted(now: now)
+        let pick = endpoints.pick(nowNanoseconds: now, random: random)
+        switch pick {
+        case .chosen(let choice):
+            permit.endpoint = choice
             return .admitted(permit)
-        case .refuse(let wait):
+        case .refused(let wait):
             if agent.observe || caller.isObserved {
                 permit.observed = permit.observed ?? .circuitOpen
-                return .admitted(permit)
+                return admitAnywhere(permit, now, random)
             }
             return .refused(
                 StageRefusal(
-                    .circuitOpen, "The circuit of \(agent.name) is open.", wait,
+                    .circuitOpen, circuitDetail, wait, holdsPlace: permit.hasPlace))
+        case .none:
+            return .refused(
+                StageRefusal(
+                    .noEndpoint, "The agent \(agent.name) has no address.", 1_000_000_000,
                     holdsPlace: permit.hasPlace))
         }
+    }
+
+    /// Observing refuses nothing: the least bad endpoint is called all the same.
+    private mutating func admitAnywhere(
+        _ permit: Permit, _ now: UInt64, _ random: UInt64
+    ) -> Decision {
+        var permit = permit
+        let pick = endpoints.pick(
+            nowNanoseconds: now, random: random, whenAllAreOut: .tryLeastBad)
+        if case .chosen(let choice) = pick { permit.endpoint = choice }
+        return .admitted(permit)
+    }
+
+    private var circuitDetail: String {
+        let kinds = endpoints.openedBy.map(\.name).joined(separator: ", ")
+        return "The circuit of \(agent.name) is open" + (kinds.isEmpty ? "." : " (\(kinds)).")
     }
 
     private static func concurrencyRefusal(_ reason: Reason, _ agent: AgentPolicy) -> StageRefusal {

@@ -21,18 +21,20 @@ package final class AgentRuntime: Sendable {
         var admission: AgentAdmission
         var waiters: [UInt64: Waiter] = [:]
         var nextTicket: UInt64 = 1
+        var random = PseudoRandom()
     }
 
     private let state: Mutex<State>
 
-    package init(_ agent: AgentPolicy) {
-        state = Mutex(State(admission: AgentAdmission(agent)))
+    /// At most `Limits.endpointsPerAgent` endpoints are used.
+    package init(_ agent: AgentPolicy, endpoints: [SocketAddress]) {
+        let used = Array(endpoints.prefix(Limits.endpointsPerAgent))
+        state = Mutex(State(admission: AgentAdmission(agent, endpoints: used)))
     }
 
     struct Levels {
         var inFlight: Int
         var waiting: Int
-        var breaker: CircuitBreaker.Position
     }
 
     package var requestsInFlight: Int { levels.inFlight }
@@ -40,10 +42,45 @@ package final class AgentRuntime: Sendable {
     var levels: Levels {
         state.withLock {
             Levels(
-                inFlight: $0.admission.inFlight, waiting: $0.admission.waiting,
-                breaker: $0.admission.breaker.position)
+                inFlight: $0.admission.inFlight, waiting: $0.admission.waiting)
         }
     }
+
+    // MARK: Endpoints
+
+    package func endpoints(
+        nowNanoseconds now: UInt64
+    ) -> [EndpointSet<SocketAddress>.Status] {
+        state.withLock { $0.admission.endpoints.statuses(nowNanoseconds: now) }
+    }
+
+    /// The policy has the endpoints' health checked.
+    package var isChecked: Bool { state.withLock { $0.admission.agent.healthCheck != nil } }
+
+    /// New addresses of the agent; requests under way go on where they are.
+    package func update(endpoints: [SocketAddress]) {
+        let used = Array(endpoints.prefix(Limits.endpointsPerAgent))
+        state.withLock { $0.admission.update(endpoints: used) }
+    }
+
+    package func setHealth(_ isHealthy: Bool, of endpoint: SocketAddress) {
+        state.withLock { $0.admission.setHealth(isHealthy, of: endpoint) }
+    }
+
+    /// Another endpoint for a request whose connection failed before anything was sent.
+    func retry(
+        _ permit: inout AgentAdmission.Permit, tried: [SocketAddress], nowNanoseconds now: UInt64
+    ) -> SocketAddress? {
+        var changed = permit
+        let next = state.withLock { state in
+            state.admission.retry(
+                &changed, tried: tried, nowNanoseconds: now, random: state.random.next())
+        }
+        permit = changed
+        return next
+    }
+
+    // MARK: Requests
 
     /// The caller's ticket is filled in; it names the caller until the request ends.
     func arrive(
@@ -54,7 +91,8 @@ package final class AgentRuntime: Sendable {
         let (decision, wakes) = state.withLock { state in
             arriving.ticket = state.nextTicket
             state.nextTicket += 1
-            let decision = state.admission.arrive(arriving, nowNanoseconds: now)
+            let decision = state.admission.arrive(
+                arriving, nowNanoseconds: now, random: state.random.next())
             var wakes: [Wake] = []
             switch decision {
             case .queued(_, let shed):
@@ -75,13 +113,15 @@ package final class AgentRuntime: Sendable {
     /// The end of an admitted request.
     func finish(
         _ caller: AgentAdmission.Caller, _ permit: AgentAdmission.Permit,
-        _ outcome: CircuitBreaker.Outcome, nowNanoseconds now: UInt64, random: UInt64
+        _ outcome: CircuitBreaker.Outcome, latencyNanoseconds: UInt64? = nil,
+        nowNanoseconds now: UInt64
     ) {
         send(
             state.withLock { state in
                 var wakes: [Wake] = []
                 let next = state.admission.finish(
-                    caller, permit, outcome, nowNanoseconds: now, random: random)
+                    caller, permit, outcome, latencyNanoseconds: latencyNanoseconds,
+                    nowNanoseconds: now, random: state.random.next())
                 Self.admit(next, &state, &wakes, now)
                 return wakes
             })
@@ -137,7 +177,8 @@ package final class AgentRuntime: Sendable {
         while let ticket = next {
             next = nil
             guard let waiter = state.waiters.removeValue(forKey: ticket) else { return }
-            let decision = state.admission.leaveQueue(waiter.caller, nowNanoseconds: now)
+            let decision = state.admission.leaveQueue(
+                waiter.caller, nowNanoseconds: now, random: state.random.next())
             wakes.append(Wake(ticket: ticket, waiter: waiter, decision: decision))
             if case .refused(let refusal) = decision, refusal.holdsPlace {
                 next = state.admission.givePlaceBack(waiter.caller)

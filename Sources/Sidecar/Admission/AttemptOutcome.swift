@@ -5,7 +5,7 @@ import WeirPolicy
 
 /// What the end of an exchange means: for the breaker, for the money, for the record. Pure.
 enum AttemptOutcome {
-    /// What the agent's breaker learns from it.
+    /// What the endpoint's breaker learns from it.
     static func breaker(
         _ outcome: ExchangeOutcome, _ context: AttemptContext
     ) -> CircuitBreaker.Outcome {
@@ -13,13 +13,21 @@ enum AttemptOutcome {
         case .completed: return answered(context)
         case .clientGone:
             return outcome.responseIsWhole ? answered(context) : .unknown
-        case .upstreamFailed: return failed(outcome)
-        case .refused:
-            // A refusal of ours says nothing of the agent, but for a deadline that passed there.
-            let isLate = outcome.reason == .deadline && outcome.upstreamTouched
-            return isLate ? .failure(.timeout, retryAfterNanoseconds: nil) : .unknown
+        case .upstreamFailed:
+            // A response that was cut by the deadline has failed without a word of the upstream's.
+            return outcome.upstreamFailure.map(failed) ?? deadlinePassed(outcome, context)
+        // A refusal of ours says nothing of the endpoint, but for a deadline that passed there.
+        case .refused: return deadlinePassed(outcome, context)
         case .answered, .cutShort: return .unknown
         }
+    }
+
+    private static func deadlinePassed(
+        _ outcome: ExchangeOutcome, _ context: AttemptContext
+    ) -> CircuitBreaker.Outcome {
+        guard outcome.reason == .deadline, outcome.upstreamTouched else { return .unknown }
+        return context.hasCallersDeadline
+            ? .callerTimedOut : .failure(.timeout, retryAfterNanoseconds: nil)
     }
 
     private static func answered(_ context: AttemptContext) -> CircuitBreaker.Outcome {
@@ -35,18 +43,18 @@ enum AttemptOutcome {
         }
     }
 
-    private static func failed(_ outcome: ExchangeOutcome) -> CircuitBreaker.Outcome {
-        let failure: CircuitBreaker.Failure
-        switch (outcome.reason, outcome.upstreamTouched, outcome.firstByteNanoseconds > 0) {
-        case (.upstreamProtocol, _, _): failure = .protocolError
-        case (.overloaded, _, _): return .unknown
-        case (_, false, _): failure = .connect
-        case (.deadline, true, false): failure = .firstByteStall
-        case (.deadline, true, true): failure = .timeout
-        case (_, true, false): failure = .serverError
-        case (_, true, true): failure = .midStreamDeath
+    private static func failed(_ failure: UpstreamFailure) -> CircuitBreaker.Outcome {
+        let kind: CircuitBreaker.Failure
+        switch failure {
+        case .connectFailed, .connectTimeout: kind = .connect
+        case .closedBeforeAnswer: kind = .closedBeforeAnswer
+        case .protocolError: kind = .protocolError
+        case .firstByteTimeout: kind = .firstByteStall
+        case .stalled: kind = .timeout
+        case .diedMidStream: kind = .midStreamDeath
+        case .noMemory: return .unknown
         }
-        return .failure(failure, retryAfterNanoseconds: nil)
+        return .failure(kind, retryAfterNanoseconds: nil)
     }
 
     /// Nothing is due where no byte can have reached the agent, or where its policy says that what
@@ -67,10 +75,9 @@ enum AttemptOutcome {
             && AgentPolicy.isRefusal(status: context.status) && context.meter.reported == nil
     }
 
-    /// The reason of the record: what refused it, what failed, or what would have refused it.
+    /// What refused it, or what failed.
     static func reason(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> Reason {
         guard outcome.reason == .admitted else { return outcome.reason }
-        if let observed = context.permit?.observed { return observed }
         return context.status == 429 || context.status >= 500 ? .upstreamError : .admitted
     }
 
@@ -95,7 +102,10 @@ enum AttemptOutcome {
         record.priceVersion = context.bound?.price.version ?? 0
         if cost.isOverrun { record.flags.insert(.overrun) }
         if context.isStream { record.flags.insert(.streamed) }
-        if context.permit?.observed != nil { record.flags.insert(.observed) }
+        if let observed = context.observed, record.reason == .admitted {
+            record.reason = observed
+            record.flags.insert(.observed)
+        }
         return record
     }
 

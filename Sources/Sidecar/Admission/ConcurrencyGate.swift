@@ -36,10 +36,11 @@ package struct ConcurrencyGate: Sendable {
 
     /// `subjectMax` is the tier's limit; a subject with one is counted, an empty one never is.
     /// `headroom`: places that this one leaves free for higher priorities, which then find some
-    /// while lower ones fill the rest. One place is always left to it.
+    /// while lower ones fill the rest. One place is always left to it. Without `mayWait`, one that
+    /// would wait is refused.
     package mutating func arrive(
         _ ticket: Ticket, priority: Int, subject: String, subjectMax: Int?, headroom: Int = 0,
-        nowNanoseconds now: UInt64
+        mayWait: Bool = true, nowNanoseconds now: UInt64
     ) -> Arrival {
         let counted = subjectMax == nil ? "" : subject
         if let subjectMax, !counted.isEmpty, bySubject[counted, default: 0] >= subjectMax {
@@ -52,6 +53,7 @@ package struct ConcurrencyGate: Sendable {
             count(counted, by: 1)
             return .admitted
         }
+        guard mayWait else { return .refused(.overloaded) }
         var shed: Ticket?
         if queue.count >= limit.queueMax {
             guard let last = queue.last, last.priority < priority else {

@@ -8,7 +8,7 @@ import WeirMeshProtocol
 struct DelegationVerifier: Sendable {
     /// The hop key and the one before it, for the time in which keys change.
     private let keys: [(id: UInt32, secret: [UInt8])]
-    private let incarnation: Incarnation
+    let incarnation: Incarnation
     private let agent: String
 
     init(keys: [HopKey], incarnation: Incarnation, agent: String) {

@@ -33,42 +33,14 @@ enum RefusalShape {
     static func shaped(_ refusal: Refusal, for agent: AgentPolicy) -> Refusal {
         guard agent.wireProtocol == .openai else { return refusal }
         var refusal = refusal
-        if !isWorthRetrying(refusal.reason) {
+        if !OpenAIError.isWorthRetrying(refusal.reason) {
             refusal.fields.append(("x-should-retry", "false"))
         }
         let message = refusal.detail.isEmpty ? refusal.reason.title : refusal.detail
-        let error: JSONValue = [
-            "message": .string(message), "type": .string(errorType(refusal.reason)),
-            "param": .null, "code": .string(refusal.reason.name),
-        ]
         refusal.body = (
-            contentType: "application/json", bytes: JSONValue.object(["error": error]).bytes
+            contentType: "application/json",
+            bytes: OpenAIError(refusal.reason, message: message).json.bytes
         )
         return refusal
-    }
-
-    /// Whether the same request may succeed a little later.
-    static func isWorthRetrying(_ reason: Reason) -> Bool {
-        switch reason {
-        case .rateLimited, .concurrency, .overloaded, .circuitOpen, .budgetContended, .noEndpoint,
-            .controlPlaneLost, .deadline, .upstreamError, .upstreamProtocol, .requestTimeout,
-            .idempotencyInFlight:
-            true
-        case .admitted, .malformed, .duplicateKey, .lengthRequired, .tooLarge, .mediaType,
-            .expectation, .invalid, .headersTooLarge, .notImplemented, .version, .unauthenticated,
-            .tokenExpired, .agentNotAllowed, .unmeteredPath, .forbidden, .budgetExhausted,
-            .unknownAgent, .unknownRoute, .method, .quotaExhausted, .cancelled, .crashed:
-            false
-        }
-    }
-
-    private static func errorType(_ reason: Reason) -> String {
-        switch reason.status {
-        case 401: "authentication_error"
-        case 402, 429: reason == .rateLimited ? "rate_limit_error" : "insufficient_quota"
-        case 403: "permission_error"
-        case 400..<500: "invalid_request_error"
-        default: "server_error"
-        }
     }
 }

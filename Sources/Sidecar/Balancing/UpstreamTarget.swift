@@ -4,7 +4,6 @@ import WeirCore
 /// One address of an upstream, with its idle connections.
 package final class Endpoint {
     package let address: SocketAddress
-    package internal(set) var load = EndpointLoad()
     /// Last in, first out: the warmest connection is used again, and superfluous ones grow old.
     var idle: ContiguousArray<HTTP1ClientConnection> = []
     var openConnections = 0
@@ -13,8 +12,9 @@ package final class Endpoint {
     init(_ address: SocketAddress) { self.address = address }
 }
 
-/// A cluster of endpoints that serve the same agent, as one worker sees it: who gets the next
-/// request, on which connection. Each worker has its own.
+/// The connections of one worker to the endpoints of one agent. Which endpoint a request goes to is
+/// decided before, for the whole process (`EndpointSet`); a request for which nobody decided goes
+/// to the first.
 package final class UpstreamTarget {
     enum Checkout {
         case ready(HTTP1ClientConnection)
@@ -68,7 +68,9 @@ package final class UpstreamTarget {
     // MARK: A connection for an exchange
 
     func checkout(for exchange: Exchange) -> Checkout {
-        guard let endpoint = choose() else { return .refused(.noEndpoint) }
+        guard let endpoint = endpoint(for: exchange.upstreamAddress) else {
+            return .refused(.noEndpoint)
+        }
         while let connection = endpoint.idle.popLast() {
             if connection.isUsable() { return .ready(connection) }
             connection.closeQuietly()
@@ -81,20 +83,14 @@ package final class UpstreamTarget {
         return .pending
     }
 
-    /// Two choices; an ejected endpoint is taken only when there is no other, so that the last one
-    /// is never lost.
-    private func choose() -> Endpoint? {
-        let count = endpoints.count
-        if count <= 1 { return endpoints.first }
-        let now = worker.loop.nowNanoseconds
-        let first = endpoints[worker.random(below: count)]
-        let second = endpoints[worker.random(below: count)]
-        switch (first.load.isEjected(now: now), second.load.isEjected(now: now)) {
-        case (false, false): return second.load.cost < first.load.cost ? second : first
-        case (false, true): return first
-        case (true, false): return second
-        case (true, true): return endpoints.first { !$0.load.isEjected(now: now) } ?? first
-        }
+    /// An address that this worker has not been told of yet is one that the process knows already:
+    /// it is taken in, and the next `update` says whether it stays.
+    private func endpoint(for address: SocketAddress?) -> Endpoint? {
+        guard let address else { return endpoints.first }
+        if let known = endpoints.first(where: { $0.address == address }) { return known }
+        let new = Endpoint(address)
+        endpoints.append(new)
+        return new
     }
 
     private func connect(_ endpoint: Endpoint, for exchange: Exchange) -> Checkout {
@@ -106,7 +102,6 @@ package final class UpstreamTarget {
             exchange.opening = connection
             return .pending
         } catch {
-            endpoint.load.connectFailed(now: worker.loop.nowNanoseconds)
             return .refused(error.code == EMFILE ? .overloaded : .upstreamError)
         }
     }
@@ -118,10 +113,7 @@ package final class UpstreamTarget {
 
     func release(_ connection: HTTP1ClientConnection) {
         let endpoint = connection.endpoint
-        if let next = waiting.first {
-            waiting.removeFirst()
-            return next.upstreamReady(connection)
-        }
+        if let next = takeWaiting(for: endpoint) { return next.upstreamReady(connection) }
         guard !endpoint.isRetired, !worker.isDraining,
             endpoint.idle.count < Limits.idleConnectionsPerEndpoint
         else { return connection.closeQuietly() }
@@ -135,9 +127,14 @@ package final class UpstreamTarget {
         if wasIdle, let index = endpoint.idle.firstIndex(where: { $0 === connection }) {
             endpoint.idle.remove(at: index)
         }
-        if !waiting.isEmpty {
-            let next = waiting.removeFirst()
-            next.retryCheckout()
+        takeWaiting(for: endpoint)?.retryCheckout()
+    }
+
+    /// The first that waits for this endpoint and no other.
+    private func takeWaiting(for endpoint: Endpoint) -> Exchange? {
+        let index = waiting.firstIndex {
+            ($0.upstreamAddress ?? endpoints.first?.address) == endpoint.address
         }
+        return index.map { waiting.remove(at: $0) }
     }
 }

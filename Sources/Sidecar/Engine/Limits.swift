@@ -1,3 +1,4 @@
+import WeirCore
 import WeirMeshProtocol
 
 /// The data plane's. All limits of the sidecar stand in this file, each with its reason; those of
@@ -70,6 +71,8 @@ package enum Limits {
 
     // MARK: Upstream
 
+    /// Endpoints of one agent that are balanced over; what a name resolves to beyond it waits.
+    package static let endpointsPerAgent = 64
     /// Connections of one loop to one endpoint, busy and idle.
     package static let connectionsPerEndpoint = 1024
     package static let idleConnectionsPerEndpoint = 128
@@ -193,6 +196,8 @@ package enum UplinkLimits {
     /// How soon after a change a report goes out: finals are what parents wait for.
     package static let reportSoonNanoseconds: UInt64 = 20_000_000
     package static let recordNanoseconds: UInt64 = 100_000_000
+    /// How often a gateway asks what the mesh looks like.
+    package static let stateNanoseconds: UInt64 = 1_000_000_000
     /// How long the last report and the last records may take when the process ends.
     package static let drainNanoseconds: UInt64 = 5_000_000_000
     package static let drainTurnNanoseconds: UInt64 = 5_000_000
@@ -202,6 +207,8 @@ package enum UplinkLimits {
 
     package static let subjectsMax = 10_000
     package static let subjectLookupsMax = 128
+    /// Of them for API keys, which anybody can make up.
+    package static let keyLookupsMax = 64
     package static let subjectTimeToLiveMillisecondsMax: Int64 = 300_000
     /// How long a binding serves while the control plane is away: as long as a token usually lives.
     package static let subjectStaleNanoseconds: UInt64 = 3_600_000_000_000
@@ -232,15 +239,18 @@ package enum GatewayLimits {
     /// future.
     package static let clockLeewaySeconds: Int64 = 30
 
+    /// `weir_` and 32 bytes in base64url, and room for longer ones.
+    package static let apiKeyBytesMax = 128
+
     package static let requestBytesMax = 1 << 20
     /// Of an agent's answer to a step: it is parsed and becomes a part of ours.
     package static let agentAnswerBytesMax = 4 << 20
+    /// An event of a stream that may be the one that carries the usage.
+    package static let usageEventBytesMax = 64 << 10
     package static let answerDepthMax = 64
     package static let answerValuesMax = 100_000
     /// Calls for one step, over all agents and endpoints.
     package static let attemptsPerStepMax = 8
-    /// Endpoints of one agent that a step tries when nothing can be sent to one.
-    package static let endpointsPerAgentMax = 2
 
     /// Rule 9: how long a request waits for money that is about to come back.
     package static let contendedNanoseconds: UInt64 = 50_000_000
@@ -248,6 +258,16 @@ package enum GatewayLimits {
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
+
+    /// One test of an agent, which the mesh pays for.
+    package static let agentTestCostMax = NanoUSD(100_000_000)
+    package static let agentTestNanoseconds: UInt64 = 30_000_000_000
+    package static let idempotencyKeyBytesMax = 255
+    /// How long a claim outlives the deadline of its request: the answer has to be stored.
+    package static let idempotencyMarginMilliseconds: Int64 = 5_000
+    /// How often an answer is tried to be stored, and the pause in between.
+    package static let idempotencyTriesMax = 6
+    package static let idempotencyRetryNanoseconds: UInt64 = 1_000_000_000
 
     package static let timeoutMillisecondsMax: Int64 = 300_000
     /// Silence on a stream of events after which a comment is sent. Proxies give up after 30 s or

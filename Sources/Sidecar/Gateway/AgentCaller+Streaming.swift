@@ -4,14 +4,26 @@ extension AgentCaller {
     /// As `call`, with a chat agent's words as they come. The answer is the completion as if it had
     /// come whole, so whoever reads it need not know.
     func stream(
-        _ prepared: Prepared, at endpoint: AgentEndpoint, until deadline: UInt64,
+        _ prepared: Prepared, at picked: EndpointPicker.Picked, until deadline: UInt64,
         onWords: @Sendable (String) -> Void
     ) async throws(Failure) -> Answer {
-        let call = try await open(prepared, at: endpoint, until: deadline)
+        let call = try await open(prepared, at: picked, until: deadline)
         // Errors come whole, and so does everything from an agent that cannot stream.
         guard (200..<300).contains(call.answer.status), call.answer.isEventStream else {
-            return try await read(call)
+            return try await read(call, of: prepared.agent)
         }
+        do throws(Failure) {
+            return try await readStream(call, onWords: onWords)
+        } catch {
+            var failure = error
+            failure.mayTryAnother = call.mayTryAnother(prepared.agent)
+            throw failure
+        }
+    }
+
+    private func readStream(
+        _ call: OpenAgentCall, onWords: @Sendable (String) -> Void
+    ) async throws(Failure) -> Answer {
         var chunks = ChatChunks()
         while let piece = try await next(of: call) {
             do throws(ChatChunks.Broken) {

@@ -25,8 +25,9 @@ struct AgentCaller: Sendable {
         var detail: String
         /// The ledger's own words, where money was the reason.
         var ledgerRefusal: LedgerRefusal?
-        /// Nothing was sent, and the reason is this sidecar: another one of the agent may serve.
-        var isUnreachable = false
+        /// Nothing was done (or the policy says that it may be done twice), and the reason is this
+        /// sidecar: another one of the agent may serve.
+        var mayTryAnother = false
     }
 
     let snapshot: GatewaySnapshot
@@ -39,15 +40,30 @@ struct AgentCaller: Sendable {
     let ledger: any CallerLedger
     let transport: any AgentTransport
     let clock: any GatewayClock
+    let picker: EndpointPicker
     let budget: RunBudget
+
+    /// Which sidecar to call; `nil` when there is none (left). A pick must be used: `open` and
+    /// `call` give it back.
+    ///
+    /// - Parameter tried: those whose failure said `mayTryAnother`.
+    func pick(_ agent: AgentPolicy, tried: [Incarnation]) -> EndpointPicker.Picked? {
+        picker.pick(
+            agent, in: snapshot, for: caller.user, tried: tried,
+            nowNanoseconds: clock.nowNanoseconds)
+    }
 
     /// Reserves, delegates and sends; returns when the head of the answer is there.
     func open(
-        _ prepared: Prepared, at endpoint: AgentEndpoint, until deadline: UInt64
+        _ prepared: Prepared, at picked: EndpointPicker.Picked, until deadline: UInt64
     ) async throws(Failure) -> OpenAgentCall {
+        // Given back where this is left without having called anybody.
+        let held = HeldPick(picked, picker: picker, clock: clock)
+        let endpoint = picked.endpoint
         let worstCase = prepared.bound.worstCase
         var attempt = AttemptReport(
             agent: prepared.agent.name, model: prepared.bound.model, outcome: .admitted)
+        attempt.version = endpoint.version
         guard budget.take(worstCase) else {
             attempt.outcome = .budgetExhausted
             throw Failure(
@@ -68,7 +84,7 @@ struct AgentCaller: Sendable {
         }
         attempt.cost = worstCase
         attempt.source = .ceiling
-        return try await send(prepared, endpoint, key, deadline, attempt)
+        return try await send(prepared, held, key, deadline, attempt)
     }
 
     private func delegate(
@@ -80,14 +96,16 @@ struct AgentCaller: Sendable {
     }
 
     private func send(
-        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64,
+        _ prepared: Prepared, _ held: HeldPick, _ key: ChildKey, _ deadline: UInt64,
         _ attempt: AttemptReport
     ) async throws(Failure) -> OpenAgentCall {
+        let endpoint = held.picked.endpoint
         do throws(AgentCallError) {
             let call = makeCall(prepared, endpoint, key, deadline)
             let answer = try await transport.open(call, to: endpoint)
+            held.headArrived()
             return OpenAgentCall(
-                answer: answer, attempt: attempt, ledger: ledger, budget: budget,
+                answer: answer, attempt: attempt, ledger: ledger, budget: budget, held: held,
                 settlements: SettlementReader(key: key, endpoint: endpoint))
         } catch {
             var attempt = attempt
@@ -101,9 +119,11 @@ struct AgentCaller: Sendable {
                 attempt.source = .none
             }
             budget.settle(prepared.bound.worstCase, cost: attempt.cost)
+            let end = CallEnd(error)
+            held.ended(end.outcome)
             throw Failure(
                 attempt: attempt, detail: "\(prepared.agent.name) did not answer.",
-                isUnreachable: !error.wasSent)
+                mayTryAnother: end.mayRetry(prepared.agent))
         }
     }
 
@@ -121,7 +141,8 @@ struct AgentCaller: Sendable {
             tenant: caller.tenant ?? "", tier: caller.tier.name,
             requestType: requestType, agent: agent.name, method: "POST",
             path: agent.path,
-            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000))
+            remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
+            observed: ledger.observed.first)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,
@@ -147,20 +168,25 @@ extension AgentCaller {
     /// The whole answer of an agent that did what it was asked for. What its sidecar refused and
     /// statuses other than 2xx are failures.
     func call(
-        _ prepared: Prepared, at endpoint: AgentEndpoint, until deadline: UInt64
+        _ prepared: Prepared, at picked: EndpointPicker.Picked, until deadline: UInt64
     ) async throws(Failure) -> Answer {
-        try await read(try await open(prepared, at: endpoint, until: deadline))
+        try await read(try await open(prepared, at: picked, until: deadline), of: prepared.agent)
     }
 
-    func read(_ call: OpenAgentCall) async throws(Failure) -> Answer {
+    func read(_ call: OpenAgentCall, of agent: AgentPolicy) async throws(Failure) -> Answer {
         let body: [UInt8]
         do throws(AgentCallError) {
             body = try await call.body(bytesMax: GatewayLimits.agentAnswerBytesMax)
         } catch {
-            throw Self.failure(call, error)
+            var failure = Self.failure(call, error)
+            failure.mayTryAnother = call.mayTryAnother(agent)
+            throw failure
         }
         let attempt = call.end()
-        if let failure = Self.failure(call.answer.status, attempt) { throw failure }
+        if var failure = Self.failure(call.answer.status, attempt) {
+            failure.mayTryAnother = call.mayTryAnother(agent)
+            throw failure
+        }
         return Answer(status: call.answer.status, body: body, attempt: attempt)
     }
 

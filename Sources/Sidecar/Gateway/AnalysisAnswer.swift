@@ -10,6 +10,8 @@ struct AnalysisAnswer {
     let balance: Balance?
     let policyNumber: Int64
     let now: UnixTime
+    /// What would have refused the request, where the caller's tier only observes.
+    var observed: [Reason] = []
 
     func answer() -> GatewayAnswer {
         let fields = self.fields
@@ -36,6 +38,7 @@ struct AnalysisAnswer {
         var cost: JSONObject = ["total_usd": .string(report.totalCost.usd)]
         if let balance {
             cost["budget_remaining_usd"] = .string(balance.remaining.usd)
+            if balance.beyond > .zero { cost["budget_beyond_usd"] = .string(balance.beyond.usd) }
             if let resetsAt = balance.resetsAt { cost["resets_at"] = .string(resetsAt.rfc3339) }
         }
         return .object(cost)
@@ -46,7 +49,19 @@ struct AnalysisAnswer {
             report.steps.contains { $0.fallback != nil }
             ? "fallback"
             : report.steps.contains { $0.downgrade != nil } ? "downgraded" : "admitted"
-        return [GatewayField("weir-decision", decision)] + fields
+        let watched = reasonsObserved.map(\.observedDecision)
+        let all = decision == "admitted" && !watched.isEmpty ? watched : [decision] + watched
+        return [GatewayField("weir-decision", all.joined(separator: ", "))] + fields
+    }
+
+    /// The gateway's own, then those of the agents' sidecars.
+    private var reasonsObserved: [Reason] {
+        var reasons = observed
+        for reason in report.steps.flatMap(\.attempts).compactMap(\.observed)
+        where !reasons.contains(reason) {
+            reasons.append(reason)
+        }
+        return reasons
     }
 
     private var fields: [GatewayField] {
@@ -108,14 +123,18 @@ extension Balance {
     /// What is left, as headers: money, and the daily requests as
     /// draft-ietf-httpapi-ratelimit-headers has it.
     func fields(now: UnixTime) -> [GatewayField] {
-        var fields = [GatewayField("weir-budget-remaining-usd", remaining.usd)]
-        if let requestsLimit, let requestsRemaining {
-            let seconds = requestsResetAt.map { max(0, $0.seconds - now.seconds) } ?? 86_400
-            fields.append(GatewayField("ratelimit-policy", "\"daily\";q=\(requestsLimit);w=86400"))
-            fields.append(
-                GatewayField("ratelimit", "\"daily\";r=\(max(0, requestsRemaining));t=\(seconds)"))
-        }
-        return fields
+        [remainingField] + requestFields(now: now)
+    }
+
+    var remainingField: GatewayField { GatewayField("weir-budget-remaining-usd", remaining.usd) }
+
+    func requestFields(now: UnixTime) -> [GatewayField] {
+        guard let requestsLimit, let requestsRemaining else { return [] }
+        let seconds = requestsResetAt.map { max(0, $0.seconds - now.seconds) } ?? 86_400
+        return [
+            GatewayField("ratelimit-policy", "\"daily\";q=\(requestsLimit);w=86400"),
+            GatewayField("ratelimit", "\"daily\";r=\(max(0, requestsRemaining));t=\(seconds)"),
+        ]
     }
 }
 

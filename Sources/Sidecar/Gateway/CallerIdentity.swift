@@ -1,4 +1,6 @@
+import SidecarCore
 import WeirCore
+import WeirCrypto
 import WeirMeshProtocol
 import WeirPolicy
 
@@ -18,8 +20,7 @@ struct CallerIdentity: Sendable {
     func identify(
         _ request: GatewayRequest, snapshot: GatewaySnapshot, now: UnixTime
     ) async throws(GatewayRefusal) -> Known {
-        let claims = try authenticate(request, now: now)
-        let binding = try await binding(of: claims)
+        let binding = try await binding(of: try authenticate(request, now: now))
         guard let tier = snapshot.policy.tiers[binding.tier] else {
             throw GatewayRefusal(.forbidden, "The policy has no tier \(binding.tier).")
         }
@@ -30,9 +31,10 @@ struct CallerIdentity: Sendable {
         return Known(caller: caller, binding: binding)
     }
 
+    /// A token is verified here; an API key only the control plane knows, and only by its hash.
     private func authenticate(
         _ request: GatewayRequest, now: UnixTime
-    ) throws(GatewayRefusal) -> TokenClaims {
+    ) throws(GatewayRefusal) -> SubjectRequest {
         guard let value = request.field("authorization") else {
             throw GatewayRefusal(.unauthenticated, "A bearer token is required.")
         }
@@ -40,18 +42,33 @@ struct CallerIdentity: Sendable {
         guard parts.count == 2, parts[0].lowercased() == "bearer" else {
             throw GatewayRefusal(.unauthenticated, "A bearer token is required.")
         }
+        let credential = String(parts[1])
+        if credential.hasPrefix(Self.apiKeyPrefix) { return try apiKey(credential) }
         do throws(TokenRefusal) {
-            return try verifier.verify(String(parts[1]), now: now)
+            let claims = try verifier.verify(credential, now: now)
+            return SubjectRequest(
+                claims: .init(
+                    subject: claims.subject, tier: claims.tier, tenant: claims.tenant,
+                    roles: claims.roles), apiKeyHash: nil)
         } catch {
             throw GatewayRefusal(error.reason, error.detail)
         }
     }
 
-    private func binding(of claims: TokenClaims) async throws(GatewayRefusal) -> SubjectBinding {
-        let request = SubjectRequest(
-            claims: .init(
-                subject: claims.subject, tier: claims.tier, tenant: claims.tenant,
-                roles: claims.roles), apiKeyHash: nil)
+    /// No token begins so: its first part is an object in base64url.
+    private static let apiKeyPrefix = "weir_"
+
+    private func apiKey(_ text: String) throws(GatewayRefusal) -> SubjectRequest {
+        guard text.utf8.count <= GatewayLimits.apiKeyBytesMax else {
+            throw GatewayRefusal(.unauthenticated, "The API key is too long.")
+        }
+        return SubjectRequest(
+            claims: nil, apiKeyHash: Hex.encode(Crypto.sha256(Array(text.utf8))))
+    }
+
+    private func binding(
+        of request: SubjectRequest
+    ) async throws(GatewayRefusal) -> SubjectBinding {
         switch await bind(request) {
         case .bound(let binding): return binding
         case .refused(let reason, let detail): throw GatewayRefusal(reason, detail)

@@ -44,7 +44,8 @@ package struct CandidateOrder: Hashable, Sendable {
         let prices = Dictionary(priced.map { ($0.name, $0.worstCase) }) { first, _ in first }
         let planned = priced.map(\.name)
         let (wished, reason) = Self.apply(wish, to: planned, prices)
-        let spent = spentPercent ?? 0
+        // The taper takes agents away, which a tier that only observes does not.
+        let spent = tier.observe ? 0 : spentPercent ?? 0
         guard let first = wished.first, let plannedFirst = planned.first else {
             names = []
             downgrade = nil

@@ -56,8 +56,9 @@ package struct AllowedOrigins: Hashable, Sendable {
         fields.append(
             GatewayField(
                 "access-control-expose-headers",
-                "weir-request-id, weir-decision, weir-agent, weir-model, weir-cost-usd, "
-                    + "weir-budget-remaining-usd, weir-policy-version, ratelimit, "
+                "weir-request-id, weir-decision, weir-agent, weir-model, weir-max-tokens, "
+                    + "weir-cost-usd, weir-budget-remaining-usd, weir-idempotent-replayed, "
+                    + "weir-policy-version, ratelimit, "
                     + "ratelimit-policy, retry-after, traceparent"))
         return fields
     }

@@ -14,6 +14,20 @@ package struct ControlPlaneView: Hashable, Sendable {
     }
 }
 
+/// What the gateway knows of its own process, for `/health`.
+package struct ProcessView: Hashable, Sendable {
+    /// It takes no new connections and is about to end.
+    package var isDraining = false
+    /// The log cannot be written; without it no money is set aside, so nothing is served.
+    package var journalHasFailed = false
+    /// Since the policy in force came into force here.
+    package var policyAgeMilliseconds: Int64?
+    /// Of a newer policy that this gateway refused.
+    package var policyProblems = 0
+
+    package init() {}
+}
+
 /// What the control plane says about the bearer of a token.
 package enum CallerBinding: Sendable {
     case bound(SubjectBinding)
@@ -31,8 +45,16 @@ package struct GatewayDependencies: Sendable {
         @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock) -> any CallerLedger
     /// Passes a user's own request on to the control plane; bounded in time.
     package var ask: @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>
+    /// Claims an idempotency key, or ends a claim; bounded in time.
+    package var idempotency:
+        @Sendable (IdempotencyRequest) async -> MeshOutcome<IdempotencyResponse>
     package var controlPlane: @Sendable () -> ControlPlaneView
+    package var process: @Sendable () -> ProcessView
+    /// What is known of the agents' state.
+    package var sight: MeshSight
     package var metrics: any GatewayMetrics
+    /// Every call to an agent picks its sidecar here.
+    package var picker: EndpointPicker
 
     package init(
         snapshot: @escaping @Sendable () -> GatewaySnapshot?,
@@ -41,14 +63,33 @@ package struct GatewayDependencies: Sendable {
             @escaping @Sendable (SubjectBinding, GatewaySnapshot, any GatewayClock)
             -> any CallerLedger,
         ask: @escaping @Sendable (UserOperation, UserRequest) async -> MeshOutcome<JSONValue>,
-        controlPlane: @escaping @Sendable () -> ControlPlaneView, metrics: any GatewayMetrics
+        idempotency:
+            @escaping @Sendable (IdempotencyRequest) async -> MeshOutcome<IdempotencyResponse>,
+        controlPlane: @escaping @Sendable () -> ControlPlaneView,
+        process: @escaping @Sendable () -> ProcessView = { ProcessView() },
+        sight: MeshSight = MeshSight(), metrics: any GatewayMetrics,
+        picker: EndpointPicker = EndpointPicker()
     ) {
+        self.picker = picker
         self.snapshot = snapshot
         self.bind = bind
         self.ledger = ledger
         self.ask = ask
+        self.idempotency = idempotency
         self.controlPlane = controlPlane
+        self.process = process
+        self.sight = sight
         self.metrics = metrics
+    }
+}
+
+extension GatewayDependencies {
+    func snapshotInForce() throws(GatewayRefusal) -> GatewaySnapshot {
+        guard let snapshot = snapshot() else {
+            throw GatewayRefusal(
+                .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
+        }
+        return snapshot
     }
 }
 
@@ -56,10 +97,17 @@ package struct GatewayDependencies: Sendable {
 package struct GatewayWorker: Sendable {
     package var transport: any AgentTransport
     package var clock: any GatewayClock
+    /// Starts what goes on when the request's own task is cancelled, where `transport` and `clock`
+    /// may be used.
+    package var spawn: @Sendable (@escaping @Sendable () async -> Void) -> Void
 
-    package init(transport: any AgentTransport, clock: any GatewayClock) {
+    package init(
+        transport: any AgentTransport, clock: any GatewayClock,
+        spawn: @escaping @Sendable (@escaping @Sendable () async -> Void) -> Void
+    ) {
         self.transport = transport
         self.clock = clock
+        self.spawn = spawn
     }
 }
 
@@ -67,6 +115,10 @@ package protocol GatewayMetrics: Sendable {
     /// `orchestrator_requests_total` and `orchestrator_request_duration_seconds`. The names come
     /// from the policy, never from the wire, so the number of series is bounded.
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64)
-    /// `weir_fallbacks_total` and `weir_downgrades_total`.
-    func routingChanged(_ change: RoutingChange)
+    /// `weir_observed_total`: what would have refused a request at this gateway.
+    func observed(_ reasons: [Reason], tier: String)
+    /// Counts fallbacks and downgrades.
+    func stepsEnded(_ steps: [StepReport])
+    /// What this gateway has counted in the last minute.
+    var vitals: GatewayVitals { get }
 }

@@ -1,52 +1,76 @@
 import WeirCore
+import WeirMeshProtocol
 import WeirPolicy
 
 /// `GET /health`: whether this gateway can serve, and what it lacks. 503 only when it can serve
-/// nobody; a lost control plane or an agent without a sidecar is degraded service, not none.
+/// nobody; a lost control plane or an agent that does not serve is degraded service, not none.
 struct GatewayHealth {
     static let version = "0.1.0"
 
     let snapshot: GatewaySnapshot?
     let controlPlane: ControlPlaneView
+    let process: ProcessView
+    let agents: [MeshSight.Agent]
+
+    private typealias Finding = (part: String, reason: String)
 
     func answer() -> GatewayAnswer {
-        guard let snapshot else {
-            return .json(503, body(status: "unavailable", [("policy", "none received yet")]), [])
-        }
-        var degraded: [(part: String, reason: String)] = []
-        if !controlPlane.isReachable {
-            degraded.append(("control_plane", "silent for \(controlPlane.silentMilliseconds) ms"))
-        }
-        for agent in snapshot.policy.agents.keys.sorted()
-        where snapshot.endpoints[agent]?.isEmpty ?? true {
-            degraded.append(("agent/\(agent)", Reason.noEndpoint.name))
-        }
-        let served = snapshot.policy.agents.keys.contains { snapshot.endpoints[$0] != nil }
-        let status = served ? (degraded.isEmpty ? "ok" : "degraded") : "unavailable"
-        return .json(served ? 200 : 503, body(status: status, degraded), [])
+        let failures = self.failures
+        let degraded = failures + deficits
+        let status =
+            !failures.isEmpty ? "unavailable" : degraded.isEmpty ? "ok" : "degraded"
+        return .json(failures.isEmpty ? 200 : 503, body(status, degraded), [])
     }
 
-    private func body(status: String, _ degraded: [(part: String, reason: String)]) -> JSONValue {
+    /// Why nobody can be served.
+    private var failures: [Finding] {
+        guard let snapshot else { return [("policy", "none received yet")] }
+        var findings: [Finding] = []
+        if process.isDraining { findings.append(("gateway", "draining")) }
+        if process.journalHasFailed { findings.append(("journal", "cannot be written")) }
+        if !snapshot.policy.agents.keys.contains(where: { snapshot.endpoints[$0] != nil }) {
+            findings.append(("agents", Reason.noEndpoint.name))
+        }
+        return findings
+    }
+
+    /// What works in part.
+    private var deficits: [Finding] {
+        var findings: [Finding] = []
+        if !controlPlane.isReachable {
+            findings.append(("control_plane", "silent for \(controlPlane.silentMilliseconds) ms"))
+        }
+        if process.policyProblems > 0 {
+            findings.append(
+                ("policy", "a newer one was refused (\(process.policyProblems) problems)"))
+        }
+        for agent in agents where agent.view.state != .serving {
+            findings.append(("agent/\(agent.view.name)", reason(agent)))
+        }
+        return findings
+    }
+
+    /// Anybody may ask, so addresses stay inside: `/agents/health` has them, with a token.
+    private func reason(_ agent: MeshSight.Agent) -> String {
+        let counted = agent.view.endpoints.filter { $0.state != .draining }
+        guard !counted.isEmpty else { return Reason.noEndpoint.name }
+        let serving = counted.count { $0.servingShare >= 1 }
+        return "\(serving) of \(counted.count) endpoints serve, since \(agent.since.rfc3339)"
+    }
+
+    private func body(_ status: String, _ degraded: [Finding]) -> JSONValue {
         var body: JSONObject = ["status": .string(status), "version": .string(Self.version)]
         if let version = snapshot?.version {
             body["policy_version"] = .number(JSONNumber(version.number))
+            body["policy_age_ms"] = process.policyAgeMilliseconds.map { .number(JSONNumber($0)) }
         }
         body["control_plane"] = [
             "reachable": .bool(controlPlane.isReachable),
             "silent_ms": .number(JSONNumber(controlPlane.silentMilliseconds)),
         ]
+        body["system_health_score"] = AgentHealthDocument.number(MeshSight.score(agents))
         body["degraded"] = .array(
             degraded.map { ["part": .string($0.part), "reason": .string($0.reason)] })
         return .object(body)
-    }
-
-    /// `system_health_score`: the mean over agents of whether any of their sidecars is known. The
-    /// share of endpoints that serve comes with the breakers' states.
-    static func score(_ snapshot: GatewaySnapshot?) -> Double {
-        guard let snapshot, !snapshot.policy.agents.isEmpty else { return 0 }
-        let served = snapshot.policy.agents.keys.count {
-            !(snapshot.endpoints[$0]?.isEmpty ?? true)
-        }
-        return Double(served) / Double(snapshot.policy.agents.count)
     }
 }

@@ -7,7 +7,10 @@ package enum GatewayInterceptor {
         service: GatewayService, state: GatewayState, worker: Worker
     ) -> Interceptor {
         let transport = LoopTransport(worker: worker)
-        let own = GatewayWorker(transport: transport, clock: LoopClock(loop: worker.loop))
+        let loop = worker.loop
+        let own = GatewayWorker(transport: transport, clock: LoopClock(loop: loop)) { work in
+            loop.spawn { await work() }
+        }
         let handler = LocalHandler(bodyBytesMax: GatewayLimits.requestBytesMax) { request in
             if let snapshot = state.snapshot { transport.keep(snapshot) }
             let answer = await service.respond(to: GatewayRequest(request), on: own)

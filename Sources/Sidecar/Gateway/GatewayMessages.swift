@@ -1,3 +1,4 @@
+import SidecarCore
 import WeirCore
 
 /// A field of a request or an answer; the name is in lower case.
@@ -82,6 +83,33 @@ package struct GatewayAnswer: Sendable {
             status: status,
             fields: [GatewayField("content-type", "application/json")] + fields,
             body: .bytes(value.bytes))
+    }
+
+    /// A refusal in the form that clients of the path expect.
+    static func refusal(
+        _ refusal: GatewayRefusal, of request: GatewayRequest
+    ) -> GatewayAnswer {
+        let fields =
+            refusal.reason.status == 401 ? [GatewayField("www-authenticate", "Bearer")] : []
+        return request.path.hasPrefix("/v1/")
+            ? openAIError(refusal, fields) : problem(refusal, requestID: request.id, fields)
+    }
+
+    private static func openAIError(
+        _ refusal: GatewayRefusal, _ fields: [GatewayField]
+    ) -> GatewayAnswer {
+        var error = OpenAIError(
+            refusal.reason, message: refusal.detail,
+            parameter: refusal.problems.first.map { String($0.path.dropFirst()) })
+        error.members = refusal.members.members.map { ($0.key, $0.value) }
+        var all = [GatewayField("weir-decision", refusal.reason.name)]
+        if !OpenAIError.isWorthRetrying(refusal.reason) {
+            all.append(GatewayField("x-should-retry", "false"))
+        }
+        if let seconds = refusal.retryAfterSeconds {
+            all.append(GatewayField("retry-after", String(seconds)))
+        }
+        return .json(refusal.reason.status, error.json, all + refusal.fields + fields)
     }
 
     /// RFC 9457, in the shape of the sidecar's own refusals.

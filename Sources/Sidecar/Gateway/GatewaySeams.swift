@@ -1,3 +1,4 @@
+import Synchronization
 import WeirCore
 import WeirLedger
 
@@ -9,6 +10,8 @@ package struct Balance: Hashable, Sendable {
     /// Of the account that is nearest to its end.
     package var limit: NanoUSD
     package var remaining: NanoUSD
+    /// Spent above the limit.
+    package var beyond = NanoUSD.zero
     package var resetsAt: UnixTime?
     /// `nil` where requests are unlimited.
     package var requestsLimit: Int64?
@@ -59,6 +62,24 @@ package protocol CallerLedger: Sendable {
     /// The call is over and did not say what it cost: its final comes by the control plane.
     func childLost(_ key: ChildKey)
     var balance: Balance? { get }
+    /// What would have been refused, where the caller's tier only observes.
+    var observed: ObservedRefusals { get }
+}
+
+/// Gathers what would have refused one request, each reason once, in the order of its discovery.
+package final class ObservedRefusals: Sendable {
+    private let list = Mutex<[Reason]>([])
+
+    package init() {}
+
+    package var reasons: [Reason] { list.withLock { $0 } }
+    /// As a delegation carries it.
+    var first: Reason { list.withLock { $0.first ?? .admitted } }
+
+    func note(_ reason: Reason?) {
+        guard let reason else { return }
+        list.withLock { if !$0.contains(reason) { $0.append(reason) } }
+    }
 }
 
 /// One request to an agent's sidecar.

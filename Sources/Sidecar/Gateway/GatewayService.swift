@@ -24,12 +24,24 @@ package final class GatewayService: Sendable {
                 operation: operation, path: path, methods: methods, identity: identity,
                 dependencies: dependencies)
         }
-        endpoints = EndpointTable([
-            AnalyzeEndpoint(identity: identity, workload: workload, dependencies: dependencies),
-            HealthEndpoint(dependencies: dependencies),
-            asked(.preferences, "/agents/preferences", ["GET", "POST"]),
-            asked(.budget, "/budget/update", ["POST"]),
-        ])
+        endpoints = EndpointTable(
+            [
+                AnalyzeEndpoint(identity: identity, workload: workload, dependencies: dependencies),
+                ChatCompletionsEndpoint(
+                    identity: identity, workload: workload, dependencies: dependencies),
+                HealthEndpoint(dependencies: dependencies),
+                AgentsHealthEndpoint(identity: identity, dependencies: dependencies),
+                asked(.preferences, "/agents/preferences", ["GET", "POST"]),
+                asked(.budget, "/budget/update", ["POST"]),
+                asked(.performance, "/agents/performance/{agent}", ["GET", "HEAD"]),
+                asked(.costBreakdown, "/cost/breakdown", ["GET", "HEAD"]),
+                asked(.costSuggestions, "/cost/suggestions", ["GET", "HEAD"]),
+                StatsEndpoint(identity: identity, dependencies: dependencies),
+                AgentTestEndpoint(identity: identity, dependencies: dependencies),
+            ]
+                + ModelsEndpoint.Form.allCases.map {
+                    ModelsEndpoint(form: $0, identity: identity, dependencies: dependencies)
+                })
     }
 
     package var analysesInHand: Int { workload.requestsInHand }
@@ -44,9 +56,7 @@ package final class GatewayService: Sendable {
         do throws(GatewayRefusal) {
             answer = try await route(request, worker)
         } catch {
-            let fields =
-                error.reason.status == 401 ? [GatewayField("www-authenticate", "Bearer")] : []
-            answer = .problem(error, requestID: request.id, fields)
+            answer = .refusal(error, of: request)
         }
         if let version = dependencies.snapshot()?.version {
             answer.fields.append(GatewayField("weir-policy-version", String(version.number)))

@@ -10,8 +10,14 @@ package struct AgentEndpoint: Hashable, Sendable {
     package var address: String
     package var hopKeyID: UInt32
     package var hopKey: [UInt8]
+    /// Of the agent, where the sidecar says one.
+    package var version: String?
 
-    package init(incarnation: Incarnation, address: String, hopKeyID: UInt32, hopKey: [UInt8]) {
+    package init(
+        incarnation: Incarnation, address: String, hopKeyID: UInt32, hopKey: [UInt8],
+        version: String? = nil
+    ) {
+        self.version = version
         self.incarnation = incarnation
         self.address = address
         self.hopKeyID = hopKeyID
@@ -44,7 +50,7 @@ package struct GatewaySnapshot: Sendable {
             table[endpoint.agent, default: []].append(
                 AgentEndpoint(
                     incarnation: endpoint.incarnation, address: endpoint.address,
-                    hopKeyID: endpoint.hopKey.id, hopKey: key))
+                    hopKeyID: endpoint.hopKey.id, hopKey: key, version: endpoint.version))
         }
         self.endpoints = table
     }

@@ -10,6 +10,8 @@ package struct LedgerAccounts: CallerLedger {
     private let ledger: SidecarLedger
     private let money: [AccountTerms]
     private let requests: [AccountTerms]
+    private let observes: Bool
+    package let observed = ObservedRefusals()
     private let clock: any GatewayClock
     private let isControlPlaneReachable: @Sendable () -> Bool
 
@@ -22,6 +24,7 @@ package struct LedgerAccounts: CallerLedger {
         self.isControlPlaneReachable = isControlPlaneReachable
         let now = clock.now
         let tier = snapshot.policy.tiers[binding.tier]
+        observes = tier?.observe ?? false
         let terms = binding.accounts.map { account in
             AccountTerms(
                 key: account.key(at: now), limit: account.limit,
@@ -80,6 +83,7 @@ package struct LedgerAccounts: CallerLedger {
         }
         var balance = Balance(
             limit: position.limit, remaining: position.remaining, resetsAt: account.period.end)
+        balance.beyond = known.map(\.1.beyond).max() ?? .zero
         if let terms = requests.first, let position = ledger.position(of: terms.key) {
             balance.requestsLimit = position.limit.rawValue
             balance.requestsRemaining = position.remaining.rawValue
@@ -94,7 +98,7 @@ package struct LedgerAccounts: CallerLedger {
     private func reserve(
         _ accounts: [AccountTerms], _ amount: NanoUSD, least: NanoUSD
     ) async throws(LedgerRefusal) -> Reservation {
-        guard let payer = ledger.payer(for: accounts) else {
+        guard let payer = ledger.payer(for: accounts, observes: observes) else {
             throw LedgerRefusal(reason: .overloaded, account: accounts.first?.key)
         }
         let began = clock.nowNanoseconds
@@ -106,7 +110,11 @@ package struct LedgerAccounts: CallerLedger {
             let limit: UInt64
             let refusal: LedgerRefusal
             switch outcome {
-            case .reserved(let reservation): return reservation
+            case .reserved(let reservation):
+                if observes, let account = ledger.accountBeyond(payer, for: amount) {
+                    observed.note(account.unit == .usd ? .budgetExhausted : .quotaExhausted)
+                }
+                return reservation
             case .exhausted(let account, let resetsAt):
                 throw LedgerRefusal(
                     reason: account.unit == .usd ? .budgetExhausted : .quotaExhausted,

@@ -3,14 +3,24 @@ import WeirCore
 import WeirCrypto
 import WeirLedger
 import WeirMeshProtocol
+import WeirPolicy
 
 /// A call whose answer has begun. Its end is told to the ledger exactly once: by `end`, or when the
 /// last reference goes. A child that did not say what it cost stays open at its whole amount until
 /// the control plane brings its final.
 final class OpenAgentCall: Sendable {
     let answer: any AgentAnswerStream
+    private struct State {
+        var ended: AttemptReport?
+        /// What the end said of the sidecar.
+        var end: CallEnd?
+        var isWhole = false
+        var error: AgentCallError?
+    }
+
     private let opened: AttemptReport
-    private let ended = Mutex<AttemptReport?>(nil)
+    private let state = Mutex(State())
+    private let held: HeldPick
     private let ledger: any CallerLedger
     private let budget: RunBudget
     private let settlements: SettlementReader
@@ -18,8 +28,9 @@ final class OpenAgentCall: Sendable {
     /// - Parameter attempt: at its worst case, which `budget` holds for it.
     init(
         answer: any AgentAnswerStream, attempt: AttemptReport, ledger: any CallerLedger,
-        budget: RunBudget, settlements: SettlementReader
+        budget: RunBudget, held: HeldPick, settlements: SettlementReader
     ) {
+        self.held = held
         self.answer = answer
         opened = attempt
         self.ledger = ledger
@@ -29,19 +40,32 @@ final class OpenAgentCall: Sendable {
 
     deinit { end() }
 
-    /// The sidecar refused by itself; known with the head, because no body of the agent's follows.
-    var refusal: Reason? {
-        let reason = settlements.read(answer.field(Settlement.headerName))?.reason
-        return reason == .admitted ? nil : reason
+    var agent: String { opened.agent }
+
+    /// The sidecar refused by itself: then the settlement stands in the head, because no body of
+    /// the agent's follows.
+    private var refusal: Reason? {
+        let settlement = settlements.read(answer.field(Settlement.headerName))
+        guard let settlement, !settlement.isObserved else { return nil }
+        return settlement.reason == .admitted ? nil : settlement.reason
     }
 
     /// The next bytes of the body; `nil` at its end.
-    func next() async throws(AgentCallError) -> [UInt8]? { try await answer.next() }
+    func next() async throws(AgentCallError) -> [UInt8]? {
+        do throws(AgentCallError) {
+            let bytes = try await answer.next()
+            if bytes == nil { state.withLock { $0.isWhole = true } }
+            return bytes
+        } catch {
+            state.withLock { $0.error = error }
+            throw error
+        }
+    }
 
     /// What is left of the body, which may be no larger than `bytesMax`.
     func body(bytesMax: Int) async throws(AgentCallError) -> [UInt8] {
         var body: [UInt8] = []
-        while let bytes = try await answer.next() {
+        while let bytes = try await next() {
             guard body.count + bytes.count <= bytesMax else {
                 throw AgentCallError(reason: .tooLarge, wasSent: true)
             }
@@ -55,20 +79,34 @@ final class OpenAgentCall: Sendable {
     /// the sidecar reads on.
     @discardableResult
     func end() -> AttemptReport {
-        ended.withLock { ended in
-            if let ended { return ended }
+        state.withLock { state in
+            if let ended = state.ended { return ended }
             answer.cancel()
             let report = settle()
-            ended = report
+            state.ended = report
+            let settlement = settlements.read(answer.settlement)
+            let end =
+                state.error.map { CallEnd($0) }
+                ?? CallEnd(status: answer.status, settlement, isWhole: state.isWhole)
+            state.end = end
+            held.ended(end.outcome)
             return report
         }
+    }
+
+    /// Behind the end: another sidecar may do what this one did not.
+    func mayTryAnother(_ agent: AgentPolicy) -> Bool {
+        state.withLock { $0.end?.mayRetry(agent) ?? false }
     }
 
     private func settle() -> AttemptReport {
         var report = opened
         let key = settlements.key
+        // The reason in a trailer is what the record says, also of an answer that was let through
+        // because the policy only observes.
+        report.outcome = refusal ?? .admitted
         if let settlement = settlements.read(answer.settlement) {
-            report.outcome = settlement.reason
+            report.observed = settlement.isObserved ? settlement.reason : nil
             if settlement.isFinal {
                 report.cost = settlement.consumed
                 report.source = settlement.source

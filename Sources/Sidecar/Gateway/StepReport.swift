@@ -5,9 +5,13 @@ import WeirLedger
 package struct AttemptReport: Hashable, Sendable {
     package var agent: String
     package var model: String
+    /// Of the agent, where its sidecar says one.
+    package var version: String?
     package var outcome: Reason
     package var cost: NanoUSD
     package var source: CostSource
+    /// What would have refused it, where the policy only observes.
+    package var observed: Reason?
 
     package init(
         agent: String, model: String, outcome: Reason, cost: NanoUSD = .zero,
@@ -19,17 +23,6 @@ package struct AttemptReport: Hashable, Sendable {
         self.cost = cost
         self.source = source
     }
-}
-
-/// A step that went to another agent than the plan says, by choice or because one failed. The names
-/// come from the policy and the reasons from the program, so it can be counted by them.
-package struct RoutingChange: Hashable, Sendable {
-    package enum Kind: Sendable { case downgrade, fallback }
-
-    package var kind: Kind
-    package var from: String
-    package var to: String
-    package var reason: String
 }
 
 /// What came of a step, for the answer.
@@ -52,24 +45,6 @@ package struct StepReport: Hashable, Sendable {
     package init(name: String, end: PlanProgress.End) {
         self.name = name
         self.end = end
-    }
-
-    /// Where it went other than the plan says.
-    package var routingChanges: [RoutingChange] {
-        var changes: [RoutingChange] = []
-        if let downgrade, let first = attempts.first {
-            changes.append(
-                RoutingChange(
-                    kind: .downgrade, from: downgrade.from, to: first.agent,
-                    reason: downgrade.reason))
-        }
-        if let fallback, let last = attempts.last {
-            changes.append(
-                RoutingChange(
-                    kind: .fallback, from: fallback.from, to: last.agent,
-                    reason: fallback.reason.name))
-        }
-        return changes
     }
 
     package var cost: NanoUSD { attempts.reduce(.zero) { $0 + $1.cost } }
@@ -154,7 +129,9 @@ extension AttemptReport {
             "outcome": .string(outcome == .admitted ? "ok" : outcome.name),
             "cost_usd": .string(cost.usd),
         ]
+        object["version"] = version.map { .string($0) }
         if source != .none { object["cost_source"] = .string(source.name) }
+        if let observed { object["observed"] = .string(observed.name) }
         return .object(object)
     }
 }

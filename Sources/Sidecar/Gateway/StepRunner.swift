@@ -15,6 +15,7 @@ package struct RunContext: Sendable {
     let ledger: any CallerLedger
     let transport: any AgentTransport
     let clock: any GatewayClock
+    let picker: EndpointPicker
     let budget: RunBudget
     let latencies: AgentLatencies
     /// `nil` when nobody watches the run.
@@ -24,20 +25,13 @@ package struct RunContext: Sendable {
         AgentCaller(
             snapshot: snapshot, caller: caller, requestID: requestID, runID: runID,
             requestType: request.type.name, trace: trace, ledger: ledger, transport: transport,
-            clock: clock, budget: budget)
+            clock: clock, picker: picker, budget: budget)
     }
 }
 
 /// Runs one step: picks the agents that may serve it, and calls one after the other until one
 /// answers. Each call is a child of its own (`AgentCaller`), so a fallback meets the budget again.
 struct StepRunner: Sendable {
-    private struct Candidate {
-        let adapter: AgentAdapter
-        let prepared: AgentCaller.Prepared
-
-        var agent: AgentPolicy { prepared.agent }
-    }
-
     let context: RunContext
     let start: PlanProgress.Start
 
@@ -46,61 +40,72 @@ struct StepRunner: Sendable {
 
     func run() async -> StepReport {
         let began = context.clock.nowNanoseconds
-        var report = StepReport(name: step.name, end: .failed(.noEndpoint))
-        let candidates = prepare(&report)
+        let (candidates, unbounded) = prepare()
         let order = CandidateOrder(
-            candidates.map { ($0.agent.name, $0.prepared.bound.worstCase) }, tier: tier,
+            candidates.map { ($0.agent.name, $0.bound.worstCase) }, tier: tier,
             spentPercent: context.ledger.balance?.spentPercent, wish: wish)
-        report.downgrade = order.downgrade
         let deadline = stepDeadline(from: began)
-        for name in order.names {
-            guard let candidate = candidates.first(where: { $0.agent.name == name }) else {
-                continue
-            }
-            noteFallback(&report, to: name)
-            let goesOn = await attempt(candidate, deadline, &report)
-            if !goesOn { break }
+        let failover = AgentFailover(calls: context.calls, deadlineNanoseconds: deadline)
+        let inOrder = order.names.compactMap { name in
+            candidates.first { $0.agent.name == name }
         }
-        if case .failed = report.end { report.end = finalEnd(report) }
+        var outcome = await failover.run(inOrder) {
+            prepared, picked, earlier throws(AgentCaller.Failure) in
+            try await call(
+                prepared, picked, deadline, attempt: unbounded.count + earlier + 1)
+        }
+        outcome.failures = unbounded + outcome.failures
+        var report = report(of: outcome)
+        report.downgrade = order.downgrade
         report.latencyMilliseconds = Int64(
             clamping: (context.clock.nowNanoseconds - began) / 1_000_000)
         return report
     }
 
     /// Bounds a call of each candidate. One whose cost has no bound is an attempt that failed.
-    private func prepare(_ report: inout StepReport) -> [Candidate] {
+    private func prepare() -> ([AgentCaller.Prepared], [AgentCaller.Failure]) {
         let policy = context.snapshot.policy
         let names = CandidateOrder.names(
             of: step, tier: tier, policy: policy,
             excluded: context.caller.preferences.excludedAgents)
-        let chosen = context.request.agents[step.name]
-        var candidates: [Candidate] = []
+        var candidates: [AgentCaller.Prepared] = []
+        var failures: [AgentCaller.Failure] = []
         for agent in names.compactMap({ policy.agents[$0] }) {
-            let adapter = AgentAdapter(
-                agent: agent, step: step,
-                model: chosen?.agent == agent.name ? chosen?.model : nil,
-                outputTokensMax: tier.outputTokensMax)
-            let worstCase = WorstCase(
-                agent: agent, prices: policy.prices, outputTokensMax: tier.outputTokensMax)
-            do throws(AgentAdapter.Failure) {
-                let body = try adapter.body(
-                    inputs: start.inputs, streams: tellsWords(of: agent))
-                do throws(BoundRefusal) {
-                    let bound = try worstCase.bound(method: "POST", path: agent.path, body: body)
-                    candidates.append(
-                        Candidate(
-                            adapter: adapter,
-                            prepared: .init(
-                                agent: agent, bound: bound, body: bound.body ?? body,
-                                accept: bound.isStream ? "text/event-stream" : "application/json")))
-                } catch {
-                    fail(&report, agent, error.reason, error.detail)
-                }
+            do throws(AgentCaller.Failure) {
+                candidates.append(try prepare(agent))
             } catch {
-                fail(&report, agent, .invalid, error.detail)
+                failures.append(error)
             }
         }
-        return candidates
+        return (candidates, failures)
+    }
+
+    private func prepare(_ agent: AgentPolicy) throws(AgentCaller.Failure) -> AgentCaller.Prepared {
+        let worstCase = WorstCase(
+            agent: agent, prices: context.snapshot.policy.prices,
+            outputTokensMax: tier.outputTokensMax)
+        let adapter = self.adapter(of: agent)
+        let body: [UInt8]
+        do throws(AgentAdapter.Failure) {
+            body = try adapter.body(inputs: start.inputs, streams: tellsWords(of: agent))
+        } catch {
+            throw AgentCaller.Failure(agent, model: adapter.model, .invalid, error.detail)
+        }
+        do throws(BoundRefusal) {
+            let bound = try worstCase.bound(method: "POST", path: agent.path, body: body)
+            return AgentCaller.Prepared(
+                agent: agent, bound: bound, body: bound.body ?? body,
+                accept: bound.isStream ? "text/event-stream" : "application/json")
+        } catch {
+            throw AgentCaller.Failure(agent, model: adapter.model, error.reason, error.detail)
+        }
+    }
+
+    private func adapter(of agent: AgentPolicy) -> AgentAdapter {
+        let chosen = context.request.agents[step.name]
+        return AgentAdapter(
+            agent: agent, step: step, model: chosen?.agent == agent.name ? chosen?.model : nil,
+            outputTokensMax: tier.outputTokensMax)
     }
 
     /// Words of JSON are of no use before their end.
@@ -118,15 +123,6 @@ struct StepRunner: Sendable {
         return wish
     }
 
-    private func fail(
-        _ report: inout StepReport, _ agent: AgentPolicy, _ reason: Reason, _ detail: String
-    ) {
-        report.attempts.append(
-            AttemptReport(agent: agent.name, model: agent.defaultModel, outcome: reason))
-        report.end = .failed(reason)
-        report.problemDetail = detail
-    }
-
     private func stepDeadline(from began: UInt64) -> UInt64 {
         guard let milliseconds = step.timeoutMilliseconds else {
             return context.deadlineNanoseconds
@@ -134,105 +130,68 @@ struct StepRunner: Sendable {
         return min(context.deadlineNanoseconds, began + UInt64(milliseconds) * 1_000_000)
     }
 
-    private func noteFallback(_ report: inout StepReport, to name: String) {
-        guard let last = report.attempts.last, last.agent != name, report.fallback == nil else {
-            return
-        }
-        report.fallback = StepReport.Fallback(from: last.agent, reason: last.outcome)
+    // MARK: One call
+
+    private struct Success: Sendable {
+        let result: JSONValue
+        let attempt: AttemptReport
     }
 
-    /// A refusal for money counts only if nothing worse happened: the caller should know that an
-    /// agent failed, because trying again may help.
-    private func finalEnd(_ report: StepReport) -> PlanProgress.End {
-        let reasons = report.attempts.map(\.outcome)
-        let money: Set<Reason> = [.budgetExhausted, .budgetContended]
-        let worst = reasons.last { !money.contains($0) } ?? reasons.last
-        return worst.map { .failed($0) } ?? report.end
-    }
-
-    // MARK: One agent
-
-    /// `true`: another agent may be tried.
-    private func attempt(
-        _ candidate: Candidate, _ deadline: UInt64, _ report: inout StepReport
-    ) async -> Bool {
-        let endpoints = (context.snapshot.endpoints[candidate.agent.name] ?? []).shuffled()
-        guard !endpoints.isEmpty else {
-            fail(
-                &report, candidate.agent, .noEndpoint,
-                "No sidecar of \(candidate.agent.name) is known.")
-            return true
-        }
-        for endpoint in endpoints.prefix(GatewayLimits.endpointsPerAgentMax) {
-            guard report.attempts.count < GatewayLimits.attemptsPerStepMax else { return false }
-            guard !Task.isCancelled else {
-                report.end = .cancelled
-                return false
-            }
-            guard context.clock.nowNanoseconds < deadline else {
-                fail(&report, candidate.agent, .deadline, "The step's time is over.")
-                return false
-            }
-            let mayTryAnotherEndpoint = await call(candidate, endpoint, deadline, &report)
-            if case .failed = report.end, mayTryAnotherEndpoint { continue }
-            break
-        }
-        switch report.end {
-        case .ok, .cancelled, .skipped: return false
-        case .failed: return true
-        }
-    }
-
-    /// `true`: nothing was sent, so another endpoint of the same agent is worth a try.
     private func call(
-        _ candidate: Candidate, _ endpoint: AgentEndpoint, _ deadline: UInt64,
-        _ report: inout StepReport
-    ) async -> Bool {
-        do throws(AgentCaller.Failure) {
-            let began = context.clock.nowNanoseconds
-            let answer = try await send(
-                candidate, endpoint, deadline, attempt: report.attempts.count)
-            context.latencies.succeeded(
-                candidate.agent, nanoseconds: context.clock.nowNanoseconds - began)
-            take(answer, candidate, &report)
-            return false
+        _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64,
+        attempt: Int
+    ) async throws(AgentCaller.Failure) -> Success {
+        let began = context.clock.nowNanoseconds
+        let answer = try await send(prepared, picked, deadline, attempt: attempt)
+        context.latencies.succeeded(
+            prepared.agent, nanoseconds: context.clock.nowNanoseconds - began)
+        do throws(AgentAdapter.Failure) {
+            let result = try adapter(of: prepared.agent).result(
+                of: answer.body, inputs: start.inputs)
+            return Success(result: result, attempt: answer.attempt)
         } catch {
-            report.attempts.append(error.attempt)
-            let reason = error.attempt.outcome
-            report.end = reason == .cancelled ? .cancelled : .failed(reason)
-            report.problemDetail = error.detail
-            report.ledgerRefusal = error.ledgerRefusal ?? report.ledgerRefusal
-            return error.isUnreachable
+            var attempt = answer.attempt
+            attempt.outcome = .upstreamProtocol
+            throw AgentCaller.Failure(attempt: attempt, detail: error.detail)
         }
     }
 
     private func send(
-        _ candidate: Candidate, _ endpoint: AgentEndpoint, _ deadline: UInt64, attempt: Int
+        _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64,
+        attempt: Int
     ) async throws(AgentCaller.Failure) -> AgentCaller.Answer {
-        guard let events = context.events, candidate.prepared.bound.isStream else {
-            return try await context.calls.call(
-                candidate.prepared, at: endpoint, until: deadline)
+        guard let events = context.events, prepared.bound.isStream else {
+            return try await context.calls.call(prepared, at: picked, until: deadline)
         }
         return try await context.calls.stream(
-            candidate.prepared, at: endpoint, until: deadline
-        ) { [name = step.name, agent = candidate.agent.name] words in
-            events.send(.stepDelta(step: name, agent: agent, attempt: attempt + 1, text: words))
+            prepared, at: picked, until: deadline
+        ) { [name = step.name, agent = prepared.agent.name] words in
+            events.send(.stepDelta(step: name, agent: agent, attempt: attempt, text: words))
         }
     }
 
-    private func take(
-        _ answer: AgentCaller.Answer, _ candidate: Candidate, _ report: inout StepReport
-    ) {
-        var attempt = answer.attempt
-        do throws(AgentAdapter.Failure) {
-            report.end = .ok(
-                try candidate.adapter.result(of: answer.body, inputs: start.inputs))
-            report.problemDetail = nil
-        } catch {
-            attempt.outcome = .upstreamProtocol
-            report.end = .failed(.upstreamProtocol)
-            report.problemDetail = error.detail
+    // MARK: The report
+
+    private func report(of outcome: AgentFailover.Outcome<Success>) -> StepReport {
+        var report = StepReport(name: step.name, end: .failed(.noEndpoint))
+        report.attempts = outcome.failures.map(\.attempt)
+        if let success = outcome.success {
+            report.attempts.append(success.attempt)
+            report.end = .ok(success.result)
+        } else if outcome.isCancelled {
+            report.end = .cancelled
+        } else if let failure = outcome.decisive {
+            report.end = .failed(failure.attempt.outcome)
+            report.problemDetail = failure.detail
+            report.ledgerRefusal = failure.ledgerRefusal
         }
-        report.attempts.append(attempt)
+        report.fallback = Self.fallback(report.attempts)
+        return report
+    }
+
+    /// From the first agent that another one was tried behind.
+    private static func fallback(_ attempts: [AttemptReport]) -> StepReport.Fallback? {
+        zip(attempts, attempts.dropFirst()).first { $0.agent != $1.agent }
+            .map { StepReport.Fallback(from: $0.0.agent, reason: $0.0.outcome) }
     }
 }

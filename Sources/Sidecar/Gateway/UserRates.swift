@@ -14,16 +14,18 @@ final class UserRates: Sendable {
     }
 
     /// Before anything is counted or paid for, so that a refused request costs its user nothing.
-    /// A tier that only observes is never refused.
-    func take(_ caller: Caller, nowNanoseconds now: UInt64) throws(GatewayRefusal) {
-        guard let rate = caller.tier.rateLimit else { return }
+    /// - Returns: what would have refused it, where the tier only observes.
+    func take(_ caller: Caller, nowNanoseconds now: UInt64) throws(GatewayRefusal) -> Reason? {
+        guard let rate = caller.tier.rateLimit else { return nil }
         let limit = GCRA(rate)
         let decision = rates.withLock { $0.take(caller.user, limit, nowNanoseconds: now) }
-        guard !caller.tier.observe else { return }
         switch decision {
-        case .decided(.admit): return
-        case .decided(.refuse(let wait)): throw refusal(caller.tier, limit, wait)
+        case .decided(.admit): return nil
+        case .decided(.refuse(let wait)):
+            if caller.tier.observe { return .rateLimited }
+            throw refusal(caller.tier, limit, wait)
         case .tableFull:
+            if caller.tier.observe { return .overloaded }
             throw GatewayRefusal(
                 .overloaded, "This gateway counts as many users as it can.", retryAfterSeconds: 1)
         }

@@ -97,16 +97,25 @@ package final class WorkloadAdmission: Sendable {
 
     /// Takes a request of the user's rate, then a place among the user's own requests at once and
     /// one of this gateway, for which it may wait. The place is held until `WorkloadPlace.leave()`.
+    ///
+    /// A tier that only observes is held by no limit of its own; that of this gateway is no policy
+    /// and holds for everybody.
     func enter(
         _ caller: Caller, of policy: Policy, _ clock: any GatewayClock
     ) async throws(GatewayRefusal) -> WorkloadPlace {
         let now = clock.nowNanoseconds
-        try rates.take(caller, nowNanoseconds: now)
+        var observed = try rates.take(caller, nowNanoseconds: now)
         let wake = Wake()
-        let (ticket, arrival, displaced) = arrive(caller, policy, wake, now)
+        var user = Occupant(caller)
+        var (ticket, arrival, displaced) = arrive(user, caller.tier, policy, wake, now)
+        if arrival == .refused(.concurrency), caller.tier.observe {
+            observed = observed ?? .concurrency
+            user.max = nil
+            (ticket, arrival, displaced) = arrive(user, caller.tier, policy, wake, now)
+        }
         displaced?.call()
         switch arrival {
-        case .admitted: return WorkloadPlace(self, caller)
+        case .admitted: return WorkloadPlace(self, user, observed)
         case .refused(.concurrency):
             let max = caller.tier.concurrentRequestsMax ?? 0
             throw GatewayRefusal(
@@ -115,36 +124,46 @@ package final class WorkloadAdmission: Sendable {
         case .refused: throw Self.overloaded
         case .queued(let deadline, _):
             _ = await wake.wait(until: deadline, clock)
-            guard decide(ticket, caller) else {
+            guard decide(ticket, caller.tier) else {
                 throw Task.isCancelled
                     ? GatewayRefusal(.cancelled, "The caller went away.") : Self.overloaded
             }
-            return WorkloadPlace(self, caller)
+            return WorkloadPlace(self, user, observed)
+        }
+    }
+
+    /// Whose requests are counted together, and how many there may be.
+    fileprivate struct Occupant: Sendable {
+        let name: String
+        var max: Int?
+
+        init(_ caller: Caller) {
+            name = caller.user
+            max = caller.tier.concurrentRequestsMax
         }
     }
 
     private func arrive(
-        _ caller: Caller, _ policy: Policy, _ wake: Wake, _ now: UInt64
+        _ user: Occupant, _ tier: TierPolicy, _ policy: Policy, _ wake: Wake, _ now: UInt64
     ) -> (ConcurrencyGate.Ticket, ConcurrencyGate.Arrival, displaced: Wake?) {
-        let kept = headroom * policy.prioritiesAbove(caller.tier.priority)
+        let kept = headroom * policy.prioritiesAbove(tier.priority)
         return state.withLock { state in
             let ticket = state.nextTicket
             state.nextTicket += 1
             let arrival = state.gate.arrive(
-                ticket, priority: caller.tier.priority, subject: caller.user,
-                subjectMax: caller.tier.concurrentRequestsMax, headroom: kept,
-                nowNanoseconds: now)
+                ticket, priority: tier.priority, subject: user.name, subjectMax: user.max,
+                headroom: kept, nowNanoseconds: now)
             var displaced: Wake?
             switch arrival {
             case .queued(_, let shed):
-                state.waiting[ticket] = Waiting(tier: caller.tier.name, wake: wake)
+                state.waiting[ticket] = Waiting(tier: tier.name, wake: wake)
                 if let shed, let loser = state.waiting[shed] {
                     state.waiting[shed]?.isAdmitted = false
                     state.shed[ShedKey(tier: loser.tier, cause: .displaced), default: 0] += 1
                     displaced = loser.wake
                 }
             case .refused(.overloaded):
-                state.shed[ShedKey(tier: caller.tier.name, cause: .full), default: 0] += 1
+                state.shed[ShedKey(tier: tier.name, cause: .full), default: 0] += 1
             case .admitted, .refused: break
             }
             return (ticket, arrival, displaced)
@@ -152,23 +171,22 @@ package final class WorkloadAdmission: Sendable {
     }
 
     /// After the wait: whether the place came before the end of the time, or of the caller.
-    private func decide(_ ticket: ConcurrencyGate.Ticket, _ caller: Caller) -> Bool {
+    private func decide(_ ticket: ConcurrencyGate.Ticket, _ tier: TierPolicy) -> Bool {
         state.withLock { state in
             if let isAdmitted = state.waiting.removeValue(forKey: ticket)?.isAdmitted {
                 return isAdmitted
             }
             _ = state.gate.leave(ticket)
             if !Task.isCancelled {
-                state.shed[ShedKey(tier: caller.tier.name, cause: .timeout), default: 0] += 1
+                state.shed[ShedKey(tier: tier.name, cause: .timeout), default: 0] += 1
             }
             return false
         }
     }
 
-    fileprivate func release(_ caller: Caller) {
+    fileprivate func release(_ user: Occupant) {
         let next = state.withLock { state -> Wake? in
-            let ticket = state.gate.release(
-                subject: caller.user, subjectMax: caller.tier.concurrentRequestsMax)
+            let ticket = state.gate.release(subject: user.name, subjectMax: user.max)
             guard let ticket else { return nil }
             state.waiting[ticket]?.isAdmitted = true
             return state.waiting[ticket]?.wake
@@ -186,20 +204,25 @@ package final class WorkloadAdmission: Sendable {
 /// A request's place at the gateway. Given back once: by `leave()`, or with the last reference, for
 /// answers that are still being written when their endpoint has returned.
 final class WorkloadPlace: Sendable {
+    /// What would have refused the request, where its tier only observes.
+    let observed: Reason?
     private let admission: WorkloadAdmission
-    private let caller: Caller
+    private let user: WorkloadAdmission.Occupant
     private let isHeld = Atomic(true)
 
-    fileprivate init(_ admission: WorkloadAdmission, _ caller: Caller) {
+    fileprivate init(
+        _ admission: WorkloadAdmission, _ user: WorkloadAdmission.Occupant, _ observed: Reason?
+    ) {
         self.admission = admission
-        self.caller = caller
+        self.user = user
+        self.observed = observed
     }
 
     deinit { leave() }
 
     func leave() {
         guard isHeld.exchange(false, ordering: .relaxed) else { return }
-        admission.release(caller)
+        admission.release(user)
     }
 }
 

@@ -34,7 +34,10 @@ extension FieldName {
         case 17:
             return match(
                 name, "transfer-encoding", .transferEncoding, "x-forwarded-proto", .xForwardedProto)
-        case 18: return match(name, "proxy-authenticate", .proxyAuthenticate)
+        case 18:
+            return match(
+                name, "proxy-authenticate", .proxyAuthenticate, "request-timeout-ms",
+                .requestTimeout)
         case 19: return match(name, "proxy-authorization", .proxyAuthorization)
         default: return .other
         }

@@ -37,6 +37,7 @@ package enum FieldName: UInt8, Sendable {
         http2Settings
     case contentType, contentEncoding, accept, acceptEncoding, date, server, retryAfter, cookie
     case setCookie, xAPIKey, idempotencyKey, cacheControl, origin, userAgent, location, xRequestID
+    case requestTimeout
 
     /// Never forwarded: they speak about one hop (RFC 9110 §7.6.1, RFC 9113 §3.2.1 for the last).
     package var isHopByHop: Bool {
@@ -48,7 +49,7 @@ package enum FieldName: UInt8, Sendable {
             .xForwardedProto, .xForwardedHost, .forwarded, .traceparent, .tracestate,
             .authorization, .contentType, .contentEncoding, .accept, .acceptEncoding, .date,
             .server, .retryAfter, .cookie, .setCookie, .xAPIKey, .idempotencyKey, .cacheControl,
-            .origin, .userAgent, .location, .xRequestID:
+            .origin, .userAgent, .location, .xRequestID, .requestTimeout:
             false
         }
     }
@@ -65,7 +66,8 @@ package enum FieldName: UInt8, Sendable {
             true
         case .other, .keepAlive, .proxyConnection, .te, .upgrade, .tracestate,
             .proxyAuthorization, .proxyAuthenticate, .http2Settings, .accept, .acceptEncoding,
-            .date, .server, .retryAfter, .origin, .userAgent, .location, .xRequestID:
+            .date, .server, .retryAfter, .origin, .userAgent, .location, .xRequestID,
+            .requestTimeout:
             false
         }
     }

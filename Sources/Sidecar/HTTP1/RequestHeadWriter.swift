@@ -34,11 +34,21 @@ enum RequestHeadWriter {
             writer.write(" weir\r\n")
         }
         if !hasTrace { writeTrace(exchange.worker, &writer) }
+        if exchange.announcesDeadline { writeDeadline(exchange, &writer) }
         writer.write(exchange.addedRequestFields.lines)
         writer.write("\r\n")
         guard !writer.overflowed else { return false }
         connection.commit(writer.count)
         return true
+    }
+
+    /// What is left now, after the queue and the connect.
+    private static func writeDeadline(_ exchange: Exchange, _ writer: inout HeadWriter) {
+        let now = exchange.worker.loop.nowNanoseconds
+        let left = exchange.dueNanoseconds - min(exchange.dueNanoseconds, now)
+        writer.write("request-timeout-ms: ")
+        writer.write(decimal: left / 1_000_000)
+        writer.write("\r\n")
     }
 
     private static func writeRequestLine(

@@ -148,7 +148,6 @@ final class Journal {
     func appendRecord(
         _ record: inout AttemptRecord, names: RecordNames, number: Int64, endsDelegation: Bool
     ) {
-        if !record.hasWritableDigests { record.digests = nil }
         record.subject = intern(names.subject)
         record.tier = intern(names.tier)
         record.tenant = intern(names.tenant)

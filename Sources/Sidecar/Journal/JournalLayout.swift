@@ -42,6 +42,14 @@ struct RawWriter {
         next += MemoryLayout<T>.size
     }
 
+    mutating func digest(_ digest: Digest) {
+        let words = digest.words
+        integer(words.0)
+        integer(words.1)
+        integer(words.2)
+        integer(words.3)
+    }
+
     mutating func raw(_ bytes: [UInt8]) {
         bytes.withUnsafeBytes { source in
             if let base = source.baseAddress {

@@ -38,14 +38,9 @@ extension AttemptRecord {
         writer.integer(flags.rawValue)
         writer.zeros(7)
         guard let digests else { return }
-        writer.raw(digests.input)
-        writer.raw(digests.output)
+        writer.digest(digests.input)
+        writer.digest(digests.output)
         // Room for the salts of the commitments.
         writer.zeros(64)
-    }
-
-    /// Digests of another size would move everything behind them.
-    var hasWritableDigests: Bool {
-        digests.map { $0.input.count == 32 && $0.output.count == 32 } ?? true
     }
 }

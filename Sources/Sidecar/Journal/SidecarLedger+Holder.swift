@@ -8,8 +8,14 @@ import WeirMeshProtocol
 extension SidecarLedger {
     /// Interns the accounts of a subject once; keep it for as long as its terms and periods hold.
     /// `nil`: more accounts than one reservation carries, or accounts in different units.
-    package func payer(for accounts: [AccountTerms]) -> Payer? {
-        state.withLock { $0.book.payer(for: accounts, now: Self.bootTime()) }
+    /// `observes`: the accounts' limits are decided about and do not hold.
+    package func payer(for accounts: [AccountTerms], observes: Bool = false) -> Payer? {
+        state.withLock { $0.book.payer(for: accounts, observes: observes, now: Self.bootTime()) }
+    }
+
+    /// The account whose limit would refuse an amount that is reserved and not opened yet.
+    package func accountBeyond(_ payer: Payer, for amount: NanoUSD) -> AccountKey? {
+        state.withLock { $0.book.accountBeyond(payer, for: amount) }
     }
 
     /// Sets a worst case aside on all accounts of the payer, or on none. `least` is what the

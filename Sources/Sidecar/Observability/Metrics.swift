@@ -107,6 +107,47 @@ package final class Metrics: Sendable {
         shared.store(UInt64(bitPattern: value), at: series.cell)
     }
 
+    /// Counts from any thread. It costs a locked instruction, so the path of requests has shards.
+    package func add(_ series: Series, _ amount: UInt64 = 1) {
+        shared.addLocked(amount, at: series.cell)
+    }
+
+    /// As `MetricsShard.observe`, from any thread.
+    package func observe(_ series: Series, bounds: [UInt64], nanoseconds: UInt64) {
+        let bucket = bounds.firstIndex { nanoseconds <= $0 } ?? bounds.count
+        shared.addLocked(1, at: series.cell + bucket)
+        shared.addLocked(nanoseconds, at: series.cell + bounds.count + 1)
+    }
+
+    // MARK: Reading
+
+    /// One series as it stands: a value, or for a histogram its buckets, +Inf among them, and the
+    /// sum.
+    package struct Reading: Sendable {
+        package let labels: [String]
+        package let values: [UInt64]
+        package var gauge: Int64 { Int64(bitPattern: values[0]) }
+    }
+
+    /// The series of a family in the order in which they came up, which never changes. Gauges are
+    /// as of the last `refreshGauges` or scrape.
+    package func read(_ family: Family) -> [Reading] {
+        let (known, shards) = state.withLock { ($0.families[family.index], $0.shards) }
+        let width = Self.cells(of: known.kind)
+        return known.series.map { labels, cell in
+            let values = (cell..<cell + width).map { cell in
+                shards.reduce(shared.load(at: cell)) { $0 &+ $1.load(at: cell) }
+            }
+            return Reading(labels: labels, values: values)
+        }
+    }
+
+    /// Has those who know the gauges set them, as a scrape does.
+    package func refreshGauges() {
+        var unused = MetricsText()
+        for collector in state.withLock({ $0.collectors }) { collector(&unused) }
+    }
+
     /// Called at the beginning of each scrape: sets gauges, and writes families whose series are
     /// only known then.
     package func collect(_ collector: @escaping @Sendable (inout MetricsText) -> Void) {
@@ -217,6 +258,12 @@ package final class MetricsShard: Sendable {
         precondition(index < count, "a series of another registry")
         let value = cells[index].load(ordering: .relaxed)
         cells[index].store(value &+ amount, ordering: .relaxed)
+    }
+
+    /// For cells that several threads write.
+    func addLocked(_ amount: UInt64, at index: Int) {
+        precondition(index < count, "a series of another registry")
+        cells[index].wrappingAdd(amount, ordering: .relaxed)
     }
 
     func store(_ value: UInt64, at index: Int) {

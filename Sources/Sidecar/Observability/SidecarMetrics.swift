@@ -6,15 +6,12 @@ import WeirPolicy
 /// The metrics of a sidecar by the names of API.md. The seed's names belong to the process that
 /// knows the truth: agents' sidecars count attempts and money, gateways count users' requests.
 package struct SidecarMetrics: Sendable {
-    package static let latencyBounds: [UInt64] = [
-        1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000,
-    ].map { $0 * 1_000_000 }
+    package static let latencyBounds = LatencyBuckets.bounds
     package static let lagBounds: [UInt64] = [100_000, 1_000_000, 10_000_000, 100_000_000]
 
     package let registry: Metrics
     package let invocations: Metrics.Family
     package let cost: Metrics.Family
-    package let breakerState: Metrics.Family
     package let requests: Metrics.Family
     package let upstreamDuration: Metrics.Family
     package let firstByte: Metrics.Family
@@ -23,7 +20,8 @@ package struct SidecarMetrics: Sendable {
     package let tokens: Metrics.Family
     package let overruns: Metrics.Family
     package let loopLag: Metrics.Family
-    package let healthy: Metrics.Family
+    package let observed: Metrics.Family
+    package let retries: Metrics.Family
 
     package init(_ registry: Metrics) {
         self.registry = registry
@@ -34,9 +32,6 @@ package struct SidecarMetrics: Sendable {
             .counterOfBillionths, "cost_usd_total",
             help: "What attempts cost, and how that is known.",
             labels: ["agent", "model", "tier", "source"])
-        breakerState = registry.family(
-            .gauge, "circuit_breaker_state", help: "0 closed, 1 half-open, 2 open.",
-            labels: ["agent", "endpoint"])
         requests = registry.family(
             .counter, "weir_requests_total",
             help: "Requests by decision: admitted, or the reason of the refusal.",
@@ -63,23 +58,75 @@ package struct SidecarMetrics: Sendable {
         loopLag = registry.family(
             .histogram(bounds: Self.lagBounds), "weir_loop_lag_seconds",
             help: "How late an event loop runs its timers.", labels: ["worker"])
-        healthy = registry.family(
-            .gauge, "weir_agent_healthy",
-            help: "1 while the agent passes its health checks, 0 while it fails them.",
+        retries = registry.family(
+            .counter, "weir_retries_total",
+            help: "Requests sent to another endpoint because one could not be connected to.",
             labels: ["agent"])
+        observed = registry.family(
+            .counter, "weir_observed_total",
+            help: "Requests that would have been refused, had the policy not only observed.",
+            labels: ["agent", "tier", "reason"])
     }
 
-    /// Shows an agent's stages at each scrape. `endpoint` is the agent's address.
-    package func show(_ runtime: AgentRuntime, agent: String, endpoint: String) {
+    /// Shows an agent's stages and endpoints at each scrape.
+    package func show(
+        _ runtime: AgentRuntime, agent: String, now: @escaping @Sendable () -> UInt64
+    ) {
         let metrics = self
-        registry.collect { _ in
+        registry.collect { text in
             let levels = runtime.levels
             let registry = metrics.registry
-            registry.set(
-                registry.series(metrics.breakerState, [agent, endpoint]),
-                Int64(levels.breaker.rawValue))
             registry.set(registry.series(metrics.inFlight, [agent]), Int64(levels.inFlight))
             registry.set(registry.series(metrics.waiting, [agent]), Int64(levels.waiting))
+            let endpoints = runtime.endpoints(nowNanoseconds: now())
+            Self.write(endpoints, agent, isChecked: runtime.isChecked, &text)
+        }
+    }
+
+    /// Written as they are now and not kept as series: endpoints come and go.
+    private static func write(
+        _ endpoints: [EndpointSet<SocketAddress>.Status], _ agent: String, isChecked: Bool,
+        _ text: inout MetricsText
+    ) {
+        func gauge(
+            _ name: String, _ help: String, _ value: (EndpointSet<SocketAddress>.Status) -> String
+        ) {
+            text.family(name, .gauge, help: help)
+            for endpoint in endpoints {
+                let labels = [("agent", agent), ("endpoint", endpoint.key.description)]
+                text.sample(name, labels, value(endpoint))
+            }
+        }
+        gauge("circuit_breaker_state", "0 closed, 1 half-open, 2 open.") {
+            String($0.breaker.rawValue)
+        }
+        gauge("weir_endpoint_serving", "1 while the endpoint is balanced to, 0 while it is out.") {
+            $0.isServing ? "1" : "0"
+        }
+        gauge("weir_endpoint_requests_in_flight", "Requests at the endpoint now.") {
+            String($0.outstanding)
+        }
+        gauge("weir_endpoint_latency_seconds", "What an answer is expected to take (peak EWMA).") {
+            MetricsText.billionths($0.averageNanoseconds)
+        }
+        if isChecked {
+            let help = "1 while the endpoint passes its health checks, 0 while it fails them."
+            gauge("weir_endpoint_healthy", help) { $0.isHealthy ? "1" : "0" }
+            text.family(
+                "weir_agent_healthy", .gauge,
+                help: "1 while any endpoint of the agent passes its health checks, else 0.")
+            let isHealthy = endpoints.contains(where: \.isHealthy)
+            text.sample("weir_agent_healthy", [("agent", agent)], isHealthy ? "1" : "0")
+        }
+        let name = "weir_upstream_failures_total"
+        text.family(name, .counter, help: "Failures of an endpoint by their kind.")
+        for endpoint in endpoints {
+            for kind in CircuitBreaker.Failure.allCases {
+                let labels = [
+                    ("agent", agent), ("endpoint", endpoint.key.description), ("kind", kind.name),
+                ]
+                text.sample(name, labels, String(endpoint.failures[kind.rawValue]))
+            }
         }
     }
 
@@ -139,6 +186,7 @@ final class AgentSeries {
     private var decisions: ContiguousArray<Metrics.Series?>
     private let duration: Metrics.Series
     private let firstByte: Metrics.Series
+    private let retries: Metrics.Series
     private var attempts: [Key: Metrics.Series] = [:]
     /// Tiers and models come from the policy, outcomes from `Reason`; this bounds what a caller
     /// with odd ones could make of it. Beyond it every lookup asks the registry, which has its own
@@ -159,7 +207,10 @@ final class AgentSeries {
         decisions = ContiguousArray(repeating: nil, count: 256)
         duration = metrics.registry.series(metrics.upstreamDuration, [agent])
         firstByte = metrics.registry.series(metrics.firstByte, [agent])
+        retries = metrics.registry.series(metrics.retries, [agent])
     }
+
+    func retried() { shard.add(retries) }
 
     func decided(_ reason: Reason) {
         let index = Int(reason.rawValue)
@@ -167,6 +218,10 @@ final class AgentSeries {
             decisions[index] ?? metrics.registry.series(metrics.requests, [reason.name])
         decisions[index] = series
         shard.add(series)
+    }
+
+    func observed(_ reason: Reason, tier: String) {
+        shard.add(metrics.registry.series(metrics.observed, [agent, tier, reason.name]))
     }
 
     func attempted(

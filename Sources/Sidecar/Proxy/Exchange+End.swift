@@ -126,7 +126,7 @@ extension Exchange {
             ExchangeOutcome(
                 kind: kind, reason: reason, status: status, requestBytes: requestBytesSeen,
                 responseBytes: responseBytesSeen, upstreamTouched: upstreamTouched,
-                responseIsWhole: isWhole, replays: replays,
+                responseIsWhole: isWhole, upstreamFailure: upstreamFailure, replays: replays,
                 startedNanoseconds: startedNanoseconds,
                 firstByteNanoseconds: firstByteNanoseconds,
                 endedNanoseconds: worker.loop.nowNanoseconds))

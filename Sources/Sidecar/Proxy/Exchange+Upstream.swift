@@ -1,3 +1,4 @@
+import Glibc
 import WeirCore
 
 /// The upstream side: finding a connection, sending the request, retrying where that is safe, and
@@ -5,26 +6,21 @@ import WeirCore
 extension Exchange {
     func openUpstream() {
         guard let target else { return }
-        attempts += 1
         heldSent = 0
         phase = .connecting
         switch target.checkout(for: self) {
         case .ready(let client): upstreamReady(client)
         case .pending: if !requestIsWhole { server?.pauseBody() }
+        // A connect that fails at once (no route, a full backlog) is a failed attempt.
+        case .refused(.upstreamError): upstreamFailed(.connectFailed(ECONNREFUSED))
         case .refused(let reason):
-            // A connect that fails at once (no route, a full backlog) is a failed attempt.
-            if reason == .upstreamError, attempts < 3, target.endpoints.count > 1 {
-                openUpstream()
-            } else {
-                refuse(Refusal(reason, retryAfterSeconds: reason == .overloaded ? 1 : nil))
-            }
+            refuse(Refusal(reason, retryAfterSeconds: reason == .overloaded ? 1 : nil))
         }
     }
 
     /// A slot became free.
     func retryCheckout() {
         guard phase == .connecting else { return }
-        attempts -= 1
         openUpstream()
         worker.flush()
     }
@@ -34,7 +30,6 @@ extension Exchange {
         phase = .forwarding
         opening = nil
         self.client = client
-        client.endpoint.load.requestStarted()
         if !upstreamTouched {
             upstreamTouched = true
             interceptor?.upstreamFirstByteSent(self)
@@ -137,9 +132,6 @@ extension Exchange {
     /// The client stream has let go of this exchange already.
     func responseEnded(trailers: HTTPHead?) {
         guard phase == .forwarding || endedAhead else { return }
-        client?.endpoint.load.requestEnded(
-            latencyNanoseconds: firstByteNanoseconds &- startedNanoseconds,
-            now: worker.loop.nowNanoseconds)
         client = nil
         if !endedAhead {
             let isGone = server == nil
@@ -157,8 +149,6 @@ extension Exchange {
         opening = nil
         let failed = client
         if let failed {
-            failed.endpoint.load.requestEnded(
-                latencyNanoseconds: nil, now: worker.loop.nowNanoseconds)
             failed.exchange = nil
             client = nil
         }
@@ -169,6 +159,7 @@ extension Exchange {
             return
         }
         failed?.cancel()
+        upstreamFailure = failure
         let reason = failure.reason
         if headIsSent || server == nil {
             end(server == nil ? .clientGone : .upstreamFailed, reason, false)
@@ -179,16 +170,20 @@ extension Exchange {
         }
     }
 
-    /// Safe when no byte left this machine, or when a reused connection died unanswered and doing
-    /// it twice does no harm (RFC 9110 §9.2.2); and only while we still have the whole request.
+    /// Safe when no byte left this machine (whether another endpoint may be tried the interceptor
+    /// knows), or when a reused connection died unanswered and doing it twice does no harm (RFC
+    /// 9110 §9.2.2); and only while we still have the whole request.
     private func mayRepeat(_ failure: UpstreamFailure, _ client: ClientStream?) -> Bool {
-        guard !headIsSent, informationals == 0, server != nil, replays < Limits.staleRetriesMax,
+        guard !headIsSent, informationals == 0, server != nil,
             bodyIsHeld || requestBytesSeen == 0
         else { return false }
         switch failure {
-        case .connectFailed, .connectTimeout: return (target?.endpoints.count ?? 0) > 1
+        case .connectFailed, .connectTimeout:
+            return interceptor?.upstreamUnreachable(self) ?? false
         case .closedBeforeAnswer:
-            guard let client, client.isReused else { return false }
+            guard let client, client.isReused, replays < Limits.staleRetriesMax else {
+                return false
+            }
             if !client.hasSent { return true }
             return requestHead.method.isIdempotent || requestHead.has(.idempotencyKey)
         case .protocolError, .firstByteTimeout, .stalled, .diedMidStream, .noMemory: return false
@@ -215,7 +210,6 @@ extension Exchange {
         }
         guard let client else { return }
         self.client = nil
-        client.endpoint.load.requestEnded(latencyNanoseconds: nil, now: worker.loop.nowNanoseconds)
         client.exchange = nil
         client.cancel()
     }

@@ -23,6 +23,10 @@ package final class Exchange: Timed {
     /// A connection that is being opened for this exchange.
     var opening: ClientStream?
     package internal(set) var target: UpstreamTarget?
+    /// Which of the target's endpoints; `nil` for the first.
+    package var upstreamAddress: SocketAddress?
+    /// Why the upstream gave no whole response, where that is the end of the exchange.
+    var upstreamFailure: UpstreamFailure?
 
     // The request.
     private var slab: BufferPool.Slab?
@@ -56,6 +60,8 @@ package final class Exchange: Timed {
     package var trustsUpstream = false
     /// A request of our own (`HTTPClient`): no forwarding fields are added.
     var isOwn = false
+    /// The upstream is told how many milliseconds are left (`request-timeout-ms`).
+    private(set) var announcesDeadline = false
     package var addedRequestFields = FieldBuffer()
     package var addedResponseFields = FieldBuffer()
     package var responseTrailers = FieldBuffer()
@@ -74,7 +80,6 @@ package final class Exchange: Timed {
     var firstByteNanoseconds: UInt64 = 0
     var upstreamTouched = false
     var replays = 0
-    var attempts = 0
     var localTask: Task<Void, Never>?
     var localHandler: LocalHandler?
     var localWriter: LocalWriter?
@@ -119,6 +124,12 @@ package final class Exchange: Timed {
 
     package func removeResponseField(_ name: FieldName) {
         removedResponseFields |= 1 << UInt64(name.rawValue)
+    }
+
+    /// Tells the upstream how many milliseconds it has, instead of what the client said.
+    package func announceDeadline() {
+        removeRequestField(.requestTimeout)
+        announcesDeadline = true
     }
 
     func removesRequestField(_ name: FieldName) -> Bool {
@@ -292,6 +303,9 @@ package final class Exchange: Timed {
         trustsPeer = false
         trustsUpstream = false
         isOwn = false
+        announcesDeadline = false
+        upstreamAddress = nil
+        upstreamFailure = nil
         addedRequestFields.removeAll()
         addedResponseFields.removeAll()
         responseTrailers.removeAll()
@@ -302,7 +316,6 @@ package final class Exchange: Timed {
         firstByteNanoseconds = 0
         upstreamTouched = false
         replays = 0
-        attempts = 0
         storedID = nil
         phase = .idle
         worker.putBack(self)

@@ -65,7 +65,6 @@ package final class HTTP1ClientConnection: ClientStream {
     }
 
     override func connected() {
-        endpoint.load.connectSucceeded()
         setDeadline(.max)
         let exchange = self.exchange
         self.exchange = nil
@@ -274,9 +273,7 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func failed(_ code: Int32) {
         switch phase {
-        case .connecting:
-            endpoint.load.connectFailed(now: worker.loop.nowNanoseconds)
-            fail(.connectFailed(code))
+        case .connecting: fail(.connectFailed(code))
         case .idle: closeQuietly()
         case .head: fail(code == ENOBUFS ? .noMemory : .closedBeforeAnswer)
         case .lengthBody, .chunkedBody, .untilClose: fail(.diedMidStream)
@@ -289,9 +286,7 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func deadlinePassed() {
         switch phase {
-        case .connecting:
-            endpoint.load.connectFailed(now: worker.loop.nowNanoseconds)
-            fail(.connectTimeout)
+        case .connecting: fail(.connectTimeout)
         case .idle: closeQuietly()
         case .head: fail(.firstByteTimeout)
         case .lengthBody, .chunkedBody, .untilClose: fail(.stalled)

@@ -43,6 +43,8 @@ package struct ExchangeOutcome {
     /// Bytes of this request may have reached an upstream: it must be charged.
     package var upstreamTouched = false
     package var responseIsWhole = false
+    /// What the upstream did wrong, for `upstreamFailed` and clients that left before.
+    package var upstreamFailure: UpstreamFailure?
     package var replays = 0
     package var startedNanoseconds: UInt64 = 0
     /// When the upstream's head was there; 0 if it never was.
@@ -73,6 +75,10 @@ package class Interceptor {
 
     /// Body bytes as they stream upstream; held ones are not repeated here.
     package func requestBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {}
+
+    /// Nothing of the request was sent, because its endpoint cannot be connected to. True: another
+    /// one stands in `exchange.upstreamAddress` and is to be tried. Called once for each endpoint.
+    package func upstreamUnreachable(_ exchange: Exchange) -> Bool { false }
 
     /// The first bytes are about to be given to the kernel; from here on the upstream may know.
     package func upstreamFirstByteSent(_ exchange: Exchange) {}

@@ -19,7 +19,7 @@ package final class Worker {
     private var connections: ContiguousArray<HTTP1ServerConnection> = []
     private var freeExchanges: ContiguousArray<Exchange> = []
     private static let freeExchangesMax = 256
-    private var randomState: UInt64
+    private var randomSource = PseudoRandom()
     private var dateSeconds: Int64 = -1
     private let dateLine: UnsafeMutableRawBufferPointer
     private var drained: (() -> Void)?
@@ -29,9 +29,6 @@ package final class Worker {
         self.timeouts = timeouts
         headFields = .allocate(capacity: Limits.fieldsMax)
         dateLine = .allocate(byteCount: 37, alignment: 1)
-        // Not for secrets: identifiers of requests and traces, and the choice of endpoints.
-        var system = SystemRandomNumberGenerator()
-        randomState = system.next()
     }
 
     deinit {
@@ -114,18 +111,7 @@ package final class Worker {
 
     // MARK: Randomness and time
 
-    /// SplitMix64.
-    func random() -> UInt64 {
-        randomState &+= 0x9E37_79B9_7F4A_7C15
-        var word = randomState
-        word = (word ^ word >> 30) &* 0xBF58_476D_1CE4_E5B9
-        word = (word ^ word >> 27) &* 0x94D0_49BB_1331_11EB
-        return word ^ word >> 31
-    }
-
-    func random(below count: Int) -> Int {
-        Int(random().multipliedFullWidth(by: UInt64(count)).high)
-    }
+    func random() -> UInt64 { randomSource.next() }
 
     package func wallClock() -> UnixTime {
         var now = timespec()

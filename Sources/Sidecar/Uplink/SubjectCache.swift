@@ -36,10 +36,13 @@ struct SubjectCache {
     mutating func insert(_ key: SubjectRequest, _ binding: SubjectBinding, now: UInt64) {
         let milliseconds = min(
             max(binding.timeToLiveMilliseconds, 0), UplinkLimits.subjectTimeToLiveMillisecondsMax)
+        let end = Self.end(of: binding, now: now)
         nextOrder += 1
         entries[key] = Entry(
-            binding: binding, freshUntilNanoseconds: now + UInt64(milliseconds) * 1_000_000,
-            staleUntilNanoseconds: now + UplinkLimits.subjectStaleNanoseconds, order: nextOrder)
+            binding: binding,
+            freshUntilNanoseconds: min(end, now + UInt64(milliseconds) * 1_000_000),
+            staleUntilNanoseconds: min(end, now + UplinkLimits.subjectStaleNanoseconds),
+            order: nextOrder)
         queue.append((key, nextOrder))
         while entries.count > entriesMax { dropOldest() }
         compact()
@@ -47,6 +50,19 @@ struct SubjectCache {
 
     /// The control plane no longer knows this subject, or refused it.
     mutating func remove(_ key: SubjectRequest) { entries[key] = nil }
+
+    /// The control plane says that these users have changed.
+    mutating func forget(_ users: Set<String>) {
+        entries = entries.filter { !users.contains($0.value.binding.user) }
+    }
+
+    /// After this the credential itself is worth nothing.
+    private static func end(of binding: SubjectBinding, now: UInt64) -> UInt64 {
+        guard let milliseconds = binding.validForMilliseconds else { return .max }
+        let (length, overflow) = UInt64(max(0, milliseconds)).multipliedReportingOverflow(
+            by: 1_000_000)
+        return overflow ? .max : now.addingReportingOverflow(length).partialValue
+    }
 
     private mutating func dropOldest() {
         guard queueHead < queue.count else { return }

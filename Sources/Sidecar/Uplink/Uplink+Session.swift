@@ -28,8 +28,9 @@ extension Uplink {
     private func join() async {
         let request = JoinRequest(
             credential: configuration.joinToken, role: configuration.role,
-            agent: configuration.agent, endpoint: configuration.endpoint,
-            instance: configuration.instance, predecessor: hooks.predecessor())
+            agent: configuration.agent, agentVersion: configuration.agentVersion,
+            endpoint: configuration.endpoint, instance: configuration.instance,
+            predecessor: hooks.predecessor())
         do {
             let response = try await post(MeshPath.join, request, answer: JoinResponse.self)
             guard response.protocolVersion == MeshLimits.protocolVersion else {
@@ -110,6 +111,7 @@ extension Uplink {
         case .bookmark: break
         // The report gives back what is idle; need elsewhere makes it come now.
         case .recall: reportSignal.notify()
+        case .subjects(let users): subjectsChanged(users)
         }
         return true
     }

@@ -19,7 +19,7 @@ extension Uplink {
             return .bound(binding)
         }
         guard isReady else { return remembered(request) }
-        guard lookups[request] != nil || lookups.count < UplinkLimits.subjectLookupsMax else {
+        guard lookups[request] != nil || hasRoomToLookUp(request) else {
             return remembered(request)
         }
         return await withCheckedContinuation { continuation in
@@ -29,15 +29,30 @@ extension Uplink {
         }
     }
 
+    /// Keys that nobody made cost a lookup each, and must not keep verified tokens from theirs.
+    private func hasRoomToLookUp(_ request: SubjectRequest) -> Bool {
+        guard lookups.count < UplinkLimits.subjectLookupsMax else { return false }
+        return request.apiKeyHash == nil
+            || lookups.keys.count { $0.apiKeyHash != nil } < UplinkLimits.keyLookupsMax
+    }
+
+    func subjectsChanged(_ users: [String]) {
+        subjectChanges += 1
+        subjects.forget(Set(users))
+    }
+
     private func remembered(_ request: SubjectRequest) -> SubjectOutcome {
         subjects.stale(request, now: loop.nowNanoseconds).map { .bound($0) } ?? .unavailable
     }
 
     private func lookUp(_ request: SubjectRequest) async {
         let outcome: SubjectOutcome
+        let changes = subjectChanges
         do {
             let binding = try await post(MeshPath.subject, request, answer: SubjectBinding.self)
-            subjects.insert(request, binding, now: loop.nowNanoseconds)
+            if changes == subjectChanges {
+                subjects.insert(request, binding, now: loop.nowNanoseconds)
+            }
             outcome = .bound(binding)
         } catch let refusal as MeshRefusal where refusal.isAboutCaller {
             subjects.remove(request)

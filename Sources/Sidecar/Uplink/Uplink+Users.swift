@@ -11,6 +11,13 @@ extension Uplink {
         await call(MeshPath.user(operation), request)
     }
 
+    /// Claims an idempotency key for a request, or ends the claim. Repeating either is safe.
+    package func idempotency(
+        _ request: IdempotencyRequest
+    ) async -> MeshOutcome<IdempotencyResponse> {
+        await call(MeshPath.idempotency, request)
+    }
+
     /// A message that a user waits for: bounded in number and in time, and never sent twice.
     private func call<Answer: Decodable & Sendable>(
         _ path: String, _ message: some Encodable

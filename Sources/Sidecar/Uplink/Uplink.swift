@@ -30,6 +30,9 @@ package actor Uplink {
 
     var subjects = SubjectCache()
     var lookups: [SubjectRequest: [CheckedContinuation<SubjectOutcome, Never>]] = [:]
+    /// Counts what the control plane said about changed subjects, so that a lookup that was under
+    /// way then is not remembered.
+    var subjectChanges: UInt64 = 0
     /// Messages for users' own requests under way.
     var userCalls = 0
 
@@ -70,10 +73,11 @@ package actor Uplink {
         }
         self.client = client
         client.start()
-        let tasks: [@Sendable (isolated Uplink) async -> Void] = [
+        var tasks: [@Sendable (isolated Uplink) async -> Void] = [
             { await $0.keepSession() }, { await $0.carryLeases() }, { await $0.carryReports() },
             { await $0.shipRecords() },
         ]
+        if configuration.role == .gateway { tasks.append { await $0.followState() } }
         for task in tasks { loop.spawn { await task(self) } }
     }
 
@@ -173,16 +177,26 @@ package actor Uplink {
     /// The body of a 2xx answer; anything else is an error. 401 means that the session is not known
     /// any more, and begins a new one; what is wrong with a user never has that status.
     func send(
-        _ method: String, _ path: String, _ body: [UInt8], contentType: String,
+        _ method: String, _ path: String, _ body: [UInt8], contentType: String?,
         timeoutNanoseconds: UInt64 = UplinkLimits.requestNanoseconds
     ) async throws -> [UInt8] {
         guard let client else { throw MeshError.unavailable }
         let session = identity?.session
-        let answer = try await client.request(
-            head(method, path, contentType: contentType), body: body,
-            timeoutNanoseconds: timeoutNanoseconds)
+        let began = loop.nowNanoseconds
+        let answer: MeshAnswer
+        do throws(MeshError) {
+            answer = try await client.request(
+                head(method, path, contentType: contentType), body: body,
+                timeoutNanoseconds: timeoutNanoseconds)
+        } catch {
+            hooks.metrics.ended(path, .failed, nanoseconds: 0)
+            throw error
+        }
         publish { $0.heardNanoseconds = loop.nowNanoseconds }
-        if (200..<300).contains(answer.status) { return answer.body }
+        let isSuccess = (200..<300).contains(answer.status)
+        hooks.metrics.ended(
+            path, isSuccess ? .answered : .refused, nanoseconds: loop.nowNanoseconds - began)
+        if isSuccess { return answer.body }
         let refusal =
             (try? JSON.decode(MeshRefusal.self, from: answer.body))
             ?? MeshRefusal(reason: "status \(answer.status)", detail: "")

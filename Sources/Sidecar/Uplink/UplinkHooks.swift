@@ -59,6 +59,9 @@ package struct UplinkHooks: Sendable {
     /// With `isResumed` it is the life of the last good snapshot.
     package var joined: @Sendable (JoinResponse, _ isResumed: Bool) throws -> any LedgerLink
     package var health: @Sendable () -> SidecarHealth
+    /// Of a gateway: what the mesh looks like, about once a second.
+    package var stateReceived: @Sendable (MeshState) -> Void
+    package var metrics: UplinkMetrics
     package var log: Log
 
     package init(
@@ -67,13 +70,16 @@ package struct UplinkHooks: Sendable {
         predecessor: @escaping @Sendable () -> JoinRequest.Predecessor?,
         joined: @escaping @Sendable (JoinResponse, Bool) throws -> any LedgerLink,
         health: @escaping @Sendable () -> SidecarHealth,
-        log: Log
+        stateReceived: @escaping @Sendable (MeshState) -> Void,
+        metrics: UplinkMetrics, log: Log
     ) {
         self.readPolicy = readPolicy
         self.policyApplied = policyApplied
         self.predecessor = predecessor
         self.joined = joined
         self.health = health
+        self.stateReceived = stateReceived
+        self.metrics = metrics
         self.log = log
     }
 }
@@ -81,6 +87,7 @@ package struct UplinkHooks: Sendable {
 package struct UplinkConfiguration: Sendable {
     package var role: Role
     package var agent: String?
+    package var agentVersion: String?
     /// Where gateways reach the inbound listener; `nil` for a gateway.
     package var endpoint: String?
     package var instance: String
@@ -89,9 +96,10 @@ package struct UplinkConfiguration: Sendable {
     package var dataFolder: String
 
     package init(
-        role: Role, agent: String?, endpoint: String?, instance: String, joinToken: String,
-        replicas: [Replica], dataFolder: String
+        role: Role, agent: String?, agentVersion: String? = nil, endpoint: String?,
+        instance: String, joinToken: String, replicas: [Replica], dataFolder: String
     ) {
+        self.agentVersion = agentVersion
         self.role = role
         self.agent = agent
         self.endpoint = endpoint

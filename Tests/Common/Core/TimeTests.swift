@@ -50,4 +50,23 @@ import WeirCore
     func refusesOtherPeriods(text: String) {
         #expect(Period(text) == nil)
     }
+
+    @Test(
+        arguments: [
+            ("2026-11-22T14:20:07Z", 1_795_357_207_000), ("1970-01-01T00:00:00.001Z", 1),
+            ("2026-11-22T14:20:07.1Z", 1_795_357_207_100),
+            ("2026-11-22T14:20:07.123456789Z", 1_795_357_207_123),
+            ("1969-12-31T23:59:59.999Z", -1), ("2026-11-22T14:20:07", nil), ("", nil),
+            ("2026-11-22T24:00:00Z", nil), ("2026-11-22T14:60:00Z", nil),
+            ("2026-11-22T14:20:60Z", nil), ("2026-02-30T14:20:07Z", nil),
+            ("2026-11-22 14:20:07Z", nil), ("2026-11-22T14:20:07.Z", nil),
+            ("2026-11-22T14:20:07.1234567890Z", nil), ("2026-11-22T14:20:+7Z", nil),
+            ("2026-11-22T14:20:07+01:00", nil), ("2026-11-22T14:20:07.12xZ", nil),
+        ] as [(String, Int64?)])
+    func momentsAreRead(text: String, milliseconds: Int64?) {
+        #expect(UnixTime(rfc3339: text)?.milliseconds == milliseconds)
+        guard let milliseconds else { return }
+        let time = UnixTime(milliseconds: milliseconds)
+        #expect(UnixTime(rfc3339: time.rfc3339Milliseconds) == time)
+    }
 }

@@ -60,6 +60,20 @@ private struct Holder {
         } ?? .journalFull
     }
 
+    /// As a user whose tier only observes.
+    mutating func observing(_ amount: Int64) throws -> (Reservation, beyond: AccountKey?) {
+        let made = book.payer(for: [terms()], observes: true, now: now)
+        let payer = try #require(made)
+        for _ in 0..<2 {
+            let outcome = book.reserve(payer, amount: NanoUSD(amount), least: .zero, now: now)
+            if case .reserved(let reservation) = outcome {
+                return (reservation, book.accountBeyond(payer, for: NanoUSD(amount)))
+            }
+            ask()
+        }
+        throw Refused()
+    }
+
     mutating func reserved(
         _ amount: Int64, least: Int64 = 0, _ all: AccountTerms...
     ) throws -> Reservation {
@@ -116,6 +130,35 @@ private struct Refused: Error {}
         holder.ask()
         _ = try holder.reserved(400, both[0], both[1])
         #expect(holder.book.overdrawnLease() == nil && holder.book.openCount == 2)
+    }
+
+    @Test func whoIsOnlyWatchedGoesBeyondTheLimit() throws {
+        var holder = Holder()
+        for number in 0..<12 {
+            let (reservation, beyond) = try holder.observing(1_000)
+            // Ten times 1,000 is all that the limit of 10,000 allows.
+            #expect((beyond != nil) == (number >= 10))
+            let opened = holder.book.open(reservation, as: .attempt)
+            holder.log.append(.opened(try #require(opened)))
+            let settled = holder.book.settle(reservation, cost: NanoUSD(1_000))
+            #expect(settled)
+        }
+        holder.ask()
+        let position = try #require(holder.book.position(of: terms().key))
+        #expect(position.remaining == .zero && position.beyond == NanoUSD(2_000))
+        #expect(holder.book.overdrawnLease() == nil)
+        // Enforced again: refused at once, although money that was leased beyond it is in hand.
+        let outcome = holder.reserve(1)
+        #expect(outcome == .exhausted(terms().key, resetsAt: terms().key.period.end))
+        // But the store is asked, because it may know of a higher limit.
+        #expect(holder.book.hasDemand)
+    }
+
+    @Test func moneyThatOnlyObservesIsNotHeldToTheLargestLease() throws {
+        var holder = Holder()
+        _ = try holder.observing(900)
+        let (_, beyond) = try holder.observing(5_000)
+        #expect(beyond == nil)
     }
 
     @Test func aCancelledReservationIsFreeAgainAndItsNumberIsNot() throws {
@@ -202,6 +245,42 @@ private struct Refused: Error {}
         holder.log += holder.book.maintain(now: holder.now + 3 * second)
         let last = holder.book.makeReport().leases[0]
         #expect(last.released == counters.released + NanoUSD(150))
+    }
+
+    /// What nobody has set aside goes back at once, and the next reservation is decided under the
+    /// new limit; what was spent is never taken back.
+    @Test func aLoweredLimitTakesBackWhatIsFree() throws {
+        var holder = Holder()
+        let key = try holder.opened(200)
+        let before = try #require(holder.book.position(of: terms().key))
+        let state = AccountState(
+            account: terms().key, limit: NanoUSD(300), consumed: .zero, consumedByOthers: .zero,
+            held: NanoUSD(1_000), resetsAtMilliseconds: nil)
+        let report = holder.book.makeReport()
+        let entries = holder.book.apply(
+            ReportResponse(finals: [], recalls: [], unknown: [], states: [state]), to: report,
+            now: holder.now)
+        #expect(before.limit == NanoUSD(10_000))
+        #expect(entries.count == 1)
+        let counters = holder.book.makeReport().leases[0]
+        #expect(counters.released > .zero && holder.book.overdrawnLease() == nil)
+        holder.book.childFinal(key, consumed: NanoUSD(200))
+        let refused = holder.reserve(101)
+        #expect(refused == .exhausted(terms().key, resetsAt: nil))
+        #expect(holder.reserve(100) == .needsLease)
+    }
+
+    /// What the store said of the old limit must not refuse before it is asked about the new one.
+    @Test func aRaisedLimitIsAskedForBeforeAnybodyIsRefused() throws {
+        var holder = Holder()
+        let low = terms(limit: 100, maxLease: 100)
+        _ = holder.reserve(500, low)
+        holder.ask(limit: 100, maxLease: 100)
+        guard case .exhausted = holder.reserve(500, low) else {
+            Issue.record("the limit is 100")
+            return
+        }
+        #expect(holder.reserve(500, terms(limit: 1_000)) == .needsLease)
     }
 
     @Test func expiryStopsAdmissionAndFinalsStillCount() throws {

@@ -29,6 +29,7 @@ import WeirPolicy
         try roundTrip(PolicyEvent.projection(hash: "00ff", Samples.projection))
         try roundTrip(PolicyEvent.bookmark(Samples.version))
         try roundTrip(PolicyEvent.recall([Samples.lease]))
+        try roundTrip(PolicyEvent.subjects(["ann", "bob"]))
         try roundTrip(
             PolicyAck(
                 version: Samples.version, projectionHash: "00ff", applied: false,
@@ -89,7 +90,13 @@ import WeirPolicy
         try roundTrip(Samples.binding)
         try roundTrip(
             IdempotencyRequest(
-                user: "alice", key: "k", bodyHash: "00", answer: Samples.storedAnswer))
+                user: "alice", key: "k", bodyHash: "00", claim: "req_1",
+                action: .complete(Samples.storedAnswer)))
+        for action in [IdempotencyRequest.Action.claim(milliseconds: 7), .release] {
+            try roundTrip(
+                IdempotencyRequest(
+                    user: "alice", key: "k", bodyHash: "00", claim: "req_1", action: action))
+        }
         for state in [IdempotencyResponse.State.new, .stored, .mismatch, .inFlight] {
             try roundTrip(IdempotencyResponse(state: state, answer: nil))
         }

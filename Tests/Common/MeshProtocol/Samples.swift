@@ -18,11 +18,12 @@ enum Samples {
         amount: NanoUSD(120_000), run: Identifier(high: 0x0123_4567_89AB_CDEF, low: 1),
         request: Identifier(high: 0xFEDC_BA98_7654_3210, low: 2), subject: "alice",
         tenant: "acme", tier: "premium", requestType: "news_analysis", agent: "finbert",
-        method: "POST", path: "/v1/é", remainingMilliseconds: 29_500)
+        method: "POST", path: "/v1/é", remainingMilliseconds: 29_500, depth: 2,
+        observed: .rateLimited)
 
     static let settlement = Settlement(
         keyID: 9, key: child, consumed: NanoUSD(119_999), isFinal: true, source: .reported,
-        reason: .admitted, model: "gpt-4-turbo")
+        reason: .admitted, model: "gpt-4-turbo", isObserved: true)
 
     static func record(sequence: UInt64 = 41, withDigests: Bool = true) -> AttemptRecord {
         var record = AttemptRecord()
@@ -51,7 +52,8 @@ enum Samples {
         record.flags = [.streamed, .observed]
         if withDigests {
             record.digests = AttemptRecord.Digests(
-                input: Crypto.sha256([1]), output: Crypto.sha256([2]))
+                input: Digest(bytes: Crypto.sha256([1])) ?? .ofNothing,
+                output: Digest(bytes: Crypto.sha256([2])) ?? .ofNothing)
         }
         return record
     }

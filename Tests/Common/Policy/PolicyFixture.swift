@@ -15,6 +15,8 @@ enum PolicyFixture {
                     "concurrency": {"requestsMax": 4, "queueMax": 8, "queueTimeout": "2s"},
                     "breaker": {"consecutiveFailures": 3, "open": "1s", "openMax": "1m"},
                     "healthCheck": {"path": "/health", "interval": "2s"},
+                    "retry": {"budgetPercent": 5, "attemptsMax": 2, "afterSend": true},
+                    "versions": [{"name": "v1", "weight": 9}, {"name": "v2", "weight": 1}],
                     "credential": "MOOD_KEY"}},
           {"apiVersion": "weir.mesh/v1", "kind": "Agent", "metadata": {"name": "writer"},
            "spec": {"protocol": "openai", "path": "/v1/chat/completions",

@@ -22,6 +22,10 @@ import WeirCore
         #expect(mood.breaker.consecutiveFailures == 3)
         #expect(mood.breaker.openMillisecondsMax == 60_000)
         #expect(mood.healthCheck?.intervalMilliseconds == 2_000)
+        #expect(mood.retry.budgetPercent == 5 && mood.retry.budgetPerSecond == 10)
+        #expect(mood.retry.attemptsMax == 2 && mood.retry.afterSend)
+        #expect(mood.versions == [.init(name: "v1", weight: 9), .init(name: "v2", weight: 1)])
+        #expect(policy.agents["writer"]?.retry == .init())
         #expect(mood.credential == "MOOD_KEY")
         #expect(policy.agents["writer"]?.fallbacks == ["scribe"])
         #expect(policy.agents["writer"]?.prompt?.placeholders == ["text", "mood"])
@@ -75,6 +79,21 @@ import WeirCore
             ("/documents/0/metadata/name", "writer", "/documents/1/metadata/name", "already"),
             ("/documents/0/spec/extra", 1, "/documents/0/spec/extra", "unknown field"),
             (
+                "/documents/0/spec/retry/budgetPercent", 101,
+                "/documents/0/spec/retry/budgetPercent", "100"
+            ),
+            (
+                "/documents/0/spec/versions/1/name", "v1", "/documents/0/spec/versions", "twice"
+            ),
+            (
+                "/documents/0/spec/versions/1/weight", -1,
+                "/documents/0/spec/versions/1/weight", "0"
+            ),
+            (
+                "/documents/0/spec/versions", [["name": "v1", "weight": 0]],
+                "/documents/0/spec/versions", "no version any weight"
+            ),
+            (
                 "/documents/0/spec/timeouts/conect", "1s", "/documents/0/spec/timeouts/conect",
                 "unknown field"
             ),
@@ -103,6 +122,10 @@ import WeirCore
                 "/documents/0/spec/models/0/aliases/0", "writer",
                 "/documents/0/spec/models/0/aliases/0",
                 "means agent"
+            ),
+            (
+                "/documents/0/spec/healthWeight", 1_001, "/documents/0/spec/healthWeight",
+                "1000"
             ),
             ("/documents/1/spec/fallbacks/0", "ghost", "/documents/1/spec/fallbacks/0", "no agent"),
             ("/documents/2/spec/fallbacks", ["writer"], "/documents/1/spec/fallbacks", "lead back"),

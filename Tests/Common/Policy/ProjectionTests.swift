@@ -25,6 +25,31 @@ import WeirCore
         #expect(Policy.projection(of: documents, agent: "ghost").isEmpty)
     }
 
+    @Test func aHealthWeightIsTheGatewaysBusiness() throws {
+        var documents = try PolicyFixture.documents()
+        for index in documents.indices where documents[index]["kind"] == "Agent" {
+            guard var document = documents[index].object, var spec = document["spec"]?.object
+            else { continue }
+            spec["healthWeight"] = 0
+            document["spec"] = .object(spec)
+            documents[index] = .object(document)
+        }
+        let problems = #expect(throws: Problems.self) { try PolicyReader.read(documents) }
+        #expect(problems?.list.map(\.path) == ["/documents/0/spec/healthWeight"])
+        // All but one may be left out of the score, and no sidecar is told.
+        documents = try PolicyFixture.documents()
+        guard var first = documents[0].object, var spec = first["spec"]?.object else { return }
+        let name = try #require(first["metadata"]?["name"]?.string)
+        spec["healthWeight"] = 0
+        first["spec"] = .object(spec)
+        documents[0] = .object(first)
+        let gateway = try PolicyReader.read(Policy.gatewayProjection(of: documents))
+        #expect(gateway.agents[name]?.healthWeight == 0)
+        #expect(
+            Policy.projection(of: documents, agent: name)
+                == Policy.projection(of: try PolicyFixture.documents(), agent: name))
+    }
+
     @Test func theGatewayGetsPlansAndNoCredentials() throws {
         let documents = Policy.gatewayProjection(of: try PolicyFixture.documents())
         let policy = try PolicyReader.read(documents)
@@ -34,6 +59,42 @@ import WeirCore
         #expect(policy.agents["mood"]?.credential == nil)
         #expect(policy.prices["unused"] == nil)
         #expect(!JSONValue.array(documents).text.contains("MOOD_KEY"))
+    }
+
+    @Test func aMeshThatObservesIsSaidToEveryMember() throws {
+        let mesh: JSONValue = [
+            "apiVersion": "weir.mesh/v1", "kind": "Mesh", "metadata": ["name": "production"],
+            "spec": ["observe": true],
+        ]
+        let documents = try PolicyFixture.documents() + [mesh]
+        let whole = try PolicyReader.read(documents)
+        #expect(whole.mesh.observe && whole.observesAnyTier)
+        let gateway = try PolicyReader.read(Policy.gatewayProjection(of: documents))
+        #expect(gateway.tiers.values.allSatisfy { $0.observe })
+        #expect(gateway.agents.values.allSatisfy { $0.observe })
+        let agent = try PolicyReader.read(Policy.projection(of: documents, agent: "writer"))
+        #expect(agent.agents["writer"]?.observe == true)
+        #expect(try !PolicyReader.read(PolicyFixture.documents()).observesAnyTier)
+    }
+
+    @Test func thereIsOneMeshAndItsFieldsAreKnown() throws {
+        func mesh(_ name: String, _ spec: JSONValue) -> JSONValue {
+            [
+                "apiVersion": "weir.mesh/v1", "kind": "Mesh", "metadata": ["name": .string(name)],
+                "spec": spec,
+            ]
+        }
+        do throws(Problems) {
+            _ = try PolicyReader.read([
+                mesh("a", ["observe": "yes", "watch": true]), mesh("b", [:]),
+            ])
+            Issue.record("accepted")
+        } catch {
+            #expect(
+                error.list.map(\.path) == [
+                    "/documents/0/spec/observe", "/documents/0/spec/watch", "/documents/1/kind",
+                ])
+        }
     }
 
     @Test func theOrderOfDocumentsDoesNotMatter() throws {

@@ -5,9 +5,13 @@ import WeirCore
 /// The control plane as tools of others meet it: a tester of OpenAPI documents, and curl.
 @Suite(.timeLimit(.minutes(4)), .serialized)
 struct PeerToolsTests {
+    /// A tester of OpenAPI documents.
+    private static let schemathesis = PythonTool(
+        name: "schemathesis", requirement: "schemathesis>=4,<5")
+
     @Test(
         .enabled("schemathesis cannot be installed from PyPI; see scripts/test") {
-            await Schemathesis.install()
+            await Self.schemathesis.install()
         })
     func `the API does what its OpenAPI document says`() async throws {
         try await Mesh.run(.init(agents: ["finbert"])) { mesh in
@@ -23,7 +27,7 @@ struct PeerToolsTests {
             // A policy, a version to go back to and an If-Match can be right by their schemas and
             // wrong all the same, so not all that a schema allows has to be accepted.
             let result = try await Tools.run(
-                Schemathesis.path,
+                Self.schemathesis.path,
                 [
                     "--config-file", settings, "run", mesh.api.base + "/openapi.json", "--phases",
                     "examples,coverage,fuzzing",
@@ -81,38 +85,6 @@ struct PeerToolsTests {
             let none = try await Tools.run(
                 curl, common + ["-o", "/dev/null", "-w", "%{http_code}", base + "policy?watch"])
             #expect(none.output == "401")
-        }
-    }
-}
-
-/// A tester of OpenAPI documents in a Python environment of this checkout's own.
-private enum Schemathesis {
-    private static let folder = Products.root
-        .appendingPathComponent(".build/test-tools/schemathesis")
-    static var path: String { folder.appendingPathComponent("bin/schemathesis").path }
-
-    /// Does nothing when it is there. `false`, with the reason on the terminal, when it cannot be
-    /// had: without a network the other tests go on.
-    static func install() async -> Bool {
-        if FileManager.default.isExecutableFile(atPath: path) { return true }
-        do {
-            try FileManager.default.createDirectory(
-                at: folder, withIntermediateDirectories: true)
-            let script = """
-                python3 -m venv '\(folder.path)' && '\(folder.path)/bin/pip' install --quiet \
-                --disable-pip-version-check --only-binary :all: 'schemathesis>=4,<5'
-                """
-            let result = try await Tools.run(
-                // pip learns from the environment how to reach the network.
-                "/bin/sh", ["-c", script], environment: ProcessInfo.processInfo.environment,
-                within: .seconds(150))
-            guard result.status == 0 else {
-                throw TestProcess.Failed(description: result.output)
-            }
-            return true
-        } catch {
-            print("SKIPPED, because schemathesis cannot be installed from PyPI: \(error)")
-            return false
         }
     }
 }

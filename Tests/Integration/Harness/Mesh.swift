@@ -125,6 +125,23 @@ final class Mesh: Sendable {
             ], environment: [:])
     }
 
+    /// One more sidecar, which is ready when this returns and ends with the mesh: before other
+    /// instances of an agent than the mesh's own. Gives its admin listener.
+    @discardableResult
+    func addSidecar(
+        _ name: String, agent: String, upstreams: [UInt16], arguments: [String] = []
+    ) async throws -> Endpoint {
+        let admin = try Ports.free()
+        try startPart(
+            name, adminPort: admin,
+            arguments: [
+                "--agent", agent, "--listen", "127.0.0.1:\(try Ports.free())", "--upstream",
+                upstreams.map { "http://127.0.0.1:\($0)" }.joined(separator: ","),
+            ] + arguments, environment: [:])
+        try await part(name).ready()
+        return Endpoint(port: admin)
+    }
+
     private func startGateway() throws {
         try startPart(
             "gateway", adminPort: gatewayAdminPort,

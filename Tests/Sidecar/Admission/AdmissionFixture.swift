@@ -25,9 +25,9 @@ final class AdmissionFixture {
 
     /// `allowance` makes it standalone.
     init(
-        _ upstream: SocketAddress, allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
+        _ upstreams: SocketAddress..., allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
         credential: String? = nil, agent: AgentPolicy = AdmissionFixture.openAI(),
-        price: ModelPrice = AdmissionFixture.price()
+        price: ModelPrice = AdmissionFixture.price(), life: Incarnation = AdmissionFixture.life
     ) throws {
         self.agent = agent
         directory = "/tmp/weir-admission-\(getpid())-\(UInt32.random(in: 0 ... .max))"
@@ -46,18 +46,18 @@ final class AdmissionFixture {
             ledger.grantLocally(account, amount: allowance)
             terms = account
         } else {
-            try ledger.begin(Self.life, secret: Self.secret, isAdopted: false)
+            try ledger.begin(life, secret: Self.secret, isAdopted: false)
         }
-        let runtime = AgentRuntime(agent)
+        let runtime = AgentRuntime(agent, endpoints: upstreams)
         self.runtime = runtime
         let attempts = AttemptLedger(ledger, allowance: terms) { [hasUnsaidFinal] in
             hasUnsaidFinal.set()
         }
         let snapshot = Self.snapshot(
-            agent, price, isStandalone: allowance != nil, credential: credential)
+            agent, price, isStandalone: allowance != nil, credential: credential, life: life)
         let metrics = self.metrics
         let made = Made()
-        proxy = try ProxyFixture([upstream], timeouts: timeouts) { target, _ in
+        proxy = try ProxyFixture(upstreams, timeouts: timeouts) { target, _ in
             let interceptor = AdmissionInterceptor(
                 worker: target.worker, target: target, snapshot: snapshot, runtime: runtime,
                 ledger: attempts, metrics: metrics)
@@ -104,7 +104,7 @@ final class AdmissionFixture {
 
     static func snapshot(
         _ agent: AgentPolicy, _ price: ModelPrice, isStandalone: Bool, credential: String?,
-        number: Int64 = 7
+        number: Int64 = 7, life: Incarnation = AdmissionFixture.life
     ) -> AdmissionSnapshot {
         var policy = Policy()
         policy.prices[price.model] = price
@@ -130,7 +130,7 @@ final class AdmissionFixture {
     func delegation(
         child: Int64, amount: Int64 = 10_000, tier: String = "free", key: [UInt8] = secret,
         path: String = "/v1/chat/completions", milliseconds: UInt32 = 5_000,
-        audience: Incarnation = life
+        audience: Incarnation = life, observed: Reason = .admitted
     ) -> String {
         let delegation = Delegation(
             keyID: 3, issuer: Incarnation(4), audience: audience,
@@ -138,7 +138,7 @@ final class AdmissionFixture {
             amount: NanoUSD(amount), run: Identifier(high: 1, low: 2),
             request: Identifier(high: 3, low: 4), subject: "alice", tenant: "acme", tier: tier,
             requestType: "news_analysis", agent: agent.name, method: "POST", path: path,
-            remainingMilliseconds: milliseconds)
+            remainingMilliseconds: milliseconds, observed: observed)
         return "weir-delegation: \(Sealed.seal(delegation.payload, key: key))\r\n"
     }
 

@@ -42,6 +42,54 @@ import WeirPolicy
         #expect(!fixture.hasUnsaidFinal.isSet)
     }
 
+    @Test func observingSaysWhatWouldHaveBeenRefusedAndRefusesNothing() throws {
+        let upstream = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(
+            upstream.address,
+            agent: AdmissionFixture.openAI {
+                $0.observe = true
+                $0.rateLimit = .init(requestsPerSecond: 0.001, burst: 1)
+            })
+        let client = fixture.proxy.client()
+        var decisions: [String?] = []
+        var observed: [Bool] = []
+        for fields in [
+            fixture.delegation(child: 1), fixture.delegation(child: 2),
+            fixture.delegation(child: 3, observed: .budgetExhausted),
+        ] {
+            client.send(chatRequest(fields))
+            let response = try #require(client.readResponse())
+            #expect(response.status == 200)
+            decisions.append(response["weir-decision"])
+            let settlement = try #require(AdmissionFixture.settlement(response))
+            #expect(settlement.consumed == NanoUSD(312))
+            observed.append(settlement.isObserved)
+        }
+        #expect(
+            decisions == ["admitted", "observed:rate_limited", "observed:rate_limited"])
+        #expect(observed == [false, true, true])
+        let records = fixture.waitForRecords(3)
+        #expect(records.map(\.reason) == [.admitted, .rateLimited, .rateLimited])
+        #expect(records.map { $0.flags.contains(.observed) } == [false, true, true])
+        #expect(records.allSatisfy { $0.cost == NanoUSD(312) })
+        let text = String(decoding: fixture.metrics.registry.exposition(), as: UTF8.self)
+        let line = #"weir_observed_total{agent="llama",tier="free",reason="rate_limited"} 2"#
+        #expect(text.contains(line))
+        // Access is no limit: observing does not waive it.
+        client.send(chatRequest(fixture.delegation(child: 4, tier: "none")))
+        #expect(client.readResponse()?["weir-decision"] == "agent_not_allowed")
+    }
+
+    @Test func aRecordSaysWhatTheGatewayObserved() throws {
+        let upstream = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        client.send(chatRequest(fixture.delegation(child: 1, observed: .budgetExhausted)))
+        #expect(client.readResponse()?["weir-decision"] == "observed:budget_exhausted")
+        let record = try #require(fixture.waitForRecords(1).first)
+        #expect(record.reason == .budgetExhausted && record.flags.contains(.observed))
+    }
+
     @Test func eachDelegationIsAcceptedOnce() throws {
         let upstream = try TestUpstream { _ in okay(chatAnswer) }
         let fixture = try AdmissionFixture(upstream.address)
@@ -234,8 +282,45 @@ import WeirPolicy
             #expect(AdmissionFixture.settlement(response)?.consumed == .zero)
         }
         #expect(decisions == ["upstream_error", "upstream_error", "circuit_open"])
-        #expect(fixture.runtime.levels.breaker == .open)
+        let endpoint = try #require(fixture.runtime.endpoints(nowNanoseconds: 0).first)
+        #expect(endpoint.breaker == .open && endpoint.openedBy == .connect)
         #expect(fixture.waitForRecords(3).map(\.source) == [.none, .none, .none])
+    }
+
+    @Test func anotherEndpointIsTriedWhereNothingWasSent() throws {
+        let dead = try TestUpstream { _ in nil }
+        let address = dead.address
+        dead.close()
+        let alive = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(address, alive.address)
+        for child in 1...20 {
+            let client = fixture.proxy.client()
+            client.send(chatRequest(fixture.delegation(child: Int64(child))))
+            let response = try #require(client.readResponse())
+            #expect(response.status == 200 && response.text == chatAnswer)
+        }
+        let statuses = fixture.runtime.endpoints(nowNanoseconds: 0)
+        #expect(statuses.allSatisfy { $0.outstanding == 0 })
+        let failures = try #require(statuses.first).failures[
+            CircuitBreaker.Failure.connect.rawValue]
+        #expect((1...3).contains(failures), "it is avoided and not asked each time")
+        let metrics = String(decoding: fixture.metrics.registry.exposition(), as: UTF8.self)
+        #expect(metrics.contains("weir_retries_total{agent=\"llama\"} \(failures)\n"), "\(metrics)")
+        // Each request has one record, wherever it went.
+        #expect(fixture.waitForRecords(20).allSatisfy { $0.source == .reported })
+    }
+
+    @Test func theAgentIsToldHowLongItHas() throws {
+        let upstream = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        client.send(
+            chatRequest(
+                fixture.delegation(child: 1, milliseconds: 5_000)
+                    + "Request-Timeout-Ms: 999999\r\n"))
+        #expect(client.readResponse()?.status == 200)
+        let told = try #require(upstream.lastRequest?["request-timeout-ms"].flatMap { Int($0) })
+        #expect((4_000...5_000).contains(told), "\(told)")
     }
 
     @Test func whenTheCallerLeavesTheAnswerIsReadToItsEnd() throws {

@@ -19,12 +19,14 @@ private func agent(_ change: (inout AgentPolicy) -> Void = { _ in }) -> AgentPol
 private final class Chain {
     private var admission: AgentAdmission
 
-    init(_ agent: AgentPolicy) { admission = AgentAdmission(agent) }
+    init(_ agent: AgentPolicy) {
+        admission = AgentAdmission(agent, endpoints: [.loopback(port: 1)])
+    }
 
     var inFlight: Int { admission.inFlight }
 
     func arrive(_ ticket: UInt64, at now: UInt64 = 0) -> AgentAdmission.Decision {
-        admission.arrive(.init(ticket: ticket), nowNanoseconds: now)
+        admission.arrive(.init(ticket: ticket), nowNanoseconds: now, random: 0)
     }
 
     func admitted(_ ticket: UInt64, at now: UInt64 = 0) -> AgentAdmission.Permit? {
@@ -33,9 +35,8 @@ private final class Chain {
     }
 
     func refused(_ caller: AgentAdmission.Caller, at now: UInt64 = 0) -> StageRefusal? {
-        guard case .refused(let refusal) = admission.arrive(caller, nowNanoseconds: now) else {
-            return nil
-        }
+        let decision = admission.arrive(caller, nowNanoseconds: now, random: 0)
+        guard case .refused(let refusal) = decision else { return nil }
         return refusal
     }
 
@@ -43,11 +44,12 @@ private final class Chain {
         _ permit: AgentAdmission.Permit, _ outcome: CircuitBreaker.Outcome, at now: UInt64 = 0
     ) -> UInt64? {
         admission.finish(
-            .init(ticket: 0), permit, outcome, nowNanoseconds: now, random: .max)
+            .init(ticket: 0), permit, outcome, latencyNanoseconds: nil, nowNanoseconds: now,
+            random: .max)
     }
 
     func leaveQueue(_ ticket: UInt64) -> AgentAdmission.Decision {
-        admission.leaveQueue(.init(ticket: ticket), nowNanoseconds: 0)
+        admission.leaveQueue(.init(ticket: ticket), nowNanoseconds: 0, random: 0)
     }
 
     func givePlaceBack(_ ticket: UInt64) -> UInt64? {
@@ -76,6 +78,7 @@ private let failure = CircuitBreaker.Outcome.failure(.connect, retryAfterNanosec
         let next = chain.leaveQueue(2)
         guard case .refused(let refusal) = next else { return #expect(Bool(false), "\(next)") }
         #expect(refusal.reason == .circuitOpen)
+        #expect(refusal.detail == "The circuit of a is open (connect).")
         #expect(refusal.holdsPlace, "the place must go back")
         #expect(chain.givePlaceBack(2) == nil)
         #expect(chain.inFlight == 0)
@@ -88,17 +91,18 @@ private let failure = CircuitBreaker.Outcome.failure(.connect, retryAfterNanosec
         #expect(chain.end(first, failure) == nil)
         let later: UInt64 = 100_000_000_000
         let probe = try #require(chain.admitted(2, at: later))
-        #expect(probe.breaker?.isProbe == true)
+        #expect(probe.endpoint?.isProbe == true)
         #expect(chain.end(probe, .unknown, at: later) == nil)
         #expect(chain.inFlight == 0)
-        #expect(chain.admitted(3, at: later)?.breaker?.isProbe == true)
+        #expect(chain.admitted(3, at: later)?.endpoint?.isProbe == true)
     }
 
     @Test func observingRefusesNothing() throws {
         let chain = Chain(
             agent {
                 $0.observe = true
-                $0.concurrency?.queueMax = 0
+                // Nobody waits in the queue either: watching slows nobody down.
+                $0.concurrency?.queueMax = 5
                 $0.rateLimit = .init(requestsPerSecond: 1, burst: 1)
             })
         let first = try #require(chain.admitted(1))

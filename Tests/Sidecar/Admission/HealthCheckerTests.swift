@@ -18,34 +18,47 @@ import WeirPolicy
             changes == [nil, nil, nil, nil, nil, false, nil, nil, nil, nil, true] as [Bool?])
     }
 
-    @Test func theAgentIsAskedByItsPath() throws {
+    @Test func everyEndpointIsAskedByThePath() throws {
         let answers = AnswerSwitch()
         let upstream = try TestUpstream { request in
             guard request.path == "/health" else { return nil }
             return answers.isFine
                 ? okay("fine") : "HTTP/1.1 503 Down\r\nContent-Length: 0\r\n\r\n"
         }
+        let other = try TestUpstream { _ in okay("fine") }
+        let failing = upstream.address
         var agent = AdmissionFixture.openAI()
         var settings = AgentPolicy.HealthCheck(path: "/health")
         settings.intervalMilliseconds = 20
         settings.unhealthyAfter = 2
         agent.healthCheck = settings
         let checked = agent
+        let runtime = AgentRuntime(agent, endpoints: [upstream.address, other.address])
         let fixture = try ProxyFixture(upstream)
         let (checker, task) = fixture.onLoop { worker in
-            let target = UpstreamTarget(
-                name: "agent", worker: worker, addresses: [upstream.address])
-            let checker = HealthChecker(checked, worker: worker, target: target)
-            return (checker, checker.start { answers.changes($0) })
+            let checker = HealthChecker(checked, runtime: runtime, worker: worker) {
+                UpstreamTarget(name: "agent", worker: worker, addresses: [$0])
+            }
+            return (
+                checker,
+                checker.start { address, isHealthy, _ in
+                    if address == failing { answers.changes(isHealthy) }
+                }
+            )
         }
-        #expect(eventually { upstream.requestCount >= 2 })
-        #expect(checker.isHealthy && checker.lastError == nil)
+        func serving() -> [Bool] { runtime.endpoints(nowNanoseconds: 0).map(\.isServing) }
+        #expect(eventually { upstream.requestCount >= 2 && other.requestCount >= 2 })
+        #expect(checker.problem == nil && serving() == [true, true])
         answers.set(false)
-        #expect(eventually { !checker.isHealthy })
-        #expect(checker.lastError == "status 503")
+        #expect(eventually { serving() == [false, true] })
+        #expect(checker.problem == "\(upstream.address): status 503")
         answers.set(true)
-        #expect(eventually { checker.isHealthy })
-        #expect(eventually { answers.seen == [false, true] })
+        #expect(eventually { serving() == [true, true] && answers.seen == [false, true] })
+        answers.set(false)
+        #expect(eventually { serving() == [false, true] })
+        agent.healthCheck = nil
+        checker.change(agent)
+        #expect(serving() == [true, true] && checker.problem == nil, "nobody asks any more")
         task.cancel()
         fixture.stop()
     }

@@ -264,11 +264,6 @@ import WeirPolicy
         #expect(report.steps[1].attempts.map(\.agent) == ["scribe"])
         #expect(
             report.steps[1].downgrade == .init(from: "writer", reason: "requested"))
-        #expect(
-            report.steps[1].routingChanges == [
-                RoutingChange(
-                    kind: .downgrade, from: "writer", to: "scribe", reason: "requested")
-            ])
         #expect(report.steps[1].fallback == nil)
     }
 

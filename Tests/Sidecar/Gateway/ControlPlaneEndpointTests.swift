@@ -14,6 +14,9 @@ import WeirPolicy
 
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
+        func observed(_ reasons: [Reason], tier: String) {}
+        func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     private let asked = Asked()
@@ -38,6 +41,7 @@ import WeirPolicy
                     asked.messages.withLock { $0.append((operation, request)) }
                     return outcome
                 },
+                idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: NoMetrics()))
         let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
@@ -47,7 +51,7 @@ import WeirPolicy
             to: GatewayRequest(
                 id: "req_1", method: method, path: path, query: query, fields: fields,
                 body: Array(body.utf8)),
-            on: GatewayWorker(transport: TestTransport.healthy, clock: TestClock()))
+            on: GatewayWorker(transport: TestTransport.healthy, clock: TestClock()) { _ in })
     }
 
     private func json(_ answer: GatewayAnswer) throws -> JSONValue {

@@ -25,6 +25,8 @@ private final class TestWriter: AnswerWriter {
         if isGone { throw CancellationError() }
         written.withLock { $0 += bytes }
     }
+
+    func addTrailer(_ field: GatewayField) { Issue.record("no trailer was announced") }
 }
 
 private struct Event: Equatable {
@@ -49,13 +51,18 @@ private struct Event: Equatable {
 @Suite(.timeLimit(.minutes(1))) struct EventStreamTests {
     private final class Counted: GatewayMetrics {
         let ends = Mutex<[String]>([])
-        let changes = Mutex<[RoutingChange]>([])
+        let fallbacks = Mutex<[StepReport.Fallback]>([])
 
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
             ends.withLock { $0.append("\(type) \(tier) \(status)") }
         }
 
-        func routingChanged(_ change: RoutingChange) { changes.withLock { $0.append(change) } }
+        func stepsEnded(_ steps: [StepReport]) {
+            fallbacks.withLock { $0 += steps.compactMap(\.fallback) }
+        }
+
+        func observed(_ reasons: [Reason], tier: String) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     private let metrics = Counted()
@@ -75,8 +82,9 @@ private struct Event: Equatable {
             dependencies: GatewayDependencies(
                 snapshot: { snapshot }, bind: { _ in .bound(binding) },
                 ledger: { [ledger] _, _, _ in ledger }, ask: { _, _ in .unavailable },
+                idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
-                metrics: metrics))
+                sight: MeshSight(), metrics: metrics))
         let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
         let request = GatewayRequest(
             id: GatewayServiceTests.id, method: "POST", path: "/analyze",
@@ -84,7 +92,7 @@ private struct Event: Equatable {
                 GatewayField("content-type", "application/json"), GatewayField("accept", accept),
                 GatewayField("authorization", "Bearer " + token),
             ], body: Array(#"{"analysis_type": "news", "data": \#(data)}"#.utf8))
-        let worker = GatewayWorker(transport: transport, clock: clock)
+        let worker = GatewayWorker(transport: transport, clock: clock) { _ in }
         return (await service.respond(to: request, on: worker), service)
     }
 
@@ -154,9 +162,8 @@ private struct Event: Equatable {
         #expect(step["result"]?["text"] == "Whole.")
         #expect(step["fallback"] == ["from": "writer", "reason": "upstream_error"])
         #expect(
-            metrics.changes.withLock { $0 } == [
-                RoutingChange(
-                    kind: .fallback, from: "writer", to: "scribe", reason: "upstream_error")
+            metrics.fallbacks.withLock { $0 } == [
+                StepReport.Fallback(from: "writer", reason: .upstreamError)
             ])
     }
 

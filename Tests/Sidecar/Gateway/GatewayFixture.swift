@@ -87,7 +87,8 @@ enum GatewayFixture {
         ledger: any CallerLedger = TestLedger(), clock: any GatewayClock = TestClock(),
         snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil,
         agents: [String: AnalyzeRequest.Choice] = [:], preferences: Preferences = Preferences(),
-        latencies: AgentLatencies = AgentLatencies(), events: RunEvents? = nil
+        picker: EndpointPicker = EndpointPicker(), latencies: AgentLatencies = AgentLatencies(),
+        events: RunEvents? = nil
     ) throws -> RunContext {
         let snapshot = try snapshot ?? self.snapshot()
         let request = AnalyzeRequest(
@@ -100,14 +101,9 @@ enum GatewayFixture {
             request: request, requestID: Identifier(high: 1, low: 1),
             runID: Identifier(high: 1, low: 1), trace: nil,
             deadlineNanoseconds: clock.nowNanoseconds + 1_000_000_000, ledger: ledger,
-            transport: transport, clock: clock, budget: RunBudget(limit: maxCost),
+            transport: transport, clock: clock, picker: picker, budget: RunBudget(limit: maxCost),
             latencies: latencies, events: events)
     }
-}
-
-extension GatewayMetrics {
-    /// For tests that are not about routing.
-    func routingChanged(_ change: RoutingChange) {}
 }
 
 /// One account in memory, with the ledger's arithmetic and none of its network.
@@ -125,6 +121,7 @@ final class TestLedger: CallerLedger {
     let limit: NanoUSD
     let requestsMax: Int64?
     let state = Mutex(State())
+    let observed = ObservedRefusals()
 
     init(limit: NanoUSD = NanoUSD(100_000_000_000), requestsMax: Int64? = nil) {
         self.limit = limit
@@ -223,8 +220,10 @@ struct TestTransport: AgentTransport {
     enum Reaction: Sendable {
         case answer(String, cost: Int64)
         case pieces([String], cost: Int64)
-        /// Server-sent events, in these pieces.
+        /// A stream of events in these pieces.
         case events([String], cost: Int64)
+        /// Answered, and refused had the policy not only observed.
+        case observed(String, Reason, cost: Int64)
         /// These, and then the connection is cut.
         case broken([String])
         case status(Int, cost: Int64)
@@ -255,8 +254,14 @@ struct TestTransport: AgentTransport {
             return answer(
                 200, pieces, delegation, NanoUSD(cost), endpoint.hopKey,
                 contentType: "text/event-stream; charset=utf-8")
+        case .observed(let text, let reason, let cost):
+            return answer(
+                200, [text], delegation, NanoUSD(cost), endpoint.hopKey, reason: reason,
+                isRefusal: false)
         case .broken(let pieces):
-            return TestAnswer(status: 200, settlement: nil, pieces: pieces, isBroken: true)
+            return TestAnswer(
+                status: 200, settlement: nil, pieces: pieces, contentType: "text/event-stream",
+                isBroken: true)
         case .status(let status, let cost):
             return answer(status, ["{}"], delegation, NanoUSD(cost), endpoint.hopKey)
         case .refused(let reason):
@@ -276,15 +281,16 @@ struct TestTransport: AgentTransport {
 
     private func answer(
         _ status: Int, _ pieces: [String], _ delegation: Delegation, _ cost: NanoUSD,
-        _ key: [UInt8], reason: Reason = .admitted, contentType: String = "application/json"
+        _ key: [UInt8], reason: Reason = .admitted, isRefusal: Bool? = nil,
+        contentType: String = "application/json"
     ) -> TestAnswer {
         let settlement = Settlement(
             keyID: delegation.keyID, key: delegation.key, consumed: cost, isFinal: true,
             source: cost == .zero ? .none : .reported, reason: reason, model: "")
         let sealed = Sealed.seal(settlement.payload, key: key)
         return TestAnswer(
-            status: status, settlement: sealed, pieces: pieces, isRefusal: reason != .admitted,
-            contentType: contentType)
+            status: status, settlement: sealed, pieces: pieces, contentType: contentType,
+            isRefusal: isRefusal ?? (reason != .admitted))
     }
 
     static let mood =
@@ -306,16 +312,17 @@ struct TestTransport: AgentTransport {
 final class TestAnswer: AgentAnswerStream {
     let status: Int
     private let settlement: String?
+    private let contentType: String
     private let isRefusal: Bool
     private let isBroken: Bool
-    private let contentType: String
     private let rest: Mutex<[String]>
 
     init(
-        status: Int, settlement: String?, pieces: [String], isRefusal: Bool = false,
-        isBroken: Bool = false, contentType: String = "application/json"
+        status: Int, settlement: String?, pieces: [String],
+        contentType: String = "application/json", isRefusal: Bool = false, isBroken: Bool = false
     ) {
         self.status = status
+        self.contentType = contentType
         self.settlement = settlement
         self.isRefusal = isRefusal
         self.isBroken = isBroken

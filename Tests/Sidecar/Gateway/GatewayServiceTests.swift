@@ -13,23 +13,29 @@ private final class TestMetrics: GatewayMetrics {
     func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {
         seen.withLock { $0.append("\(type) \(tier) \(status)") }
     }
+
+    let watched = Mutex<[String]>([])
+
+    func observed(_ reasons: [Reason], tier: String) {
+        watched.withLock { $0 += reasons.map { "\(tier) \($0.name)" } }
+    }
+    func stepsEnded(_ steps: [StepReport]) {}
+    var vitals: GatewayVitals { GatewayVitals() }
 }
 
 /// A service with the worker that its requests come in on.
 private struct TestGateway: Sendable {
     let service: GatewayService
     let worker: GatewayWorker
+    let sight: MeshSight
 
     func respond(to request: GatewayRequest) async -> GatewayAnswer {
         await service.respond(to: request, on: worker)
     }
-}
 
-extension GatewayAnswer {
-    /// Of an answer that is not streamed; empty for one that is.
-    fileprivate var bytes: [UInt8] {
-        guard case .bytes(let bytes) = body else { return [] }
-        return bytes
+    func look(_ snapshot: GatewaySnapshot) {
+        sight.look(
+            snapshot, nowNanoseconds: worker.clock.nowNanoseconds, at: worker.clock.now)
     }
 }
 
@@ -49,6 +55,7 @@ extension GatewayAnswer {
             SubjectBinding(
                 user: "alice", tenant: nil, tier: "gold", roles: [], accounts: [], preferences: nil,
                 timeToLiveMilliseconds: 1_000))
+        let sight = MeshSight()
         let service = GatewayService(
             configuration: GatewayConfiguration(
                 verifier: verifier, origins: AllowedOrigins(["https://app.example"]),
@@ -56,11 +63,12 @@ extension GatewayAnswer {
             dependencies: GatewayDependencies(
                 snapshot: { snapshot }, bind: { _ in binding ?? bound },
                 ledger: { _, _, _ in ledger }, ask: { _, _ in .unavailable },
+                idempotency: { _ in .unavailable },
                 controlPlane: {
                     ControlPlaneView(isReachable: reachable, silentMilliseconds: 12)
-                }, metrics: metrics))
-        let worker = GatewayWorker(transport: transport, clock: TestClock())
-        return TestGateway(service: service, worker: worker)
+                }, sight: sight, metrics: metrics))
+        let worker = GatewayWorker(transport: transport, clock: TestClock()) { _ in }
+        return TestGateway(service: service, worker: worker, sight: sight)
     }
 
     private func post(
@@ -140,7 +148,11 @@ extension GatewayAnswer {
         #expect(metrics.seen.withLock { $0.last } == "news gold rate_limited")
         policy.tiers["gold"]?.observe = true
         let observing = try self.service(snapshot: try GatewayFixture.snapshot(policy))
-        for _ in 0..<3 { #expect(await observing.respond(to: post(body)).status == 200) }
+        for _ in 0..<2 { #expect(await observing.respond(to: post(body)).status == 200) }
+        let watched = await observing.respond(to: post(body))
+        #expect(watched.status == 200)
+        #expect(value(watched, "weir-decision") == "observed:rate_limited")
+        #expect(metrics.watched.withLock { $0 } == ["gold rate_limited"])
     }
 
     @Test func aBudgetRefusalNamesTheAccountAndWhatWasSpent() async throws {
@@ -314,6 +326,31 @@ extension GatewayAnswer {
         #expect(json["policy_version"] == 17)
         let head = await ask("HEAD", "/health")
         #expect(head.status == 200 && head.bytes.isEmpty)
+    }
+
+    @Test func agentsAreShownInFullToThoseWithAToken() async throws {
+        let service = try service()
+        service.look(try GatewayFixture.snapshot(without: ["mood"]))
+        func ask(_ fields: [GatewayField] = []) async -> GatewayAnswer {
+            await service.respond(
+                to: GatewayRequest(
+                    id: Self.id, method: "GET", path: "/agents/health", fields: fields, body: []))
+        }
+        let all = await ask()
+        #expect(all.status == 200)
+        #expect(
+            try JSON.parse(all.bytes) == [
+                "agents": [
+                    ["name": "mood", "state": "unavailable"], ["name": "risk", "state": "serving"],
+                    ["name": "scribe", "state": "serving"], ["name": "writer", "state": "serving"],
+                ]
+            ])
+        let token = TokenVerifierTests.token(payload: TokenVerifierTests.good)
+        let detail = await ask([GatewayField("authorization", "Bearer " + token)])
+        let agents = try #require(try JSON.parse(detail.bytes)["agents"]?.array)
+        #expect(agents.map { $0["availability"]?.double } == [0, 1, 1, 1])
+        #expect(agents[1]["endpoints"]?.array?.first?["endpoint"] == "127.0.0.1:9000")
+        #expect(await ask([GatewayField("authorization", "Bearer nonsense")]).status == 401)
     }
 
     @Test func originsAreAllowedByName() async throws {

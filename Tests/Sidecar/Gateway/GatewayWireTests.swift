@@ -28,13 +28,14 @@ private final class TrustingInterceptor: Interceptor {
     private final class Money {
         let folder: String
         let ledger: SidecarLedger
+        let limit: NanoUSD
 
         init(dollars: String) throws {
             var template = Array("/tmp/weir-gateway-XXXXXX".utf8CString)
             folder = try #require(mkdtemp(&template).map { String(cString: $0) })
             ledger = try SidecarLedger(SidecarLedger.Configuration(directory: folder))
             try ledger.beginStandalone()
-            let limit = try #require(NanoUSD(usd: dollars))
+            limit = try #require(NanoUSD(usd: dollars))
             let terms = AccountTerms(
                 key: GatewayWireTests.account.key(at: SidecarLedger.wallTime()), limit: limit,
                 maxLease: limit, policyNumber: 17)
@@ -64,6 +65,9 @@ private final class TrustingInterceptor: Interceptor {
 
     private struct NoMetrics: GatewayMetrics {
         func analysisEnded(type: String, tier: String, status: String, nanoseconds: UInt64) {}
+        func observed(_ reasons: [Reason], tier: String) {}
+        func stepsEnded(_ steps: [StepReport]) {}
+        var vitals: GatewayVitals { GatewayVitals() }
     }
 
     /// A listener that opens each delegation, answers, and settles in a header.
@@ -109,16 +113,19 @@ private final class TrustingInterceptor: Interceptor {
         state.apply(projection, policy: try GatewayFixture.policy(), incarnation: Incarnation(0))
         let verifier = try #require(TokenVerifier(keys: [TokenVerifierTests.key]))
         let ledger = money.ledger
+        var binding = Self.binding
+        binding.accounts[0].limit = money.limit
+        let bound = binding
         let service = GatewayService(
             configuration: GatewayConfiguration(verifier: verifier),
             dependencies: GatewayDependencies(
-                snapshot: { state.snapshot }, bind: { _ in .bound(binding) },
+                snapshot: { state.snapshot }, bind: { _ in .bound(bound) },
                 ledger: { binding, snapshot, clock in
                     LedgerAccounts(
                         ledger: ledger, binding: binding, snapshot: snapshot, clock: clock,
                         isControlPlaneReachable: { true })
                 },
-                ask: { _, _ in .unavailable },
+                ask: { _, _ in .unavailable }, idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
                 metrics: NoMetrics()))
         return try SidecarServer(ServerConfiguration(listen: .loopback(port: 0))) { worker in

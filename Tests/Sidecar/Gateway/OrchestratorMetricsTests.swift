@@ -1,5 +1,6 @@
 import Testing
 import WeirCore
+import WeirMeshProtocol
 
 @testable import SidecarCore
 @testable import SidecarGateway
@@ -7,7 +8,8 @@ import WeirCore
 @Suite struct OrchestratorMetricsTests {
     @Test func countsRequestsByTheirOutcome() throws {
         let registry = Metrics()
-        let metrics = OrchestratorMetrics(registry, score: { 0.75 })
+        let metrics = OrchestratorMetrics(SidecarMetrics(registry), score: { 0.75 })
+        metrics.observed([.rateLimited, .budgetExhausted], tier: "gold")
         for status in ["complete", "complete", "budget_exhausted"] {
             metrics.analysisEnded(
                 type: "news", tier: "gold", status: status, nanoseconds: 3_000_000)
@@ -18,34 +20,35 @@ import WeirCore
             #"orchestrator_requests_total{type="news",tier="gold",status="budget_exhausted"} 1"#,
             #"orchestrator_request_duration_seconds_count{type="news",tier="gold"} 3"#,
             "system_health_score 0.75",
+            #"weir_observed_total{agent="-",tier="gold",reason="budget_exhausted"} 1"#,
         ] {
             #expect(text.contains(line + "\n"), "\(text)")
         }
     }
 
-    @Test func countsWhereStepsWentInstead() {
-        let registry = Metrics()
-        let metrics = OrchestratorMetrics(registry, score: { 1 })
-        for change in [
-            RoutingChange(kind: .fallback, from: "a", to: "b", reason: "upstream_error"),
-            RoutingChange(kind: .fallback, from: "a", to: "b", reason: "upstream_error"),
-            RoutingChange(kind: .downgrade, from: "a", to: "c", reason: "preferred"),
-        ] {
-            metrics.routingChanged(change)
-        }
-        let text = String(decoding: registry.exposition(), as: UTF8.self)
-        for line in [
-            #"weir_fallbacks_total{from="a",to="b",reason="upstream_error"} 2"#,
-            #"weir_downgrades_total{from="a",to="c",reason="preferred"} 1"#,
-        ] {
-            #expect(text.contains(line + "\n"), "\(text)")
-        }
-    }
-
-    @Test func theScoreIsTheShareOfAgentsThatAreServed() throws {
-        #expect(GatewayHealth.score(nil) == 0)
-        #expect(GatewayHealth.score(try GatewayFixture.snapshot()) == 1)
-        let one = try GatewayFixture.snapshot(without: ["mood"])
-        #expect(GatewayHealth.score(one) == 0.75)
+    @Test func theLastMinuteIsInTheVitals() throws {
+        let metrics = OrchestratorMetrics(SidecarMetrics(Metrics()), score: { 1 })
+        metrics.analysisEnded(type: "news", tier: "gold", status: "complete", nanoseconds: 1)
+        metrics.look(nowNanoseconds: 1_000_000_000)
+        metrics.analysisEnded(type: "news", tier: "gold", status: "complete", nanoseconds: 1)
+        metrics.analysisEnded(type: "wide", tier: "gold", status: "partial", nanoseconds: 1)
+        var step = StepReport(name: "prose", end: .failed(.upstreamError))
+        step.attempts = [AttemptReport(agent: "scribe", model: "small", outcome: .admitted)]
+        step.fallback = StepReport.Fallback(from: "writer", reason: .circuitOpen)
+        metrics.stepsEnded([step, StepReport(name: "mood", end: .failed(.deadline))])
+        metrics.look(nowNanoseconds: 2_000_000_000)
+        let vitals = metrics.vitals
+        #expect(
+            vitals.requests == [
+                .init(type: "news", tier: "gold", status: "complete", count: 1),
+                .init(type: "wide", tier: "gold", status: "partial", count: 1),
+            ])
+        #expect(
+            vitals.detours == [
+                .init(
+                    kind: .fallback, from: "writer", to: "scribe", reason: "circuit_open", count: 1)
+            ])
+        #expect(vitals.latencies.reduce(0, +) == 2)
+        #expect(vitals.windowMilliseconds == 1_000)
     }
 }

@@ -18,8 +18,11 @@ import WeirPolicy
         return policy
     }
 
-    private func caller(_ tier: String, _ user: String = "u", atOnce: Int? = nil) throws -> Caller {
+    private func caller(
+        _ tier: String, _ user: String = "u", atOnce: Int? = nil, observes: Bool = false
+    ) throws -> Caller {
         var tier = try #require(policy.tiers[tier])
+        tier.observe = observes
         tier.concurrentRequestsMax = atOnce
         return Caller(user: user, tenant: nil, tier: tier, roles: [])
     }
@@ -136,6 +139,21 @@ import WeirPolicy
         first.leave()
         try await enter(admission, own).get().leave()
         #expect(admission.levels.shed.isEmpty)
+    }
+
+    @Test func aTierThatObservesHasNoLimitOfItsOwn() async throws {
+        let admission = WorkloadAdmission(max: 2)
+        let watched = try caller("free", "alice", atOnce: 1, observes: true)
+        let first = try await enter(admission, watched).get()
+        #expect(first.observed == nil)
+        let second = try await enter(admission, watched).get()
+        #expect(second.observed == .concurrency)
+        // What this gateway can bear is no policy: it waits like everybody.
+        let third = try await queued(admission, "premium")
+        second.leave()
+        try await third.value.get().leave()
+        first.leave()
+        #expect(admission.levels.running == 0)
     }
 
     @Test func whatNobodyKnowsYetIsBoundedToo() throws {

@@ -23,8 +23,7 @@ import WeirMeshProtocol
             var template = ledgerRecord(cost: 7, paidBy: ledgerChild(0), reserved: 10)
             if full {
                 template.digests = AttemptRecord.Digests(
-                    input: [UInt8](repeating: 1, count: 32),
-                    output: [UInt8](repeating: 2, count: 32))
+                    input: Digest(words: 1, 1, 1, 1), output: Digest(words: 2, 2, 2, 2))
             }
             var best = Double.infinity
             for _ in 0..<20 {

@@ -1,6 +1,7 @@
 import SidecarCore
 import Testing
 import WeirCore
+import WeirPolicy
 
 @testable import SidecarGateway
 @testable import SidecarWiring
@@ -54,8 +55,8 @@ import WeirCore
             return
         }
         #expect(mode.agent == "finbert" && mode.policyPath == "p.json")
-        #expect(mode.upstream.authority == "127.0.0.1:9000")
-        #expect(mode.upstream.address == .loopback(port: 9000))
+        #expect(mode.upstreams.map(\.authority) == ["127.0.0.1:9000"])
+        #expect(mode.upstreams.map(\.addresses) == [[.loopback(port: 9000)]])
         #expect(mode.journalKeepBytes == 64 << 20)
         #expect(found.workers == 3 && found.listen == .loopback(port: 8000))
         #expect(found.admin?.description == "[::1]:9090")
@@ -74,11 +75,32 @@ import WeirCore
         #expect(found.logLevel == .debug)
     }
 
+    @Test func severalInstancesOfAnAgent() throws {
+        let line =
+            "--agent finbert --agent-version v2 --listen 127.0.0.1:8000 "
+            + "--control-plane http://127.0.0.1:8081 --data /tmp/d --upstream "
+        let found = try options(
+            line + "http://127.0.0.1:9000,unix:/a,http://agent.local:9001", environment: secrets)
+        guard case .agent(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.version == "v2")
+        #expect(
+            mode.upstreams.map(\.address.description) == [
+                "127.0.0.1:9000", "unix:/a", "127.0.0.1:9001",
+            ])
+        #expect(mode.upstreams.map { $0.name?.host } == [nil, nil, "agent.local"])
+        let twice = problems(
+            line + "http://127.0.0.1:9000,http://127.0.0.1:9000", environment: secrets)
+        #expect(twice == ["--upstream: 127.0.0.1:9000,127.0.0.1:9000 has an address twice"])
+    }
+
     @Test func aGateway() throws {
         var environment = secrets
         environment["CORS_ORIGINS"] = "[\"https://a.example\"]"
         environment["MAX_CONCURRENT_REQUESTS"] = "50"
-        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/"
+        environment["LLAMA_SERVICE_URL"] = "http://agent.local:7000/,http://127.0.0.1:7001"
         let found = try options(gateway, environment: environment)
         guard case .gateway(let mode) = found.mode else {
             Issue.record("another mode")
@@ -86,8 +108,9 @@ import WeirCore
         }
         #expect(mode.configuration.origins == AllowedOrigins(["https://a.example"]))
         #expect(mode.configuration.analysesMax == 50)
-        #expect(mode.services["llama2-7b"]?.address == .loopback(port: 7000))
-        #expect(mode.services["llama2-7b"]?.authority == "agent.local:7000")
+        let llama = try #require(mode.services["llama2-7b"])
+        #expect(llama.map(\.address) == [.loopback(port: 7000), .loopback(port: 7001)])
+        #expect(llama.map(\.authority) == ["agent.local:7000", "127.0.0.1:7001"])
     }
 
     @Test func theControlPlaneMayBeElsewhereOnlyWhenTold() throws {
@@ -116,6 +139,72 @@ import WeirCore
             try options(line + " --workers 6", environment: ["WEIR_WORKERS": "5"], files: files)
                 .workers == 6)
         #expect(try options(line, files: files).instance == "file")
+    }
+
+    /// Of every setting that there is: a flag goes before its variable, that before the file, that
+    /// before the default.
+    @Test(arguments: SidecarOptionTable.all.filter { $0.kind != .secret && $0.name != "config" })
+    func eachSettingHasItsPrecedence(option: Option) throws {
+        func value(_ sources: Set<String>) throws -> OptionValues.Value? {
+            var arguments = ["--config", "c.json"]
+            if sources.contains("flag") {
+                arguments.append(
+                    option.kind == .flag ? "--" + option.name : "--\(option.name)=flag")
+            }
+            let file = sources.contains("file") ? "{\"\(option.name)\": \"file\"}" : "{}"
+            let environment = option.environment.map { [$0: "environment"] } ?? [:]
+            return try OptionValues(
+                table: SidecarOptionTable.all, arguments: arguments,
+                environment: sources.contains("environment") ? environment : [:]
+            ) { _ in Array(file.utf8) }[option.name]
+        }
+        #expect(try value([])?.text == option.fallback)
+        #expect(try value(["file"])?.text == "file")
+        if option.environment != nil {
+            #expect(try value(["file", "environment"])?.text == "environment")
+        }
+        if option.hasArgument {
+            let flag = try value(["file", "environment", "flag"])
+            #expect(flag?.text == (option.kind == .flag ? "true" : "flag"))
+            #expect(flag?.origin == "--" + option.name)
+        }
+    }
+
+    /// Secrets: the variable before the file that `…_FILE` names, and nowhere else.
+    @Test(arguments: SidecarOptionTable.all.filter { $0.kind == .secret })
+    func eachSecretHasItsPrecedence(option: Option) throws {
+        let name = try #require(option.environment)
+        func values(_ environment: [String: String]) throws -> OptionValues {
+            try OptionValues(
+                table: SidecarOptionTable.all, arguments: [], environment: environment
+            ) { _ in Array("file\n".utf8) }
+        }
+        let file = try values([name + "_FILE": "/run/secret"])
+        #expect(file[option.name]?.text == "file")
+        #expect(file.secretFiles == [option.name: "/run/secret"])
+        let both = try values([name: "variable", name + "_FILE": "/run/secret"])
+        #expect(both[option.name]?.text == "variable")
+        #expect(both.secretFiles.isEmpty)
+        #expect(
+            problems("--config c.json", files: ["c.json": "{\"\(option.name)\": \"x\"}"])
+                .contains("c.json: \(option.name): there is no such setting here"))
+    }
+
+    @Test func theEnvironmentSpeaksWhereThePolicyIsSilent() throws {
+        let found = try options(
+            standalone,
+            environment: ["CIRCUIT_BREAKER_THRESHOLD": "9", "AGENT_TIMEOUT_DEFAULT": "7"])
+        var agent = AgentPolicy(name: "a", wireProtocol: .json, path: "/", models: [])
+        #expect(found.filled(agent).breaker.consecutiveFailures == 9)
+        #expect(found.filled(agent).timeouts.totalMilliseconds == 7_000)
+        agent.breaker.consecutiveFailures = 3
+        agent.timeouts.totalMilliseconds = 500
+        #expect(found.filled(agent) == agent)
+    }
+
+    @Test func aKeyThatNoHeaderCanCarryIsRefused() {
+        let found = problems(standalone, environment: ["OPENAI_API_KEY": "two words"])
+        #expect(found == ["OPENAI_API_KEY: " + SecretText.need])
     }
 
     @Test func everythingThatIsWrongIsSaidAtOnce() {

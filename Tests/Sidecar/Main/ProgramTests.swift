@@ -98,6 +98,27 @@ import WeirPolicy
         #expect(run.wait() == 0)
     }
 
+    @Test func settingsStandInWhereThePolicyIsSilent() async throws {
+        let folder = TemporaryFolder()
+        let policy = try Self.writePolicy(folder)
+        let config = folder.path + "/config.json"
+        let raw = open(config, O_CREAT | O_WRONLY, 0o600)
+        let bytes = Array(#"{"breaker-threshold": 1}"#.utf8)
+        #expect(write(raw, bytes, bytes.count) == bytes.count)
+        close(raw)
+        let run = try SidecarProcess(
+            Self.arguments(folder, policy: policy) + ["--config", config])
+        let address = try #require(await run.servingAddress())
+        let client = TestSocket(to: try #require(SocketAddress(address)))
+        let decisions = (0..<2).map { _ -> String? in
+            client.send(get("/"))
+            return client.readResponse()?["weir-decision"]
+        }
+        #expect(decisions == ["upstream_error", "circuit_open"])
+        run.signal(SIGTERM)
+        #expect(run.wait() == 0)
+    }
+
     private func connectsTo(_ address: String) -> Bool {
         guard let address = SocketAddress(address) else { return false }
         let raw = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)

@@ -127,9 +127,11 @@ private func promtool(_ text: [UInt8]) throws -> (status: Int32, output: String)
         let lag = registry.series(metrics.loopLag, ["0"])
         registry.shard().observe(lag, bounds: SidecarMetrics.lagBounds, nanoseconds: 5)
         metrics.showPolicy { PolicyVersion(epoch: 1, number: 7, hash: "ab") }
-        let agent = AgentPolicy(
+        var agent = AgentPolicy(
             name: "finbert", wireProtocol: .json, path: "/", models: [.init(id: "m", aliases: [])])
-        metrics.show(AgentRuntime(agent), agent: "finbert", endpoint: "127.0.0.1:1")
+        agent.healthCheck = .init(path: "/health")
+        let runtime = AgentRuntime(agent, endpoints: [.loopback(port: 1), .unix("/a\"b")])
+        metrics.show(runtime, agent: "finbert") { 0 }
         let text = registry.exposition()
         guard let result = try promtool(text) else { return }
         #expect(result.status == 0, "\(result.output)")

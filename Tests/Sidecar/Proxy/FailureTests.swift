@@ -53,18 +53,6 @@ import WeirCore
         #expect(client.readResponse()?.status == 503)
     }
 
-    @Test func anotherEndpointIsTriedWhenOneIsDown() throws {
-        let dead = try TestUpstream { _ in nil }
-        dead.close()
-        let alive = try TestUpstream { _ in okay("alive") }
-        let proxy = try ProxyFixture([dead.address, alive.address])
-        for _ in 0..<20 {
-            let client = proxy.client()
-            client.send(get("/"))
-            #expect(client.readResponse()?.text == "alive")
-        }
-    }
-
     /// The upstream closes each connection after one answer, without saying so.
     @Test func aClosedIdleConnectionIsNotUsed() throws {
         let upstream = try TestUpstream { upstream, socket in

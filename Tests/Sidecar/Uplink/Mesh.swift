@@ -18,6 +18,7 @@ final class Mesh: Sendable {
         var contends = false
         var applied: [Int64] = []
         var lives: [Int64] = []
+        var seen: [MeshState] = []
         var threads: [LoopThread] = []
     }
 
@@ -27,12 +28,15 @@ final class Mesh: Sendable {
     private let folder: TemporaryFolder
     let server: HTTP2TestServer
     let ledger = ScriptedLedger()
+    let registry = Metrics()
+    private let metrics: UplinkMetrics
     private let log = Log(level: .error)
 
     init() throws {
         let shared = Shared()
         self.shared = shared
         folder = TemporaryFolder()
+        metrics = UplinkMetrics(registry)
         server = try HTTP2TestServer { Mesh.answer($0, shared) }
     }
 
@@ -53,6 +57,7 @@ final class Mesh: Sendable {
     }
 
     var applied: [Int64] { shared.state.withLock { $0.applied } }
+    var seen: [MeshState] { shared.state.withLock { $0.seen } }
     var lives: [Int64] { shared.state.withLock { $0.lives } }
 
     /// As if the store had lost them.
@@ -67,14 +72,17 @@ final class Mesh: Sendable {
     /// The next lease is said to be set aside by somebody.
     func contendNext() { shared.state.withLock { $0.contends = true } }
 
-    func startUplink(mayResume: Bool = true, untilJoined: Bool = true) async throws -> Uplink {
+    func startUplink(
+        mayResume: Bool = true, untilJoined: Bool = true, role: Role = .agent
+    ) async throws -> Uplink {
         let loop = try EventLoop()
         let thread = try LoopThread(loop, name: "uplink")
-        let (shared, ledger, log) = (self.shared, self.ledger, self.log)
+        let (shared, ledger, log, metrics) = (self.shared, self.ledger, self.log, self.metrics)
         let uplink = Uplink(
             loop: loop,
             configuration: UplinkConfiguration(
-                role: .agent, agent: "finbert", endpoint: "127.0.0.1:1", instance: "test",
+                role: role, agent: role == .agent ? "finbert" : nil, endpoint: "127.0.0.1:1",
+                instance: "test",
                 joinToken: "token",
                 replicas: [Replica(authority: "control-plane", address: server.address)],
                 dataFolder: folder.path),
@@ -97,7 +105,9 @@ final class Mesh: Sendable {
                 health: {
                     SidecarHealth(
                         state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0)
-                }, log: log))
+                },
+                stateReceived: { state in shared.state.withLock { $0.seen.append(state) } },
+                metrics: metrics, log: log))
         shared.state.withLock { $0.threads.append(thread) }
         await uplink.start { _ in mayResume }
         if untilJoined {
@@ -145,6 +155,8 @@ final class Mesh: Sendable {
             json(ReportResponse(finals: [], recalls: [], unknown: [], states: []))
         case MeshPath.records: records(body)
         case MeshPath.subject: subject(body)
+        case MeshPath.state:
+            json(MeshState(at: UnixTime(seconds: 5), members: [], omitted: 1))
         case MeshPath.user(.budget): budget(body)
         default: refusal(404, "unknown_route")
         }

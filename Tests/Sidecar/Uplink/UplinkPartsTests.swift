@@ -59,6 +59,29 @@ import WeirPolicy
         #expect(cache.stale(request("a"), now: late) == nil)
     }
 
+    @Test func aChangedUserIsForgottenUnderEveryCredential() {
+        var cache = SubjectCache()
+        for key in ["a", "b"] { cache.insert(request(key), binding("alice"), now: 0) }
+        cache.insert(request("c"), binding("bob"), now: 0)
+        cache.forget(["alice", "nobody"])
+        #expect(cache.count == 1)
+        #expect(cache.stale(request("a"), now: 0) == nil)
+        #expect(cache.fresh(request("c"), now: 0)?.user == "bob")
+    }
+
+    @Test func aCredentialThatEndsIsNotRememberedForLonger() {
+        var cache = SubjectCache()
+        var ending = binding("alice", milliseconds: 10_000)
+        ending.validForMilliseconds = 3
+        cache.insert(request("a"), ending, now: 1_000_000)
+        #expect(cache.fresh(request("a"), now: 3_999_999) != nil)
+        #expect(cache.fresh(request("a"), now: 4_000_000) == nil)
+        #expect(cache.stale(request("a"), now: 4_000_000) == nil)
+        ending.validForMilliseconds = .max
+        cache.insert(request("a"), ending, now: 1_000_000)
+        #expect(cache.fresh(request("a"), now: 4_000_000) != nil)
+    }
+
     @Test func theTimeToLiveIsBounded() {
         var cache = SubjectCache()
         cache.insert(request("a"), binding("alice", milliseconds: .max), now: 0)

@@ -30,6 +30,22 @@ import WeirPolicy
         #expect(await becomesTrue { !uplink.status.isConnected })
     }
 
+    @Test func gatewaysFollowTheStateOfTheMesh() async throws {
+        let mesh = try Mesh()
+        defer { mesh.stop() }
+        mesh.failNext(MeshPath.state, status: 503)
+        _ = try await mesh.startUplink(role: .gateway)
+        #expect(await becomesTrue { mesh.seen.first?.omitted == 1 })
+        func lines() -> String { String(decoding: mesh.registry.exposition(), as: UTF8.self) }
+        for line in [
+            #"weir_uplink_messages_total{message="state",outcome="refused"} 1"#,
+            #"weir_uplink_messages_total{message="join",outcome="answered"} 1"#,
+            #"weir_uplink_round_trip_seconds_count{message="join"} 1"#,
+        ] {
+            #expect(lines().contains(line + "\n"), "\(lines())")
+        }
+    }
+
     @Test func aBadPolicyIsRefusedAndTheLastGoodOneStays() async throws {
         let mesh = try Mesh()
         defer { mesh.stop() }

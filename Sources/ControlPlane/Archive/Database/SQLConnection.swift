@@ -5,6 +5,8 @@ package enum ArchiveError: Error, Hashable, Sendable {
     case closed
     /// The database's own words.
     case database(String)
+    /// The database cannot be reached, or the connection to it broke; in its own words.
+    case unreachable(String)
     /// Another record is stored under the same (incarnation, sequence): somebody changed history.
     case conflict(incarnation: Int64, sequence: UInt64)
     /// The answer has more rows than this: fewer dimensions or a shorter time are needed. A sum
@@ -29,8 +31,9 @@ struct SQLDialect: Sendable {
     /// Bytes, and text that sorts by its bytes.
     let bytes: String
     let text: String
-    /// Run within the transaction of a migration, so that two processes do not migrate at once.
-    let migrationLock: String?
+    /// Run first in the transaction of a migration: it may take long, and two processes must not
+    /// migrate at once.
+    let beforeMigration: [String]
 }
 
 /// One connection to a database, used by one thread at a time. Statements are written once, for
@@ -45,6 +48,11 @@ protocol SQLConnection: AnyObject {
 
     /// What begins a transaction that writes.
     var begin: String { get }
+
+    /// Whether there is any sense in another statement. Asks nobody.
+    var isUsable: Bool { get }
+    /// Asks the database.
+    func answers() -> Bool
 }
 
 extension SQLConnection {

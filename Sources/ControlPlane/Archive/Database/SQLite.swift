@@ -2,9 +2,10 @@ import CSQLite
 
 /// One connection to an SQLite database, with its prepared statements. Owned by one thread.
 final class SQLite: SQLConnection {
-    let dialect = SQLDialect(bytes: "BLOB", text: "TEXT", migrationLock: nil)
+    let dialect = SQLDialect(bytes: "BLOB", text: "TEXT", beforeMigration: [])
     // Takes the lock for writing at once: a reader that becomes a writer later may be refused.
     let begin = "BEGIN IMMEDIATE"
+    let isUsable = true
 
     // SAFETY: opened in `init`, closed in `deinit` after its statements, never handed out.
     private let raw: OpaquePointer
@@ -36,6 +37,8 @@ final class SQLite: SQLConnection {
         statements = [:]
         sqlite3_close_v2(raw)
     }
+
+    func answers() -> Bool { true }
 
     @discardableResult
     func execute(_ sql: String, _ parameters: [SQLValue]) throws(ArchiveError) -> Int {

@@ -1,6 +1,7 @@
 import WeirCore
 import WeirCrypto
 import WeirLedger
+import WeirMeshProtocol
 import WeirPolicy
 
 /// `POST /analyze`: one analysis of a request type, run over the agents.
@@ -29,10 +30,7 @@ struct AnalyzeEndpoint: GatewayEndpoint {
     private func admitted(
         _ request: GatewayRequest, _ worker: GatewayWorker, _ end: RequestEnd
     ) async throws(GatewayRefusal) -> GatewayAnswer {
-        guard let snapshot = dependencies.snapshot() else {
-            throw GatewayRefusal(
-                .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
-        }
+        let snapshot = try dependencies.snapshotInForce()
         try request.checkIsJSON()
         let known = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now)
@@ -43,9 +41,42 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         let analysis = try AnalyzeRequest.read(
             request.body, policy: snapshot.policy, tier: caller.tier)
         end.isOf(type: analysis.type.name)
+        let key = try IdempotentRequests.key(
+            of: request, user: caller.user, timeoutMilliseconds: analysis.timeoutMilliseconds)
+        let perform = { @Sendable [caller] () async throws(GatewayRefusal) -> GatewayAnswer in
+            try await self.perform(
+                analysis, request, worker, snapshot, caller, known.binding, end)
+        }
+        guard let key else { return try await perform() }
+        let once = IdempotentRequests(tell: dependencies.idempotency)
+        if let stored = try await once.claim(key) {
+            end.tell("replayed")
+            return stored
+        }
+        return try await once.run(key, on: worker) {
+            do throws(GatewayRefusal) {
+                return .success(try await perform())
+            } catch {
+                return .failure(error)
+            }
+        }
+    }
+
+    /// From the user's place in the queue to the answer: what costs something.
+    private func perform(
+        _ analysis: AnalyzeRequest, _ request: GatewayRequest, _ worker: GatewayWorker,
+        _ snapshot: GatewaySnapshot, _ caller: Caller, _ binding: SubjectBinding,
+        _ end: RequestEnd
+    ) async throws(GatewayRefusal) -> GatewayAnswer {
         let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
-        let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
-        try await takeRequest(ledger, now: worker.clock.now)
+        let ledger = dependencies.ledger(binding, snapshot, worker.clock)
+        ledger.observed.note(place.observed)
+        do throws(GatewayRefusal) {
+            try await ledger.takeRequest(now: worker.clock.now)
+        } catch {
+            dependencies.metrics.observed(ledger.observed.reasons, tier: caller.tier.name)
+            throw error
+        }
         let context = makeContext(request, worker, snapshot, caller, analysis, ledger)
         return await answer(request, AnalysisRun(context: context)) { report in
             end.tell(report.outcome)
@@ -61,13 +92,13 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         let context = run.context
         let conclude: @Sendable (AnalysisReport) -> GatewayAnswer = { [dependencies] report in
             ended(report)
-            for change in report.steps.flatMap(\.routingChanges) {
-                dependencies.metrics.routingChanged(change)
-            }
+            let observed = context.ledger.observed.reasons
+            dependencies.metrics.observed(observed, tier: context.caller.tier.name)
+            dependencies.metrics.stepsEnded(report.steps)
             return AnalysisAnswer(
                 request: context.request, requestID: request.id, report: report,
                 balance: context.ledger.balance, policyNumber: context.snapshot.version.number,
-                now: context.clock.now
+                now: context.clock.now, observed: observed
             ).answer()
         }
         guard let events = context.events else { return conclude(await run.run()) }
@@ -88,17 +119,19 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             runID: identifier, trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
             ledger: ledger, transport: worker.transport, clock: worker.clock,
+            picker: dependencies.picker,
             budget: RunBudget(
                 limit: [analysis.maxCost, caller.preferences.maxCostPerRequest]
                     .compactMap(\.self).min()),
             latencies: latencies, events: request.acceptsEvents ? RunEvents() : nil)
     }
+}
 
-    private func takeRequest(
-        _ ledger: any CallerLedger, now: UnixTime
-    ) async throws(GatewayRefusal) {
+extension CallerLedger {
+    /// Counts a daily request, or refuses as the caller is told.
+    func takeRequest(now: UnixTime) async throws(GatewayRefusal) {
         do throws(LedgerRefusal) {
-            try await ledger.takeRequest()
+            try await takeRequest()
         } catch {
             throw GatewayRefusal(error, now: now)
         }

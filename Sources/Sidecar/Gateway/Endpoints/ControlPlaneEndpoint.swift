@@ -14,10 +14,7 @@ struct ControlPlaneEndpoint: GatewayEndpoint {
     func respond(
         to request: GatewayRequest, on worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
-        guard let snapshot = dependencies.snapshot() else {
-            throw GatewayRefusal(
-                .controlPlaneLost, "This gateway has no policy yet.", retryAfterSeconds: 1)
-        }
+        let snapshot = try dependencies.snapshotInForce()
         let caller = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now
         ).caller

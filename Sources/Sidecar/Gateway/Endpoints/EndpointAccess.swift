@@ -15,6 +15,8 @@ enum EndpointAccess: Hashable, Sendable {
         "/analyze": .role(.user),
         "/v1/chat/completions": .role(.user),
         "/v1/models": .role(.user),
+        "/v1/models/{model}": .role(.user),
+        "/v1/models/{owner}/{model}": .role(.user),
         "/agents/preferences": .role(.user),
         "/agents/performance/{agent}": .role(.user),
         "/cost/breakdown": .role(.user),

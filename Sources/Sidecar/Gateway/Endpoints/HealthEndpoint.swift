@@ -8,7 +8,8 @@ struct HealthEndpoint: GatewayEndpoint {
         to request: GatewayRequest, on worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
         GatewayHealth(
-            snapshot: dependencies.snapshot(), controlPlane: dependencies.controlPlane()
+            snapshot: dependencies.snapshot(), controlPlane: dependencies.controlPlane(),
+            process: dependencies.process(), agents: dependencies.sight.agents
         ).answer()
     }
 }

@@ -91,10 +91,7 @@ struct OptionReader {
     }
 
     private func resolved(_ text: some StringProtocol) -> SocketAddress? {
-        guard let colon = text.lastIndex(of: ":"),
-            let port = UInt16(text[text.index(after: colon)...]), colon != text.startIndex
-        else { return nil }
-        return resolve(String(text[..<colon])).first?.with(port: port)
+        HostPort(text)?.addresses(resolve).first
     }
 
     /// "http://host:port" or "unix:/path".
@@ -108,18 +105,18 @@ struct OptionReader {
         return text.split(separator: ",").compactMap { origin(name, String($0)) }
     }
 
-    private mutating func origin(_ name: String, _ text: String) -> HTTPOrigin? {
+    private mutating func origin(_ option: String, _ text: String) -> HTTPOrigin? {
         if text.hasPrefix("unix:") {
             if let address = SocketAddress(text) {
-                return HTTPOrigin(authority: "localhost", address: address)
+                return HTTPOrigin(authority: "localhost", addresses: [address])
             }
-            report(name, "\"\(text)\" is no path of a socket")
+            report(option, "\"\(text)\" is no path of a socket")
             return nil
         }
         guard let colons = text.firstRange(of: "://"), text[..<colons.lowerBound] == "http" else {
             let isTLS = text.hasPrefix("https:")
             report(
-                name,
+                option,
                 isTLS
                     ? "https is not spoken yet; use http or unix:/path"
                     : "\"\(text)\" is no URL; http://127.0.0.1:8080 is an example")
@@ -131,13 +128,16 @@ struct OptionReader {
             authority.last != "]"
             && authority.split(separator: "]").last?.contains(":") == true
         let full = hasPort ? String(authority) : authority + ":80"
+        let literal = SocketAddress(full)
+        let name = literal == nil ? HostPort(full) : nil
+        let addresses = literal.map { [$0] } ?? name?.addresses(resolve) ?? []
         guard !authority.contains("/"), !authority.contains("@"), !authority.isEmpty,
-            let address = SocketAddress(full) ?? resolved(full)
+            !addresses.isEmpty
         else {
-            report(name, "\"\(text)\" names no address; a path in it cannot be used")
+            report(option, "\"\(text)\" names no address; a path in it cannot be used")
             return nil
         }
-        return HTTPOrigin(authority: String(authority), address: address)
+        return HTTPOrigin(authority: String(authority), addresses: addresses, name: name)
     }
 }
 
@@ -145,7 +145,37 @@ struct OptionReader {
 struct HTTPOrigin: Hashable, Sendable {
     /// "host:port" as the user wrote it.
     var authority: String
-    var address: SocketAddress
+    /// All that the name stood for at the start; never empty.
+    var addresses: [SocketAddress]
+    /// `nil` for an address, which means the same for ever.
+    var name: HostPort?
+
+    var address: SocketAddress { addresses[0] }
+}
+
+/// A name that has to be resolved.
+struct HostPort: Hashable, Sendable {
+    let host: String
+    let port: UInt16
+
+    init?(_ text: some StringProtocol) {
+        guard let colon = text.lastIndex(of: ":"),
+            let port = UInt16(text[text.index(after: colon)...]), colon != text.startIndex
+        else { return nil }
+        host = String(text[..<colon])
+        self.port = port
+    }
+
+    /// Of one family: a host that has both kinds has the same services at both.
+    func addresses(_ resolve: (String) -> [SocketAddress]) -> [SocketAddress] {
+        let found = resolve(host)
+        var addresses: [SocketAddress] = []
+        for address in found where address.family == found.first?.family {
+            let whole = address.with(port: port)
+            if !addresses.contains(whole) { addresses.append(whole) }
+        }
+        return addresses
+    }
 }
 
 extension SocketAddress {

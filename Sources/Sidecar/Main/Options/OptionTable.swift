@@ -70,6 +70,8 @@ struct OptionValues: Sendable {
     }
 
     private(set) var values: [String: Value] = [:]
+    /// The files that secrets came from, by the name of their option.
+    private(set) var secretFiles: [String: String] = [:]
     let table: [Option]
 
     subscript(name: String) -> Value? { values[name] }
@@ -89,6 +91,11 @@ struct OptionValues: Sendable {
                 flags[option.name]
                 ?? Self.fromEnvironment(option, environment, readFile, &problems)
                 ?? file[option.name] ?? fallback
+            if let name = option.environment, let path = environment[name + "_FILE"],
+                values[option.name]?.origin == name + "_FILE"
+            {
+                secretFiles[option.name] = path
+            }
         }
         guard problems.isEmpty else { throw OptionProblems(list: problems) }
     }
@@ -142,10 +149,7 @@ struct OptionValues: Sendable {
         guard case .secret = option.kind, let path = environment[name + "_FILE"], !path.isEmpty
         else { return nil }
         do throws(OptionProblem) {
-            var bytes = try readFile(path)
-            // Editors and `echo` end a file with a line end that is no part of the secret.
-            while let last = bytes.last, last == 0x0A || last == 0x0D { bytes.removeLast() }
-            return Value(text: String(decoding: bytes, as: UTF8.self), origin: name + "_FILE")
+            return Value(text: SecretText.text(of: try readFile(path)), origin: name + "_FILE")
         } catch {
             problems.append(OptionProblem(option: name + "_FILE", message: error.message))
             return nil

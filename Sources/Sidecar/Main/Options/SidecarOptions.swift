@@ -2,6 +2,7 @@ import SidecarCore
 import SidecarGateway
 import WeirCore
 import WeirMeshProtocol
+import WeirPolicy
 
 /// Everything that the command line, the environment and a file say, understood and checked.
 struct SidecarOptions: Sendable {
@@ -15,7 +16,8 @@ struct SidecarOptions: Sendable {
     struct Standalone: Sendable {
         var agent: String
         var policyPath: String
-        var upstream: HTTPOrigin
+        /// Instances of the agent; a name may stand for several more.
+        var upstreams: [HTTPOrigin]
         var journalKeepBytes: Int
         /// What may be spent in all; the budget's stand-in.
         var allowance: NanoUSD
@@ -24,7 +26,9 @@ struct SidecarOptions: Sendable {
     /// The sidecar of one agent in a mesh.
     struct Agent: Sendable {
         var agent: String
-        var upstream: HTTPOrigin
+        /// Of the agent, where the policy gives versions weights.
+        var version: String?
+        var upstreams: [HTTPOrigin]
         var mesh: Mesh
         /// Where gateways reach the inbound listener.
         var advertise: String
@@ -34,7 +38,7 @@ struct SidecarOptions: Sendable {
         var mesh: Mesh
         var configuration: GatewayConfiguration
         /// Agents that are found without discovery.
-        var services: [String: HTTPOrigin]
+        var services: [String: [HTTPOrigin]]
     }
 
     struct Mesh: Sendable {
@@ -56,8 +60,7 @@ struct SidecarOptions: Sendable {
     var breakerThreshold: Int?
     var agentTimeoutSeconds: Int?
     var drainSeconds: Int
-    /// Values of `authorization` upstream, by the name that the policy gives the credential.
-    var credentials: [String: String]
+    var credentials: Credentials
     /// What `/config` shows: everything that is set, without secrets.
     var shown: [(name: String, value: String)]
 
@@ -74,10 +77,7 @@ struct SidecarOptions: Sendable {
         agentTimeoutSeconds = reader.integer("agent-timeout", in: 1...86_400)
         drainSeconds = reader.integer("drain", in: 0...3_600) ?? 30
         logLevel = Self.logLevel(&reader)
-        credentials = [:]
-        for (setting, name) in SidecarOptionTable.credentials {
-            if let secret = reader.text(setting) { credentials[name] = "Bearer " + secret }
-        }
+        credentials = Self.credentials(&reader)
         shown = values.table.compactMap { option in
             guard let value = values[option.name] else { return nil }
             return (option.name, option.kind == .secret ? "[redacted]" : value.text)
@@ -88,6 +88,18 @@ struct SidecarOptions: Sendable {
         }
         self.mode = mode
         self.listen = listen
+    }
+
+    private static func credentials(_ reader: inout OptionReader) -> Credentials {
+        var keys: [String: String] = [:]
+        var files: [String: String] = [:]
+        for (setting, name) in SidecarOptionTable.credentials {
+            guard let key = reader.text(setting) else { continue }
+            if !SecretText.isKey(key) { reader.report(setting, SecretText.need) }
+            keys[name] = key
+            files[name] = reader.values.secretFiles[setting]
+        }
+        return Credentials(keys, files: files)
     }
 
     private static func logLevel(_ reader: inout OptionReader) -> LogLevel {
@@ -114,33 +126,49 @@ struct SidecarOptions: Sendable {
     private static func standalone(_ reader: inout OptionReader) -> Mode? {
         let agent = reader.text("agent", required: true)
         let policy = reader.text("policy", required: true)
-        let upstream = reader.url("upstream", required: true)
+        let upstreams = upstreams(&reader)
         // A journal that keeps less than its mapped segments could not turn over.
         let keep = reader.byteCount("journal-keep", in: 8 << 20...1 << 42)
         let allowance = reader.money("allowance")
-        guard let agent, let policy, let upstream, let keep else { return nil }
+        guard let agent, let policy, !upstreams.isEmpty, let keep else { return nil }
         return .standalone(
             Standalone(
-                agent: agent, policyPath: policy, upstream: upstream, journalKeepBytes: keep,
+                agent: agent, policyPath: policy, upstreams: upstreams, journalKeepBytes: keep,
                 allowance: allowance ?? .limitMax))
     }
 
     private static func agent(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
         let agent = reader.text("agent", required: true)
-        let upstream = reader.url("upstream", required: true)
+        let upstreams = upstreams(&reader)
         let mesh = mesh(&reader)
         let advertise = reader.text("advertise") ?? listen?.description
-        guard let agent, let upstream, let mesh, let advertise else { return nil }
+        let version = reader.text("agent-version")
+        guard let agent, !upstreams.isEmpty, let mesh, let advertise else { return nil }
         return .agent(
-            Agent(agent: agent, upstream: upstream, mesh: mesh, advertise: advertise))
+            Agent(
+                agent: agent, version: version, upstreams: upstreams, mesh: mesh,
+                advertise: advertise))
+    }
+
+    private static func upstreams(_ reader: inout OptionReader) -> [HTTPOrigin] {
+        let upstreams = reader.urls("upstream", required: true)
+        let authorities = upstreams.map(\.authority)
+        if Set(upstreams.flatMap(\.addresses)).count < upstreams.flatMap(\.addresses).count {
+            reader.report("upstream", "\(authorities.joined(separator: ",")) has an address twice")
+        }
+        if upstreams.count > Limits.endpointsPerAgent {
+            reader.report("upstream", "has more than \(Limits.endpointsPerAgent) addresses")
+        }
+        return upstreams
     }
 
     private static func gateway(_ reader: inout OptionReader) -> Mode? {
         let mesh = mesh(&reader)
         let configuration = gatewayConfiguration(&reader)
-        var services: [String: HTTPOrigin] = [:]
+        var services: [String: [HTTPOrigin]] = [:]
         for (agent, name) in SidecarOptionTable.services {
-            if let origin = reader.url(name) { services[agent] = origin }
+            let origins = reader.urls(name)
+            if !origins.isEmpty { services[agent] = origins }
         }
         guard let mesh, let configuration else { return nil }
         return .gateway(Gateway(mesh: mesh, configuration: configuration, services: services))
@@ -207,6 +235,20 @@ struct SidecarOptions: Sendable {
     }
 }
 
+extension SidecarOptions {
+    /// What the environment says where the policy is silent.
+    func filled(_ agent: AgentPolicy) -> AgentPolicy {
+        var agent = agent
+        if let breakerThreshold, agent.breaker == .init() {
+            agent.breaker.consecutiveFailures = breakerThreshold
+        }
+        if let agentTimeoutSeconds, agent.timeouts == .init() {
+            agent.timeouts.totalMilliseconds = Int64(agentTimeoutSeconds) * 1_000
+        }
+        return agent
+    }
+}
+
 /// The table of all settings.
 enum SidecarOptionTable {
     /// Agent and setting of the addresses that are fixed by the environment.
@@ -237,7 +279,12 @@ enum SidecarOptionTable {
         .value("policy", "FILE", environment: "WEIR_POLICY", "What `weir policy compile` wrote"),
         .value("agent", "NAME", environment: "WEIR_AGENT", "The agent behind this sidecar"),
         .value("listen", "ADDR", environment: "WEIR_LISTEN", "Where requests come in"),
-        .value("upstream", "URL", environment: "WEIR_UPSTREAM", "The agent: http:// or unix:/path"),
+        .value(
+            "upstream", "URL", environment: "WEIR_UPSTREAM",
+            "The agent: http:// or unix:/path; several instances by comma"),
+        .value(
+            "agent-version", "NAME", environment: "WEIR_AGENT_VERSION",
+            "Which of the policy's versions of the agent this is"),
         .value("admin", "ADDR", environment: "WEIR_ADMIN", "/metrics, /healthz, /readyz, /config"),
         .value("control-plane", "URL", environment: "WEIR_CONTROL_PLANE", "One or more, by comma"),
         .value("advertise", "ADDR", environment: "WEIR_ADVERTISE", "--listen as gateways see it"),

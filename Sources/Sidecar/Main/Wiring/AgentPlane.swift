@@ -9,7 +9,9 @@ import WeirPolicy
 /// ones through the workers' mailboxes. On the control loop.
 final class AgentPlane {
     private let agentName: String
-    private let upstream: HTTPOrigin
+    private let upstreams: [HTTPOrigin]
+    private var endpoints: [SocketAddress]
+    private var names: NameWatcher?
     private let context: RoleContext
     private let ledger: AttemptLedger
     private var server: SidecarServer?
@@ -18,12 +20,18 @@ final class AgentPlane {
     private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
     private var checks: Task<Void, Never>?
     private(set) var version: PolicyVersion?
+    private var inForce:
+        (policy: Policy, version: PolicyVersion, funding: AdmissionSnapshot.Funding)?
     /// The agent became healthy or unhealthy; from a worker's loop.
     var healthChanged: @Sendable () -> Void = {}
 
-    init(_ agentName: String, upstream: HTTPOrigin, ledger: AttemptLedger, _ context: RoleContext) {
+    init(
+        _ agentName: String, upstreams: [HTTPOrigin], ledger: AttemptLedger,
+        _ context: RoleContext
+    ) {
         self.agentName = agentName
-        self.upstream = upstream
+        self.upstreams = upstreams
+        endpoints = upstreams.flatMap(\.addresses)
         self.ledger = ledger
         self.context = context
     }
@@ -35,31 +43,82 @@ final class AgentPlane {
         { [running] in running.runtime?.requestsInFlight ?? 0 }
     }
 
-    /// What the agent's health checks hold against it; from any thread. It is said and shown;
-    /// whether requests go through is the breaker's decision.
+    /// What is known of the agent's endpoints; from any thread.
+    var endpointsSeen: @Sendable (UInt64) -> AgentSight.Endpoints {
+        { [running] now in
+            guard let runtime = running.runtime else { return .init([], areChecked: false) }
+            return .init(
+                runtime.endpoints(nowNanoseconds: now), areChecked: runtime.isChecked)
+        }
+    }
+
+    /// What health checks and breakers hold against the agent; from any thread.
     var healthProblem: @Sendable () -> String? {
-        { [running] in running.checker?.problem }
+        { [running] in
+            let reasons = [running.checker?.problem].compactMap { $0 } + running.openCircuits
+            return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
+        }
+    }
+
+    /// Addresses that the names mean now; on the control loop.
+    private func update(endpoints: [SocketAddress]) {
+        context.log.info(
+            "the agent's addresses changed", ("agent", agentName),
+            ("addresses", endpoints.map(\.description).joined(separator: " ")))
+        self.endpoints = endpoints
+        runtime?.update(endpoints: endpoints)
+        for (loop, interceptor) in interceptors {
+            loop.execute { interceptor.update(endpoints: endpoints) }
+        }
     }
 
     /// `nil` when the policy does not know this agent.
     func snapshot(
         _ policy: Policy, version: PolicyVersion, funding: AdmissionSnapshot.Funding
     ) -> AdmissionSnapshot? {
-        guard var agent = policy.agents[agentName] else { return nil }
-        if let threshold = context.options.breakerThreshold, agent.breaker == .init() {
-            agent.breaker.consecutiveFailures = threshold
-        }
-        if let seconds = context.options.agentTimeoutSeconds, agent.timeouts == .init() {
-            agent.timeouts.totalMilliseconds = Int64(seconds) * 1_000
-        }
+        guard let silent = policy.agents[agentName] else { return nil }
+        let agent = context.options.filled(silent)
+        inForce = (policy, version, funding)
         return AdmissionSnapshot(
             agent, policy: policy, version: version, funding: funding,
-            credential: agent.credential.flatMap { context.options.credentials[$0] })
+            credential: agent.credential.flatMap(context.options.credentials.authorization))
     }
 
-    func apply(_ snapshot: AdmissionSnapshot, agent: AgentPolicy, version: PolicyVersion) throws {
+    // MARK: Keys that change
+
+    /// A key that was replaced in its file goes upstream with the next request.
+    private func watchCredentials() {
+        guard context.options.credentials.areWatched else { return }
+        context.control.schedule(afterNanoseconds: Self.credentialsNanoseconds) { [weak self] in
+            self?.reloadCredentials()
+        }
+    }
+
+    private static let credentialsNanoseconds: UInt64 = 1_000_000_000
+
+    private func reloadCredentials() {
+        let reload = context.options.credentials.reload(TextFile.read)
+        for name in reload.changed { context.log.info("a key was replaced", ("name", name)) }
+        for problem in reload.unusable {
+            context.log.warning(
+                "a key cannot be read again; the one before stays", ("file", problem.option),
+                ("error", problem.message))
+        }
+        if !reload.changed.isEmpty, let (policy, version, funding) = inForce,
+            let snapshot = self.snapshot(policy, version: version, funding: funding)
+        {
+            for (loop, interceptor) in interceptors {
+                loop.execute { interceptor.apply(snapshot) }
+            }
+        }
+        watchCredentials()
+    }
+
+    func apply(_ snapshot: AdmissionSnapshot, version: PolicyVersion) throws {
         self.version = version
-        guard let runtime else { return try serve(snapshot, agent) }
+        // Not the policy's own: settings of this process stand in where that is silent.
+        let agent = snapshot.agent
+        guard let runtime else { return try serve(snapshot) }
         runtime.change(agent, nowNanoseconds: context.control.nowNanoseconds)
         running.checker?.change(agent)
         let waits = timeouts(agent, context.serverConfiguration().timeouts)
@@ -68,13 +127,14 @@ final class AgentPlane {
         }
     }
 
-    private func serve(_ snapshot: AdmissionSnapshot, _ agent: AgentPolicy) throws {
-        let runtime = AgentRuntime(agent)
+    private func serve(_ snapshot: AdmissionSnapshot) throws {
+        let agent = snapshot.agent
+        let runtime = AgentRuntime(agent, endpoints: endpoints)
         var checker: HealthChecker?
         let server = try SidecarServer(context.serverConfiguration()) { worker in
-            if checker == nil { checker = makeChecker(agent, worker) }
+            if checker == nil { checker = makeChecker(agent, runtime, worker) }
             let target = UpstreamTarget(
-                name: agentName, worker: worker, addresses: [upstream.address],
+                name: agentName, worker: worker, addresses: endpoints,
                 timeouts: timeouts(agent, worker.timeouts))
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
@@ -82,39 +142,40 @@ final class AgentPlane {
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
-        context.metrics.show(runtime, agent: agentName, endpoint: upstream.authority)
+        context.measureLag(of: server)
+        context.metrics.show(runtime, agent: agentName) { MonotonicClock.nowNanoseconds }
         running.set(runtime, checker)
+        watchCredentials()
         self.server = server
         if let checker { startChecks(checker) }
+        let (plane, control) = (LoopBound(self, loop: context.control), context.control)
+        names = try NameWatcher(upstreams) { addresses in
+            control.execute { plane.value.update(endpoints: addresses) }
+        }
         context.log.info(
             "serving", ("agent", agentName), ("address", server.address.description),
             ("workers", String(server.workers.count)))
     }
 
-    /// With a target of its own, so that checks do not count in the agent's latencies.
-    private func makeChecker(_ agent: AgentPolicy, _ worker: Worker) -> HealthChecker {
-        let target = UpstreamTarget(
-            name: agentName, worker: worker, addresses: [upstream.address],
-            timeouts: timeouts(agent, worker.timeouts))
-        return HealthChecker(agent, worker: worker, target: target)
+    private func makeChecker(
+        _ agent: AgentPolicy, _ runtime: AgentRuntime, _ worker: Worker
+    ) -> HealthChecker {
+        let waits = timeouts(agent, worker.timeouts)
+        return HealthChecker(agent, runtime: runtime, worker: worker) { [agentName] address in
+            UpstreamTarget(name: agentName, worker: worker, addresses: [address], timeouts: waits)
+        }
     }
 
     private func startChecks(_ checker: HealthChecker) {
-        let (metrics, log, name, changed) = (
-            context.metrics, context.log, agentName, healthChanged
-        )
-        metrics.registry.collect { _ in
-            guard checker.isChecking else { return }
-            metrics.registry.set(
-                metrics.registry.series(metrics.healthy, [name]), checker.isHealthy ? 1 : 0)
-        }
-        checks = checker.start { isHealthy in
+        let (log, name, changed) = (context.log, agentName, healthChanged)
+        checks = checker.start { address, isHealthy, problem in
+            let endpoint = ("endpoint", address.description)
             if isHealthy {
-                log.info("the agent is healthy again", ("agent", name))
+                log.info("the agent is healthy again", ("agent", name), endpoint)
             } else {
                 log.warning(
-                    "the agent fails its health checks", ("agent", name),
-                    ("error", checker.lastError ?? ""))
+                    "the agent fails its health checks", ("agent", name), endpoint,
+                    ("error", problem ?? ""))
             }
             changed()
         }
@@ -142,6 +203,7 @@ final class AgentPlane {
 
     func stop() {
         checks?.cancel()
+        names?.stop()
         server?.stop()
     }
 }
@@ -151,6 +213,13 @@ private final class RunningBox: Sendable {
     private let stored = Mutex<(AgentRuntime?, HealthChecker?)>((nil, nil))
     var runtime: AgentRuntime? { stored.withLock { $0.0 } }
     var checker: HealthChecker? { stored.withLock { $0.1 } }
+    /// "the circuit of 127.0.0.1:9000 is open (connect)"
+    var openCircuits: [String] {
+        let endpoints = runtime?.endpoints(nowNanoseconds: MonotonicClock.nowNanoseconds) ?? []
+        return endpoints.filter { $0.breaker != .closed }.map {
+            "the circuit of \($0.key) is open (\($0.openedBy?.name ?? "unknown"))"
+        }
+    }
     func set(_ runtime: AgentRuntime, _ checker: HealthChecker?) {
         stored.withLock { $0 = (runtime, checker) }
     }

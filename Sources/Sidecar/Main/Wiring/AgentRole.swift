@@ -16,24 +16,29 @@ final class AgentRole: Role {
         self.mode = mode
         self.context = context
         member = try MeshMember(
-            role: .agent, agent: mode.agent, endpoint: mode.advertise, mesh: mode.mesh, context)
+            role: .agent, agent: mode.agent, agentVersion: mode.version,
+            endpoint: mode.advertise, mesh: mode.mesh, context)
         let ledger = AttemptLedger(member.ledger) { [member] in member.uplink?.reportSoon() }
-        plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: ledger, context)
+        plane = AgentPlane(mode.agent, upstreams: mode.upstreams, ledger: ledger, context)
         plane.healthChanged = { [member] in member.uplink?.reportSoon() }
     }
 
     func start() throws {
         let bound = LoopBound(self, loop: context.control)
-        let inFlight = plane.requestsInFlight
-        member.start(requestsInFlight: inFlight, agentProblem: plane.healthProblem) {
-            bound.value.changed($0)
+        let sight = AgentSight(context.metrics, endpoints: plane.endpointsSeen)
+        context.everySecond {
+            sight.look(nowNanoseconds: MonotonicClock.nowNanoseconds, at: WallClock.now)
         }
+        let hooks = MeshMember.Hooks(
+            requestsInFlight: plane.requestsInFlight, agentProblem: plane.healthProblem,
+            addVitals: { $0.agent = sight.vitals })
+        member.start(hooks) { bound.value.changed($0) }
     }
 
     private func changed(_ view: MeshMember.View) {
         let policy = view.policy.policy
         let keys = view.join.hopKey.map { [$0] } ?? []
-        guard let agent = policy.agents[mode.agent],
+        guard
             let snapshot = plane.snapshot(
                 policy, version: view.policy.version,
                 funding: .delegations(keys: keys, incarnation: view.join.incarnation))
@@ -41,7 +46,7 @@ final class AgentRole: Role {
             return context.log.error("the policy has no such agent", ("agent", mode.agent))
         }
         do {
-            try plane.apply(snapshot, agent: agent, version: view.policy.version)
+            try plane.apply(snapshot, version: view.policy.version)
         } catch {
             context.fail(StartError(code: .system, description: "\(error)"))
         }

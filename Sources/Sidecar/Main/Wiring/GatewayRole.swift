@@ -12,6 +12,14 @@ final class GatewayRole: Role {
     private let context: RoleContext
     private let member: MeshMember
     private let state = GatewayState()
+    private let picker = EndpointPicker()
+    /// For the agents whose addresses the environment fixes.
+    private let directory: ServiceDirectory
+    private var asking: Task<Void, Never>?
+    private var names: [NameWatcher] = []
+    private var view: MeshMember.View?
+    private let sight = MeshSight()
+    private let metrics: OrchestratorMetrics
     private var server: SidecarServer?
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
@@ -19,6 +27,9 @@ final class GatewayRole: Role {
         self.context = context
         member = try MeshMember(
             role: .gateway, agent: nil, endpoint: nil, mesh: mode.mesh, context)
+        directory = ServiceDirectory(
+            mode.services.mapValues { $0.flatMap(\.addresses) }, loop: context.control)
+        metrics = OrchestratorMetrics(context.metrics) { [sight] in sight.score }
     }
 
     func start() throws {
@@ -30,13 +41,61 @@ final class GatewayRole: Role {
             GatewayInterceptor.make(service: service, state: state, worker: worker)
         }
         self.server = server
+        picker.show(in: context.metrics.registry) { MonotonicClock.nowNanoseconds }
+        context.measureLag(of: server)
         context.log.info("serving as gateway", ("address", server.address.description))
-        let services = mode.services.mapValues(\.address.description)
-        member.start(requestsInFlight: { service.analysesInHand }) { view in
-            let projection = Self.projection(view.policy.projection, at: services)
-            state.apply(
-                projection, policy: view.policy.policy, incarnation: view.join.incarnation)
+        let bound = LoopBound(self, loop: context.control)
+        let look = makeLook()
+        context.everySecond(look)
+        let (metrics, sight) = (self.metrics, self.sight)
+        let hooks = MeshMember.Hooks(
+            requestsInFlight: { service.analysesInHand },
+            addVitals: { $0.gateway = metrics.vitals },
+            stateReceived: { mesh in
+                sight.received(mesh, nowNanoseconds: MonotonicClock.nowNanoseconds)
+                look()
+            })
+        member.start(hooks) { view in
+            bound.value.view = view
+            bound.value.applyView()
+            look()
         }
+        try followServices(bound)
+    }
+
+    /// What is known of the last minute and of the agents' state, brought up to date.
+    private func makeLook() -> @Sendable () -> Void {
+        let (metrics, sight, state) = (self.metrics, self.sight, self.state)
+        return {
+            let now = MonotonicClock.nowNanoseconds
+            metrics.look(nowNanoseconds: now)
+            guard let snapshot = state.snapshot else { return }
+            sight.look(snapshot, nowNanoseconds: now, at: WallClock.now)
+        }
+    }
+
+    /// Names are resolved again, and addresses asked who answers there.
+    private func followServices(_ bound: LoopBound<GatewayRole>) throws {
+        let (directory, control) = (self.directory, context.control)
+        for (agent, origins) in mode.services {
+            let watcher = try NameWatcher(origins) { addresses in
+                directory.update(agent, addresses: addresses)
+                control.execute { bound.value.applyView() }
+            }
+            if let watcher { names.append(watcher) }
+        }
+        asking = directory.start { bound.value.applyView() }
+    }
+
+    /// On the control loop.
+    private func applyView() {
+        guard let view else { return }
+        var projection = view.policy.projection
+        projection.endpoints = directory.place(projection.endpoints)
+        var policy = view.policy.policy
+        let options = context.options
+        policy.agents = policy.agents.mapValues { options.filled($0) }
+        state.apply(projection, policy: policy, incarnation: view.join.incarnation)
     }
 
     private func dependencies() -> GatewayDependencies {
@@ -52,6 +111,7 @@ final class GatewayRole: Role {
             ask: { operation, request in
                 await member.uplink?.ask(operation, request) ?? .unavailable
             },
+            idempotency: { await member.uplink?.idempotency($0) ?? .unavailable },
             controlPlane: {
                 let status = member.status
                 let now = MonotonicClock.nowNanoseconds
@@ -60,7 +120,7 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            metrics: OrchestratorMetrics(context.metrics.registry) { state.healthScore })
+            process: { member.processView }, sight: sight, metrics: metrics, picker: picker)
     }
 
     private static func bind(
@@ -72,20 +132,6 @@ final class GatewayRole: Role {
             .refused(Reason(name: refusal.reason) ?? .forbidden, refusal.detail)
         case .unavailable?, nil: .unavailable
         }
-    }
-
-    /// Addresses that the environment fixes stand in for those that sidecars announced: behind a
-    /// Service or a port mapping only those can be reached.
-    private static func projection(
-        _ projection: Projection, at services: [String: String]
-    ) -> Projection {
-        var projection = projection
-        for index in projection.endpoints.indices {
-            if let address = services[projection.endpoints[index].agent] {
-                projection.endpoints[index].address = address
-            }
-        }
-        return projection
     }
 
     func drain(completed: @escaping () -> Void) {
@@ -101,7 +147,11 @@ final class GatewayRole: Role {
         }
     }
 
-    func finish() { server?.stop() }
+    func finish() {
+        asking?.cancel()
+        for watcher in names { watcher.stop() }
+        server?.stop()
+    }
 
     func describe(_ state: inout AdminPages.State) { member.describe(&state) }
 }

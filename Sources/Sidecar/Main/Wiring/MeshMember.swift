@@ -1,4 +1,5 @@
 import SidecarCore
+import SidecarGateway
 import SidecarUplink
 import Synchronization
 import WeirCore
@@ -15,36 +16,48 @@ final class MeshMember: Sendable {
         var policy: AppliedPolicy
     }
 
+    /// What the role adds to what a member of the mesh says and hears.
+    struct Hooks: Sendable {
+        var requestsInFlight: @Sendable () -> Int = { 0 }
+        var agentProblem: @Sendable () -> String? = { nil }
+        /// What it has seen lately, for its reports.
+        var addVitals: @Sendable (inout SidecarHealth) -> Void = { _ in }
+        var stateReceived: @Sendable (MeshState) -> Void = { _ in }
+    }
+
     private struct State {
         var join: JoinResponse?
         var policy: AppliedPolicy?
         var changed: (@Sendable (View) -> Void)?
-        var requestsInFlight: @Sendable () -> Int = { 0 }
-        var agentProblem: @Sendable () -> String? = { nil }
+        var hooks = Hooks()
         var isDraining = false
+        /// What was said of the own state last, and since when it has been so.
+        var said: (state: SidecarHealth.State, since: UnixTime)?
     }
 
     let ledger: SidecarLedger
     private let link: SidecarLedgerLink
     private let configuration: UplinkConfiguration
     private let context: RoleContext
+    private let uplinkMetrics: UplinkMetrics
     private let state = Mutex(State())
     private let started = Mutex<Uplink?>(nil)
 
     init(
-        role: WeirMeshProtocol.Role, agent: String?, endpoint: String?,
-        mesh: SidecarOptions.Mesh, _ context: RoleContext
+        role: WeirMeshProtocol.Role, agent: String?, agentVersion: String? = nil,
+        endpoint: String?, mesh: SidecarOptions.Mesh, _ context: RoleContext
     ) throws(StartError) {
         let folder = try makeFolder(mesh.dataFolder)
         ledger = try openLedger(SidecarLedger.Configuration(directory: folder + "/journal"))
         link = SidecarLedgerLink(ledger)
         configuration = UplinkConfiguration(
-            role: role, agent: agent, endpoint: endpoint, instance: context.options.instance,
-            joinToken: mesh.joinToken,
+            role: role, agent: agent, agentVersion: agentVersion, endpoint: endpoint,
+            instance: context.options.instance, joinToken: mesh.joinToken,
             replicas: mesh.controlPlane.map {
                 Replica(authority: $0.authority, address: $0.address)
             }, dataFolder: folder)
         self.context = context
+        uplinkMetrics = UplinkMetrics(context.metrics.registry)
         if mesh.isExposed { context.log.warning(MeshPlaintext.warning) }
         context.metrics.show(ledger)
         context.metrics.showPolicy { [weak self] in self?.policyVersion }
@@ -61,17 +74,13 @@ final class MeshMember: Sendable {
     var status: UplinkStatus { uplink?.status ?? UplinkStatus() }
 
     /// `changed` is called on the control loop, with the first view and each later one.
-    func start(
-        requestsInFlight: @escaping @Sendable () -> Int,
-        agentProblem: @escaping @Sendable () -> String? = { nil },
-        changed: @escaping @Sendable (View) -> Void
-    ) {
+    func start(_ hooks: Hooks, changed: @escaping @Sendable (View) -> Void) {
         state.withLock {
-            $0.requestsInFlight = requestsInFlight
-            $0.agentProblem = agentProblem
+            $0.hooks = hooks
             $0.changed = changed
         }
-        let uplink = Uplink(loop: context.control, configuration: configuration, hooks: hooks())
+        let uplink = Uplink(
+            loop: context.control, configuration: configuration, hooks: uplinkHooks(hooks))
         started.withLock { $0 = uplink }
         ledger.onDemand { uplink.demandsArrived() }
         let found = ledger.found
@@ -82,7 +91,7 @@ final class MeshMember: Sendable {
         }
     }
 
-    private func hooks() -> UplinkHooks {
+    private func uplinkHooks(_ hooks: Hooks) -> UplinkHooks {
         UplinkHooks(
             readPolicy: { [agent = configuration.agent] (documents) throws(Problems) in
                 try Self.readPolicy(documents, servedBy: agent)
@@ -93,7 +102,8 @@ final class MeshMember: Sendable {
             },
             predecessor: { self.predecessor() },
             joined: { join, isResumed in try self.joined(join, isResumed) },
-            health: { self.health() }, log: context.log)
+            health: { self.health() }, stateReceived: hooks.stateReceived,
+            metrics: uplinkMetrics, log: context.log)
     }
 
     /// A policy that lost this sidecar's agent cannot be run here: refused in words, where taking
@@ -155,15 +165,38 @@ final class MeshMember: Sendable {
 
     private func health() -> SidecarHealth {
         let gauges = ledger.gauges()
-        let (isDraining, inFlight, agentProblem) = state.withLock {
-            ($0.isDraining, $0.requestsInFlight, $0.agentProblem)
-        }
+        let (isDraining, hooks) = state.withLock { ($0.isDraining, $0.hooks) }
         let reasons = [
-            gauges.journalFailure.map { "journal: \($0)" }, agentProblem().map { "agent: \($0)" },
+            gauges.journalFailure.map { "journal: \($0)" },
+            hooks.agentProblem().map { "agent: \($0)" },
         ].compactMap { $0 }
-        return SidecarHealth(
+        var health = SidecarHealth(
             state: isDraining ? .draining : reasons.isEmpty ? .serving : .degraded,
-            reasons: reasons, requestsInFlight: inFlight(), journalBytes: gauges.journalBytes)
+            reasons: reasons, requestsInFlight: hooks.requestsInFlight(),
+            journalBytes: gauges.journalBytes)
+        health.since = state.withLock { state in
+            if let said = state.said, said.state == health.state { return said.since }
+            let now = WallClock.now
+            state.said = (health.state, now)
+            return now
+        }
+        hooks.addVitals(&health)
+        return health
+    }
+
+    /// For a gateway's `/health`.
+    var processView: ProcessView {
+        let status = self.status
+        var view = ProcessView()
+        view.isDraining = state.withLock { $0.isDraining }
+        view.journalHasFailed = ledger.gauges().journalFailure != nil
+        view.policyProblems = status.policyProblems.count
+        if status.policyVersion != nil {
+            let now = MonotonicClock.nowNanoseconds
+            let age = now - min(now, status.appliedNanoseconds)
+            view.policyAgeMilliseconds = Int64(clamping: age / 1_000_000)
+        }
+        return view
     }
 
     func describe(_ state: inout AdminPages.State) {

@@ -56,6 +56,7 @@ final class ProcessLife {
             ) { [unowned self] in state() }
             log.info("admin listener", ("address", admin?.address.description ?? ""))
         }
+        LoopLag.measure(control, worker: "control", metrics)
         try role.start()
     }
 
@@ -116,6 +117,28 @@ struct RoleContext: @unchecked Sendable {
 
     /// Ends the process; on the control loop.
     func fail(_ error: StartError) { failure.handler?(error) }
+
+    /// Feeds `weir_loop_lag_seconds` for each worker.
+    func measureLag(of server: SidecarServer) {
+        for (index, worker) in server.workers.enumerated() {
+            LoopLag.measure(worker.loop, worker: String(index), metrics)
+        }
+    }
+
+    /// Now and each second from now on, on the control loop.
+    func everySecond(_ body: @escaping @Sendable () -> Void) {
+        control.execute {
+            body()
+            self.again(body)
+        }
+    }
+
+    private func again(_ body: @escaping @Sendable () -> Void) {
+        control.schedule(afterNanoseconds: 1_000_000_000) {
+            body()
+            self.again(body)
+        }
+    }
 
     func serverConfiguration(_ timeouts: Timeouts = Timeouts()) -> ServerConfiguration {
         var timeouts = timeouts

@@ -40,7 +40,7 @@ final class StandaloneRole: Role {
         context.metrics.show(ledger)
         context.metrics.showPolicy { [version = compiled.version] in version }
         let attempts = AttemptLedger(ledger, allowance: allowance)
-        plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: attempts, context)
+        plane = AgentPlane(mode.agent, upstreams: mode.upstreams, ledger: attempts, context)
     }
 
     private static func readPolicy(_ path: String) throws(StartError) -> (CompiledPolicy, Policy) {
@@ -77,14 +77,14 @@ final class StandaloneRole: Role {
     }
 
     func start() throws {
-        guard let agent = policy.agents[mode.agent],
+        guard
             let snapshot = plane.snapshot(
                 policy, version: compiled.version, funding: .ownAllowance)
         else {
             throw StartError(
                 code: .data, description: "\(mode.policyPath): has no agent \(mode.agent)")
         }
-        try plane.apply(snapshot, agent: agent, version: compiled.version)
+        try plane.apply(snapshot, version: compiled.version)
     }
 
     func drain(completed: @escaping () -> Void) { plane.drain(completed: completed) }
@@ -95,6 +95,7 @@ final class StandaloneRole: Role {
         state.policyVersion = compiled.version
         state.documents = compiled.documents
         if !plane.isServing { state.notReady.append("starting") }
+        if let problem = plane.healthProblem() { state.degraded.append("agent: \(problem)") }
         if let failure = ledger.gauges().journalFailure { state.degraded.append("\(failure)") }
     }
 }

@@ -12,6 +12,21 @@ struct MeshMessagesTests {
         claims: SubjectRequest.Claims(subject: "alice", tier: "free", tenant: nil, roles: []),
         apiKeyHash: nil)
 
+    @Test func onlyGatewaysAreToldOfOthers() async throws {
+        try await TestControlPlane.run { server in
+            let gateway = try await server.joined(agent: nil, instance: "gw-1")
+            let sidecar = try await server.joined()
+            func ask(_ peer: JoinedSidecar) async throws -> MeshConnection.Answer {
+                try await peer.connection.send(
+                    "GET", MeshPath.state, session: peer.response.session)
+            }
+            let state = try await ask(gateway).decode(MeshState.self)
+            #expect(state.members.map(\.role) == [.gateway, .agent])
+            #expect(state.omitted == 0)
+            #expect(try await ask(sidecar).status == 403)
+        }
+    }
+
     @Test func aGatewayLeasesSpendsAndSettles() async throws {
         try await TestControlPlane.run { server in
             let policy = try await server.put(try SamplePolicy.documents())
@@ -117,17 +132,21 @@ struct MeshMessagesTests {
     @Test func anAnswerIsKeptForItsKey() async throws {
         try await TestControlPlane.run { server in
             let gateway = try await server.joined(agent: nil)
-            var request = IdempotencyRequest(user: "alice", key: "k", bodyHash: "aa", answer: nil)
+            let claim = IdempotencyRequest.Action.claim(milliseconds: 60_000)
+            var request = IdempotencyRequest(
+                user: "alice", key: "k", bodyHash: "aa", claim: "1", action: claim)
             func ask() async throws -> IdempotencyResponse {
                 try await gateway.post(MeshPath.idempotency, request)
                     .decode(IdempotencyResponse.self)
             }
             #expect(try await ask().state == .new)
+            #expect(try await ask().state == .new, "the same attempt, whose answer got lost")
+            request.claim = "2"
             #expect(try await ask().state == .inFlight)
             let answer = StoredAnswer(status: 200, contentType: "application/json", body: "{}")
-            request.answer = answer
+            request.action = .complete(answer)
             _ = try await ask()
-            request.answer = nil
+            request.action = claim
             #expect(try await ask() == IdempotencyResponse(state: .stored, answer: answer))
             request.bodyHash = "bb"
             #expect(try await ask().state == .mismatch)

@@ -1,5 +1,7 @@
+import ControlPlaneStore
 import Logging
 import NIOHTTP1
+import PrivatePostgreSQL
 import Testing
 import WeirCore
 import WeirMeshProtocol
@@ -46,6 +48,42 @@ struct ReadinessTests {
                 let (_, projection) = try #require(try await lines.nextProjection())
                 #expect(projection.version.number == 1)
             }
+        }
+    }
+
+    /// Records wait in the journals; what needs Redis alone goes on.
+    @Test func goesOnWithoutPostgreSQLAndSaysSo() async throws {
+        let database = try PrivatePostgreSQL()
+        let settings = PostgreSQLSettings(url: database.url(of: try database.makeDatabase()))
+        let location = ArchiveLocation.postgreSQL(try #require(settings))
+        database.stop()
+        let redis = try RedisServer()
+        defer { redis.stop() }
+        try await TestControlPlane.run(redis: redis, archive: location) { server in
+            // Whether this mesh has a past is what the archive must say first.
+            try await eventually {
+                let answer = try await server.send(.GET, "/readyz")
+                return answer.status == 503 && check("ledger", answer)?["state"] == "failed"
+                    && check("archive", answer)?["state"] == "warning"
+            }
+            try database.start()
+            try await eventually { try await server.send(.GET, "/readyz").status == 200 }
+            _ = try await server.put(try SamplePolicy.documents())
+            let sidecar = try await server.joined()
+            #expect(try await sidecar.report().status == 200)
+
+            database.stop(.crash)
+            try await eventually {
+                let answer = try await server.send(.GET, "/readyz")
+                return answer.status == 200 && check("archive", answer)?["state"] == "warning"
+            }
+            #expect(try await sidecar.report().status == 200)
+            for path in ["/v1/audit", "/v1/usage"] {
+                let answer = try await server.send(.GET, path)
+                #expect(answer.status == 503 && answer.body["reason"] == "store_unavailable")
+            }
+            try database.start()
+            try await eventually { try await server.send(.GET, "/v1/audit").status == 200 }
         }
     }
 

@@ -42,7 +42,7 @@ struct UserMessagesTests {
             }
             // Nor may a sidecar look into users' answers.
             let idempotency = IdempotencyRequest(
-                user: "alice", key: "k", bodyHash: "aa", answer: nil)
+                user: "alice", key: "k", bodyHash: "aa", claim: "1", action: .release)
             #expect(try await sidecar.post(MeshPath.idempotency, idempotency).status == 403)
         }
     }

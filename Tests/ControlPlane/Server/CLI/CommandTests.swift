@@ -109,6 +109,27 @@ struct CommandTests {
         let code = Crypto.hmacSHA256(
             key: Array(secret.utf8), Array("\(parts[0]).\(parts[1])".utf8))
         #expect(Base64URL.decode(parts[2]) == code)
+
+        mint.issuer = "here"
+        mint.audience = "weir"
+        let named = mint.token(secret: secret, now: 1_000, seconds: 60).split(separator: ".")
+        let more = try JSON.parse(try #require(Base64URL.decode(named[1])))
+        #expect(more["iss"] == "here" && more["aud"] == "weir")
+    }
+
+    @Test func aNewKeyIsDescribedAsItsOptionsSay() throws {
+        let create = try KeyCreate.parse([
+            "--user", "robot", "--role", "user", "--role", "operator", "--ttl", "90d", "--budget",
+            "2.50",
+        ])
+        #expect(
+            try create.body() == [
+                "user": "robot", "roles": ["user", "operator"], "monthly_limit_usd": "2.50",
+                "valid_seconds": 7_776_000,
+            ])
+        let wrong = try KeyCreate.parse(["--user", "robot", "--ttl", "1w"])
+        #expect(throws: Failure.self) { try wrong.body() }
+        #expect(try PathSegment.encode("a/b c\u{e9}") == "a%2Fb%20c%C3%A9")
     }
 
     @Test(

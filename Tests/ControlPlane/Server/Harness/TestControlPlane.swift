@@ -9,6 +9,7 @@ import WeirMeshProtocol
 import WeirYAML
 
 @testable import ControlPlaneServer
+@testable import ControlPlaneStore
 
 /// A control plane in this process on ports that the system chose, with a Redis of its own.
 struct TestControlPlane: Sendable {
@@ -44,10 +45,12 @@ struct TestControlPlane: Sendable {
 
     static func run(
         redis: RedisServer, folder: String = "data", isTrial: Bool = false,
+        archive: ArchiveLocation? = nil,
         _ body: @Sendable (TestControlPlane) async throws -> Void
     ) async throws {
         let configuration = Self.configuration(
-            redisURL: redis.url, folder: redis.folder + "/" + folder, isTrial: isTrial)
+            redisURL: redis.url, folder: redis.folder + "/" + folder, isTrial: isTrial,
+            archive: archive)
         let logger = Logger(label: "tests") { _ in SwiftLogNoOpLogHandler() }
         let controlPlane = try ControlPlane(configuration: configuration, logger: logger)
         let (listening, continuation) = AsyncStream.makeStream(of: ControlPlane.Bound.self)
@@ -63,12 +66,12 @@ struct TestControlPlane: Sendable {
     }
 
     static func configuration(
-        redisURL: String, folder: String, isTrial: Bool = false
+        redisURL: String, folder: String, isTrial: Bool = false, archive: ArchiveLocation? = nil
     ) -> ControlPlaneConfiguration {
         ControlPlaneConfiguration(
             api: ListenAddress(host: "127.0.0.1", port: 0),
             mesh: ListenAddress(host: "127.0.0.1", port: 0), redisURL: redisURL,
-            dataFolder: folder, isTrial: isTrial,
+            archive: archive ?? .sqlite(path: folder + "/archive.sqlite3"), isTrial: isTrial,
             administratorToken: AccessToken(administrator), joinToken: join, logLevel: .info)
     }
 

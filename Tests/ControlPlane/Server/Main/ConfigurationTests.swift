@@ -1,3 +1,4 @@
+import ControlPlaneStore
 import Logging
 import Testing
 import WeirCore
@@ -48,6 +49,71 @@ struct ConfigurationTests {
         #expect(configuration.logLevel == .debug)
     }
 
+    /// Flag, environment, file, default, of each setting.
+    @Test func theFileStandsBehindTheEnvironment() throws {
+        let file = """
+            {"api": "127.0.0.1:1", "mesh": "127.0.0.1:2", "redis": "redis://127.0.0.1:3",
+             "data": "/file", "trial": true, "log-level": "error"}
+            """
+        func configuration(
+            _ change: (inout ControlPlaneConfiguration.Flags) -> Void = { _ in },
+            _ environment: [String: String] = [:]
+        ) throws -> ControlPlaneConfiguration {
+            var flags = ControlPlaneConfiguration.Flags()
+            flags.config = "/c.json"
+            change(&flags)
+            var all = good
+            all["WEIR_DATA"] = nil
+            return try ControlPlaneConfiguration(
+                flags: flags, environment: all.merging(environment) { $1 },
+                readFile: { $0 == "/c.json" ? file : nil })
+        }
+        let fromFile = try configuration()
+        #expect(fromFile.api == ListenAddress("127.0.0.1:1"))
+        #expect(fromFile.mesh == ListenAddress("127.0.0.1:2"))
+        #expect(fromFile.redisURL == "redis://127.0.0.1:3")
+        #expect(fromFile.isTrial && fromFile.logLevel == .error)
+        let environment = [
+            "WEIR_API": "127.0.0.1:11", "WEIR_MESH": "127.0.0.1:12",
+            "REDIS_URL": "redis://127.0.0.1:13", "WEIR_TRIAL": "false", "LOG_LEVEL": "debug",
+        ]
+        let fromEnvironment = try configuration({ _ in }, environment)
+        #expect(fromEnvironment.api == ListenAddress("127.0.0.1:11"))
+        #expect(fromEnvironment.mesh == ListenAddress("127.0.0.1:12"))
+        #expect(fromEnvironment.redisURL == "redis://127.0.0.1:13")
+        #expect(!fromEnvironment.isTrial && fromEnvironment.logLevel == .debug)
+        let fromFlags = try configuration(
+            {
+                $0.api = "127.0.0.1:21"
+                $0.mesh = "127.0.0.1:22"
+                $0.redis = "redis://127.0.0.1:23"
+                $0.isTrial = true
+            }, environment)
+        #expect(fromFlags.api == ListenAddress("127.0.0.1:21"))
+        #expect(fromFlags.mesh == ListenAddress("127.0.0.1:22"))
+        #expect(fromFlags.redisURL == "redis://127.0.0.1:23" && fromFlags.isTrial)
+    }
+
+    @Test func aFileIsReadWholeOrItsProblemsAreSaid() {
+        func problems(_ text: String?) -> [String] {
+            var flags = ControlPlaneConfiguration.Flags()
+            flags.config = "/c.json"
+            do {
+                _ = try ControlPlaneConfiguration(
+                    flags: flags, environment: good, readFile: { _ in text })
+                return []
+            } catch {
+                return error.list.map(\.path)
+            }
+        }
+        #expect(problems(nil) == ["/c.json"])
+        #expect(problems("[]") == ["/c.json"])
+        #expect(problems("{") == ["/c.json"])
+        #expect(
+            problems(#"{"WEIR_ADMIN_TOKEN": "x", "other": 1, "api": "here"}"#)
+                == ["/c.json: WEIR_ADMIN_TOKEN", "/c.json: other", "--api"])
+    }
+
     @Test func theMeshLeavesTheLoopbackOnlyWhenTold() throws {
         var flags = ControlPlaneConfiguration.Flags()
         flags.mesh = "0.0.0.0:8401"
@@ -78,6 +144,41 @@ struct ConfigurationTests {
                 "--api", "--mesh", "REDIS_URL", "--data", "WEIR_ADMIN_TOKEN", "WEIR_JOIN_TOKEN",
                 "LOG_LEVEL",
             ])
+    }
+
+    @Test func theArchiveIsAFileOrPostgreSQL() throws {
+        func archive(_ more: [String: String]) throws -> ArchiveLocation {
+            try ControlPlaneConfiguration(
+                flags: .init(), environment: good.merging(more) { $1 },
+                readFile: { $0 == "/url" ? "postgresql://h/out-of-a-file\n" : nil }
+            ).archive
+        }
+        #expect(try archive([:]) == .sqlite(path: "/tmp/data/archive.sqlite3"))
+        func postgreSQL(_ url: String, _ connections: Int = 20) throws -> ArchiveLocation {
+            .postgreSQL(try #require(PostgreSQLSettings(url: url, connections: connections)))
+        }
+        #expect(
+            try archive(["DATABASE_URL": "postgres://u:p@h/db"])
+                == postgreSQL("postgres://u:p@h/db"))
+        #expect(
+            try archive(["DATABASE_URL_FILE": "/url", "DATABASE_POOL_SIZE": "7"])
+                == postgreSQL("postgresql://h/out-of-a-file", 7))
+        var environment = good
+        environment["WEIR_DATA"] = nil
+        #expect(problems(.init(), environment) == ["--data"])
+        environment["DATABASE_URL"] = "postgres://h/db"
+        #expect(problems(.init(), environment) == [])
+        environment["DATABASE_POOL_SIZE"] = "1"
+        #expect(problems(.init(), environment) == ["DATABASE_POOL_SIZE"])
+        environment = good
+        environment["DATABASE_URL"] = "mysql://h/db?password=secret"
+        do {
+            _ = try ControlPlaneConfiguration(flags: .init(), environment: environment)
+            Issue.record("another database was taken")
+        } catch {
+            #expect(error.list.map(\.path) == ["DATABASE_URL"])
+            #expect(!"\(error)".contains("secret"))
+        }
     }
 
     @Test(arguments: [

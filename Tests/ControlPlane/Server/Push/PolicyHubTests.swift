@@ -57,9 +57,23 @@ struct PolicyHubTests {
         let leases = (0..<5_000).map { LeaseID(incarnation: Incarnation(1), number: $0) }
         hub.recall(try recall(leases))
         hub.recall(try recall(leases))
-        #expect(hub.takeRecalls(watch) == Array(leases.prefix(MeshLimits.leasesPerMessageMax)))
-        #expect(hub.takeRecalls(watch).isEmpty)
-        #expect(hub.takeRecalls(other).isEmpty)
+        #expect(
+            hub.takeNotices(watch).recalls == Array(leases.prefix(MeshLimits.leasesPerMessageMax)))
+        #expect(hub.takeNotices(watch).recalls.isEmpty)
+        #expect(hub.takeNotices(other).recalls.isEmpty)
+    }
+
+    @Test func gatewaysAloneHearOfChangedUsersOnceAndABoundedNumber() throws {
+        let hub = PolicyHub()
+        let gateway = try #require(hub.watch(Incarnation(1), isGateway: true))
+        let sidecar = try #require(hub.watch(Incarnation(2)))
+        hub.subjectChanged("ann")
+        hub.subjectChanged("ann")
+        #expect(hub.takeNotices(gateway).subjects == ["ann"])
+        #expect(hub.takeNotices(gateway).subjects.isEmpty)
+        #expect(hub.takeNotices(sidecar).subjects.isEmpty)
+        for number in 0..<5_000 { hub.subjectChanged("user-\(number)") }
+        #expect(hub.takeNotices(gateway).subjects.count == MeshLimits.subjectsPerLineMax)
     }
 
     private func recall(_ leases: [LeaseID]) throws -> LeaseRecall {

@@ -37,9 +37,10 @@ import WeirMeshProtocol
         RecordBlock(incarnation: Self.holder, names: Self.names, records: records)
     }
 
-    @Test func recordsAreStoredOnceAndUpToTheFirstGap() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func recordsAreStoredOnceAndUpToTheFirstGap(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         #expect(try await archive.hasRecords() == false)
         let first = block((1...3).map { record($0, cost: 10) })
         #expect(try await archive.store([first]) == [Self.holder: 3])
@@ -54,9 +55,10 @@ import WeirMeshProtocol
         #expect(try await archive.hasRecords())
     }
 
-    @Test func anotherRecordUnderAStoredNumberRefusesAll() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func anotherRecordUnderAStoredNumberRefusesAll(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         _ = try await archive.store([block([record(1, cost: 10)])])
         await #expect(throws: ArchiveError.conflict(incarnation: 7, sequence: 1)) {
             try await archive.store([block([record(1, cost: 11), record(2, cost: 5)])])
@@ -65,11 +67,12 @@ import WeirMeshProtocol
         #expect(try await archive.store([block([record(2, cost: 5)])]) == [Self.holder: 2])
     }
 
-    @Test func whatWasStoredIsThereAfterARestart() async throws {
-        let folder = try TemporaryFolder()
+    @Test(arguments: Driver.allCases)
+    func whatWasStoredIsThereAfterARestart(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
         let written = record(1, cost: 123)
-        _ = try await Archive(path: folder.database).store([block([written])])
-        let again = try Archive(path: folder.database)
+        _ = try await database.archive().store([block([written])])
+        let again = try database.archive()
         #expect(try await again.storedThrough(Self.holder) == 1)
         let records = try await again.records(where: .everything, limit: 10)
         #expect(records.map(\.record) == [written])
@@ -77,9 +80,42 @@ import WeirMeshProtocol
         #expect(records.first?.tenant == "")
     }
 
-    @Test func usageIsSummedByAnything() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    /// Two control planes get the same blocks, in parts that overlap.
+    @Test(arguments: Driver.allCases)
+    func twoWritersStoreEachRecordOnce(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archives = [try database.archive(), try database.archive()]
+        let records = (1...240).map { record(UInt64($0), cost: Int64($0)) }
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for (index, archive) in archives.enumerated() {
+                group.addTask {
+                    for start in stride(from: 0, to: 240, by: 40) {
+                        // The second one is half a block behind, and tells the same.
+                        let from = max(0, start - index * 20)
+                        let part = Array(records[from..<min(240, from + 60)])
+                        let stored = try await archive.store([self.block(part)])
+                        #expect(stored[Self.holder] ?? 0 >= UInt64(from))
+                    }
+                    _ = try await archive.store([self.block(Array(records[200...]))])
+                }
+            }
+            try await group.waitForAll()
+        }
+        #expect(try await archives[0].storedThrough(Self.holder) == 240)
+        let sums = try await archives[1].breakdown(by: [], where: .everything)
+        #expect(sums.map(\.attempts) == [240] && sums.map(\.cost) == [NanoUSD(240 * 241 / 2)])
+        let performance = try await archives[0].performance(
+            of: PerformanceFilter(agent: "finbert"), from: UnixTime(seconds: 0),
+            to: UnixTime(milliseconds: .max))
+        #expect(performance.totals.attempts == 240)
+        #expect(performance.totals.cost == NanoUSD(240 * 241 / 2))
+        #expect(performance.totals.latencies.total == 240)
+    }
+
+    @Test(arguments: Driver.allCases)
+    func usageIsSummedByAnything(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         var estimated = record(3, cost: 30, day: 1)
         estimated.source = .estimated
         _ = try await archive.store([
@@ -112,9 +148,10 @@ import WeirMeshProtocol
         }
     }
 
-    @Test func recordsAreFilteredAndPaged() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func recordsAreFilteredAndPaged(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         var one = record(1, cost: 1, reason: .upstreamError)
         one.status = 502
         one.run = Identifier(high: 1, low: 2)
@@ -153,9 +190,10 @@ import WeirMeshProtocol
         #expect(try await sequences { $0.to = UnixTime(seconds: 1_790_086_400) } == [4, 3, 2, 1])
     }
 
-    @Test func aNameWithAZeroByteIsStored() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func aNameWithAZeroByteIsStored(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         var names = Self.names
         names[1] = "a\0b"
         let odd = RecordBlock(incarnation: Self.holder, names: names, records: [record(1, cost: 7)])
@@ -166,9 +204,10 @@ import WeirMeshProtocol
         #expect(found.first?.subject == "a\u{FFFD}b")
     }
 
-    @Test func reconcilingSumsByPayerAndAccount() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func reconcilingSumsByPayerAndAccount(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         _ = try await archive.store([
             block([
                 record(1, cost: 10, child: 1), record(2, cost: 20, child: 2),
@@ -189,10 +228,14 @@ import WeirMeshProtocol
             users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
     }
 
-    @Test func afterAnErrorTheArchiveGoesOn() async throws {
-        #expect(throws: ArchiveError.self) { try Archive(path: "/nowhere/archive.db") }
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test func aFileThatCannotBeOpenedIsAnErrorAtOnce() {
+        #expect(throws: ArchiveError.self) { try Archive(at: .sqlite(path: "/nowhere/archive.db")) }
+    }
+
+    @Test(arguments: Driver.allCases)
+    func afterAnErrorTheArchiveGoesOn(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         var bad = record(1, cost: 1)
         bad.sequence = .max
         let unstorable = block([bad])

@@ -59,10 +59,10 @@ import Testing
         #expect(one == both && one.total == 15)
     }
 
-    @Test func theRuleInSQLIsTheSame() throws {
-        let folder = try TemporaryFolder()
-        let database = try SQLite(path: folder.database)
-        let sql = "SELECT \(LatencyHistogram.bucketSQL(of: "v")) FROM (SELECT ? AS v)"
+    @Test(arguments: Driver.allCases) func theRuleInSQLIsTheSame(on driver: Driver) throws {
+        let test = try TestDatabase(driver)
+        let database = try test.connection()
+        let sql = "SELECT \(LatencyHistogram.bucketSQL(of: "v")) FROM (SELECT ? AS v) AS one"
         for value in Self.interesting {
             let rows = try database.query(sql, [.integer(Int64(value))])
             #expect(rows.first?.first?.integer == Int64(LatencyHistogram.bucket(of: value)))

@@ -55,9 +55,10 @@ import WeirMeshProtocol
             to: UnixTime(milliseconds: Self.start.milliseconds + toMinute * 60_000))
     }
 
-    @Test func outcomesCostsAndLatenciesAreSummedByHour() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func outcomesCostsAndLatenciesAreSummedByHour(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         let attempts = [
             Attempt(latency: 2_000),
             Attempt(minute: 59, cost: 51, latency: 4_000),
@@ -95,9 +96,10 @@ import WeirMeshProtocol
         #expect(sums.map(\.failures) == [2])
     }
 
-    @Test func whatIsShippedAgainCountsOnce() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func whatIsShippedAgainCountsOnce(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         // More than one statement holds, so that both of its sizes are seen.
         let all = block((0..<80).map { Attempt(minute: $0 % 2, latency: UInt32($0)) })
         let part = RecordBlock(
@@ -123,9 +125,10 @@ import WeirMeshProtocol
         #expect(try await history(archive).totals.attempts == 80)
     }
 
-    @Test func windowsModelsAndTiers() async throws {
-        let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+    @Test(arguments: Driver.allCases)
+    func windowsModelsAndTiers(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
         _ = try await archive.store([
             block([
                 Attempt(), Attempt(minute: 60, model: 5), Attempt(minute: 120, tier: 6),
@@ -145,8 +148,9 @@ import WeirMeshProtocol
     }
 
     /// A database of the first version has records and no sums.
-    @Test func anOldDatabaseGetsItsHistory() async throws {
-        let folder = try TemporaryFolder()
+    @Test(arguments: Driver.allCases)
+    func anOldDatabaseGetsItsHistory(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
         let attempts = (0..<40).map { number -> Attempt in
             let isFailure = number % 5 == 0
             return Attempt(
@@ -155,12 +159,12 @@ import WeirMeshProtocol
         }
         let fresh: AgentPerformance
         do {
-            let archive = try Archive(path: folder.database)
+            let archive = try database.archive()
             _ = try await archive.store([block(attempts)])
             fresh = try await history(archive)
         }
         #expect(fresh.totals.attempts == 40)
-        let old = try SQLite(path: folder.database)
+        let old = try database.connection()
         for statement in [
             "DROP TABLE performance", "DROP TABLE latencies", "DROP TABLE schema_versions",
             "DROP INDEX records_in_order", "DROP INDEX records_by_agent",
@@ -168,7 +172,7 @@ import WeirMeshProtocol
         ] {
             try old.execute(statement)
         }
-        let migrated = try Archive(path: folder.database)
+        let migrated = try database.archive()
         #expect(try await history(migrated) == fresh)
     }
 }

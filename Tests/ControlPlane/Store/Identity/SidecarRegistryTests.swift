@@ -36,6 +36,38 @@ import WeirPolicy
         #expect(try await registry.heartbeat(health(.serving), by: Incarnation(5)) == false)
     }
 
+    @Test func gatewaysAreToldWhatEverybodyReported() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let sidecar = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:7001")
+        let other = try await mesh.join(.agent, agent: "risk", endpoint: "127.0.0.1:7002")
+        let endpoint = AgentVitals.Endpoint(
+            address: "a:1", breaker: .open, since: UnixTime(seconds: 1))
+        var told = health(.degraded)
+        told.since = UnixTime(seconds: 7)
+        told.agent = AgentVitals(
+            endpoints: Array(repeating: endpoint, count: 100), isHealthy: false,
+            calls: CallSummary(), waiting: 2, lastError: nil)
+        #expect(try await registry.heartbeat(told, by: sidecar.incarnation))
+        // Silent for longer than it is still told of.
+        let old = try await mesh.redis.time().milliseconds - MeshLimits.stateMilliseconds - 1
+        try await mesh.redis.command([
+            "ZADD", StoreKeys.live, String(old), other.incarnation.description,
+        ])
+        let view = MeshStateView(sidecars: registry, redis: mesh.redis)
+        let state = try JSON.decode(
+            MeshState.self, from: Array(try await view.current().text.utf8))
+        #expect(state.members.map(\.incarnation) == [sidecar.incarnation])
+        let member = try #require(state.members.first)
+        #expect(member.isConnected && member.agent == "finbert")
+        #expect(member.health?.agent?.isHealthy == false)
+        #expect(member.health?.since == UnixTime(seconds: 7))
+        #expect(member.health?.agent?.endpoints.count == MeshLimits.vitalEndpointsMax)
+        // What was read is good for half a second, for everybody.
+        #expect(try await registry.heartbeat(health(.serving), by: sidecar.incarnation))
+        #expect(try await view.current() == JSON.encodeValue(state))
+    }
+
     @Test func aSuccessorTakesItsPredecessorsPlace() async throws {
         let mesh = try await LedgerMesh()
         let registry = SidecarRegistry(redis: mesh.redis)
@@ -113,18 +145,44 @@ import WeirPolicy
         let mesh = try await LedgerMesh()
         let store = IdempotencyStore(redis: mesh.redis)
         let answer = StoredAnswer(status: 200, contentType: "application/json", body: "{\"é\":1}")
-        var request = IdempotencyRequest(user: "ann", key: "k", bodyHash: "aa", answer: nil)
+        let claim = IdempotencyRequest.Action.claim(milliseconds: 60_000)
+        var request = IdempotencyRequest(
+            user: "ann", key: "k", bodyHash: "aa", claim: "1", action: claim)
         #expect(try await store.handle(request).state == .new)
+        request.claim = "2"
         #expect(try await store.handle(request).state == .inFlight)
         request.bodyHash = "bb"
         #expect(try await store.handle(request).state == .mismatch)
         request.bodyHash = "aa"
-        request.answer = answer
+        request.action = .complete(answer)
         #expect(try await store.handle(request).answer == answer)
-        request.answer = nil
+        request.action = claim
         let replay = try await store.handle(request)
         #expect(replay.state == .stored && replay.answer == answer)
         request.user = "bob"
         #expect(try await store.handle(request).state == .new)
+    }
+
+    @Test func aClaimEndsByItselfAndOnlyItsOwnerGivesItBack() async throws {
+        let mesh = try await LedgerMesh()
+        let store = IdempotencyStore(redis: mesh.redis)
+        func send(_ claim: String, _ action: IdempotencyRequest.Action) async throws
+            -> IdempotencyResponse.State
+        {
+            try await store.handle(
+                IdempotencyRequest(
+                    user: "ann", key: "k", bodyHash: "aa", claim: claim, action: action)
+            ).state
+        }
+        #expect(try await send("1", .claim(milliseconds: 60_000)) == .new)
+        #expect(try await send("2", .release) == .released)
+        #expect(try await send("2", .claim(milliseconds: 60_000)) == .inFlight)
+        #expect(try await send("1", .release) == .released)
+        // As if its gateway had died: nobody gives this one back.
+        #expect(try await send("3", .claim(milliseconds: 1)) == .new)
+        try await eventually("the claim ends") {
+            try await send("4", .claim(milliseconds: 60_000)) == .new
+        }
+        #expect(try await send("3", .claim(milliseconds: 60_000)) == .inFlight)
     }
 }

@@ -81,6 +81,30 @@ import WeirPolicy
         }
     }
 
+    @Test func theMeshPaysFromItsOwnBudgetAndNobodyHasItsName() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let request = SubjectRequest(claims: nil, apiKeyHash: nil, isMesh: true)
+        let binding = try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+        #expect(binding.user == SubjectStore.meshUser)
+        #expect(
+            binding.accounts == [
+                .init(
+                    unit: .usd, scope: .mesh, period: .month, id: "tests", limit: NanoUSD(100))
+            ])
+        let state = try await mesh.ledger.states(
+            of: [binding.accounts[0].key(at: try await mesh.redis.time())])
+        #expect(state.first??.limit == NanoUSD(100))
+        var without = Self.policy
+        without.budgets["mesh"] = nil
+        await #expect(throws: MeshRefusal.self) {
+            try await store.resolve(request, policy: without, policyNumber: 1)
+        }
+        await #expect(throws: MeshRefusal.self) {
+            try await resolve(store, SubjectStore.meshUser, tier: "free")
+        }
+    }
+
     @Test func ownLimitsHoldAndAUserOnlyLowers() async throws {
         let mesh = try await LedgerMesh()
         let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
@@ -154,27 +178,97 @@ import WeirPolicy
         #expect(try await resolve(store, "ann").preferences == preferences)
     }
 
+    private func request(_ key: APIKey) -> SubjectRequest {
+        SubjectRequest(claims: nil, apiKeyHash: key.hash)
+    }
+
+    private func reason(_ store: SubjectStore, _ request: SubjectRequest) async throws -> String? {
+        do {
+            _ = try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+            return nil
+        } catch let refusal as MeshRefusal {
+            return refusal.reason
+        }
+    }
+
     @Test func apiKeysAreSubjectsUntilTheyAreRevokedOrOver() async throws {
         let mesh = try await LedgerMesh()
         let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
-        let made = try await store.createAPIKey(
-            user: "ann", tier: "premium", tenant: nil, roles: ["operator"], expiresAt: nil)
-        let hash = Hex.encode(Crypto.sha256(Array(made.text.utf8)))
-        let request = SubjectRequest(claims: nil, apiKeyHash: hash)
-        let binding = try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+        var terms = APIKeyTerms(user: "ann")
+        terms.tier = "premium"
+        terms.roles = ["operator"]
+        let made = try await store.createAPIKey(terms, by: Self.root)
+        #expect(made.text.hasPrefix("weir_") && made.text.utf8.count == 48)
+        #expect(made.key.hash == Hex.encode(Crypto.sha256(Array(made.text.utf8))))
+        let binding = try await store.resolve(
+            request(made.key), policy: Self.policy, policyNumber: 1)
         #expect(binding.user == "ann" && binding.tier == "premium" && binding.roles == ["operator"])
-        #expect(try await store.apiKeys(of: "ann") == [made.key])
-        #expect(try await store.revokeAPIKey(hash: hash))
-        await #expect(throws: MeshRefusal.self) {
-            try await store.resolve(request, policy: Self.policy, policyNumber: 1)
+        #expect(binding.validForMilliseconds == nil)
+        #expect(try await store.stored("ann")?.boundBy == "root")
+        #expect(try await store.apiKeys(of: "ann", limit: 9) == [made.key])
+
+        // The id finds the key; only the whole hash opens it.
+        var other = made.key
+        other.hash = String(made.key.hash.dropLast()) + (made.key.hash.hasSuffix("0") ? "1" : "0")
+        #expect(try await reason(store, request(other)) == "unauthenticated")
+        let revoked = try await store.revokeAPIKey(made.key.id, by: Self.root)
+        #expect(revoked?.revokedAt != nil)
+        #expect(try await reason(store, request(made.key)) == "unauthenticated")
+        #expect(try await store.revokeAPIKey("none", by: Self.root) == nil)
+
+        terms.expiresAt = UnixTime(seconds: 1)
+        let old = try await store.createAPIKey(terms, by: Self.root)
+        #expect(try await reason(store, request(old.key)) == "token_expired")
+        let now = try await mesh.redis.time().milliseconds
+        terms.expiresAt = UnixTime(milliseconds: now + 60_000)
+        let short = try await store.createAPIKey(terms, by: Self.root)
+        let ending = try await store.resolve(
+            request(short.key), policy: Self.policy, policyNumber: 1)
+        #expect((1...60_000).contains(try #require(ending.validForMilliseconds)))
+
+        #expect(try await store.apiKeys(of: nil, limit: 2) == [short.key, old.key])
+        let actions = try await store.log.newest(limit: 9).map { "\($0.action) \($0.detail)" }
+        #expect(
+            actions == [
+                "api_key.create \(short.key.id)", "api_key.create \(old.key.id)",
+                "api_key.revoke \(made.key.id)", "api_key.create \(made.key.id)",
+            ])
+    }
+
+    @Test func aKeyDoesNotChangeItsUsersTier() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        _ = try await resolve(store, "ann", tier: "free", tenant: "acme")
+        var terms = APIKeyTerms(user: "ann")
+        terms.tier = "premium"
+        await #expect(throws: APIKeyConflict.bound(tier: "free", tenant: "acme")) {
+            try await store.createAPIKey(terms, by: Self.root)
         }
-        let old = try await store.createAPIKey(
-            user: "ann", tier: nil, tenant: nil, roles: [], expiresAt: UnixTime(seconds: 1))
-        await #expect(throws: MeshRefusal.self) {
-            try await store.resolve(
-                SubjectRequest(claims: nil, apiKeyHash: old.key.hash), policy: Self.policy,
-                policyNumber: 1)
-        }
-        #expect(try await store.revokeAPIKey(hash: "none") == false)
+        terms.tier = "free"
+        let made = try await store.createAPIKey(terms, by: Self.root)
+        let binding = try await store.resolve(
+            request(made.key), policy: Self.policy, policyNumber: 1)
+        #expect(binding.tier == "free" && binding.tenant == "acme")
+    }
+
+    @Test func aKeysOwnBudgetIsAnAccountBesideItsUsers() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        var terms = APIKeyTerms(user: "ann")
+        terms.tier = "free"
+        terms.monthlyLimit = NanoUSD(300)
+        let made = try await store.createAPIKey(terms, by: Self.root)
+        let binding = try await store.resolve(
+            request(made.key), policy: Self.policy, policyNumber: 1)
+        let accounts = binding.accounts.filter { $0.unit == .usd }
+        #expect(accounts.map(\.scope) == [.user, .tier, .key])
+        let own = try #require(accounts.last)
+        #expect(own.id == made.key.id && own.limit == NanoUSD(300))
+        let account = own.key(at: try await mesh.redis.time())
+        let holder = try await mesh.join().incarnation
+        let refused = try await mesh.acquire(1, of: account, by: holder, need: 301)
+        #expect(refused.status == .exhausted && refused.state?.limit == NanoUSD(300))
+        let granted = try await mesh.acquire(2, of: account, by: holder, need: 300)
+        #expect(granted.status == .granted)
     }
 }

@@ -34,7 +34,7 @@ import WeirMeshProtocol
     @Test func aLostStoreBeginsWithWhatTheArchiveKnows() async throws {
         let mesh = try await LedgerMesh()
         let folder = try TemporaryFolder()
-        let archive = try Archive(path: folder.database)
+        let archive = try Archive(at: .sqlite(path: folder.database))
         let ledger = LedgerStore(redis: mesh.redis, sessions: mesh.sessions, archive: archive)
         #expect(try await ledger.check().isEmpty)
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)

@@ -102,8 +102,9 @@ private struct ConformanceRun {
             lease: lease, account: account, need: NanoUSD(need),
             want: NanoUSD(random.next(in: 0...scale * 4)),
             closedBelow: random.next(in: 0...9) == 0 ? random.next(in: 0...30) : 0,
-            policyNumber: policyNumber - (random.next(in: 0...9) == 0 ? 1 : 0))
-        let store = LedgerCalls.acquire(request, policyNumber: 0)
+            policyNumber: policyNumber - (random.next(in: 0...9) == 0 ? 1 : 0),
+            observes: random.next(in: 0...9) == 0)
+        let store = LedgerCalls.acquire(request, policyNumber: 0, mayObserve: true)
         let reply = try await redis.run(
             LedgerScripts.acquire, keys: store.keys, arguments: store.arguments)
         let parts = try #require(reply.array)

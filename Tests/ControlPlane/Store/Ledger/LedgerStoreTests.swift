@@ -50,14 +50,17 @@ struct LedgerMesh {
 
     func acquire(
         _ number: Int64, of account: AccountKey, by holder: Incarnation, need: Int64,
-        want: Int64? = nil, closedBelow: Int64 = 0
+        want: Int64? = nil, closedBelow: Int64 = 0, observes: Bool = false,
+        mayObserve: Bool = false
     ) async throws -> LeaseGrant {
         let request = LeaseAcquire(
             lease: LeaseID(incarnation: holder, number: number), account: account,
             need: NanoUSD(need), want: NanoUSD(want ?? need), closedBelow: closedBelow,
-            policyNumber: 1)
+            policyNumber: 1, observes: observes)
         return try #require(
-            try await ledger.acquire([request], by: holder, policyNumber: 1).first)
+            try await ledger.acquire(
+                [request], by: holder, policyNumber: 1, mayObserve: mayObserve
+            ).first)
     }
 
     static func report(
@@ -101,6 +104,28 @@ struct LedgerMesh {
         #expect(try await mesh.acquire(1, of: account, by: holder, need: 10).status == .gone)
         #expect(try await mesh.acquire(3, of: account, by: holder, need: 71).status == .exhausted)
         #expect(try await mesh.acquire(4, of: account, by: holder, need: 60).status == .granted)
+    }
+
+    @Test func anAccountGoesBeyondItsLimitOnlyWhereThePolicyObserves() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        let first = try await mesh.acquire(
+            1, of: account, by: holder, need: 150, observes: true, mayObserve: true)
+        #expect(first.status == .granted && first.granted == NanoUSD(150))
+        // The account keeps its limit, and shows it.
+        #expect(first.state?.limit == NanoUSD(100) && first.state?.held == NanoUSD(150))
+        // One holder's share is no bound either, while nobody is kept from anything.
+        let second = try await mesh.acquire(
+            2, of: account, by: holder, need: 70, observes: true, mayObserve: true)
+        #expect(second.status == .granted)
+        // A gateway with an older policy asks, and the one in force observes nobody.
+        let late = try await mesh.acquire(3, of: account, by: holder, need: 1, observes: true)
+        #expect(late.status == .contended)
+        let lease = LeaseID(incarnation: holder, number: 1)
+        try await mesh.ledger.release(
+            [LedgerMesh.counters(lease, account, consumed: 150, released: 0)], by: holder)
+        #expect(try await mesh.acquire(4, of: account, by: holder, need: 1).status == .exhausted)
     }
 
     @Test func otherPeriodsAndUnknownAccountsAreRefused() async throws {

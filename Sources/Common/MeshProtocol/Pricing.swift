@@ -1,5 +1,4 @@
 import WeirCore
-import WeirMeshProtocol
 import WeirPolicy
 
 // From usage to money. The rules of the quantities, whatever a provider calls them:
@@ -77,7 +76,7 @@ extension ModelPrice {
     }
 
     /// Whether output tokens change the cost.
-    var countsOutput: Bool {
+    package var countsOutput: Bool {
         ([tokens] + steps.map(\.tokens)).contains {
             $0.output.rawValue > 0 || $0.reasoning.rawValue > 0
         }

@@ -1,3 +1,4 @@
+import Glibc
 import HTTPTypes
 import Hummingbird
 import NIOCore
@@ -82,16 +83,20 @@ struct Delivery: Sendable {
 
     /// Until the other side leaves, or for the longest time that a stall may take.
     private func stall(_ channel: any Channel) async throws {
-        try await withThrowingTaskGroup(of: Void.self) { group in
-            group.addTask { try await Task.sleep(for: .seconds(Fault.stallSecondsMax)) }
-            // A future knows no cancellation; it ends with the cut behind this at the latest.
-            let left = AsyncStream<Void> { continuation in
-                channel.closeFuture.whenComplete { _ in continuation.finish() }
-            }
-            group.addTask { for await _ in left {} }
-            try await group.next()
-            group.cancelAll()
+        let end = ContinuousClock.now + .seconds(Fault.stallSecondsMax)
+        while ContinuousClock.now < end, try await isThere(channel) {
+            try await Task.sleep(for: .milliseconds(20))
         }
+    }
+
+    /// The server lets its clients close their direction and go on reading, so the channel stays
+    /// open then; the kernel knows.
+    private func isThere(_ channel: any Channel) async throws -> Bool {
+        guard channel.isActive, let socket = channel as? any SocketOptionProvider else {
+            return false
+        }
+        let established: UInt8 = 1  // TCP_ESTABLISHED, tcp(7)
+        return try await socket.getTCPInfo().map { $0.tcpi_state == established }.get()
     }
 
     /// Closes both directions at once, in the middle of whatever was going on.

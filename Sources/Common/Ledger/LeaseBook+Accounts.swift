@@ -61,7 +61,10 @@ extension LeaseBook {
     mutating func intern(_ terms: AccountTerms, now: UInt64) -> UInt32? {
         guard let slot = intern(terms.key, now: now) else { return nil }
         let known = accounts[Int(slot)].limit
-        if known > 0, terms.limit.rawValue > known {
+        let first = accounts[Int(slot)].firstLease
+        // A local lease has no store behind it that could be asked.
+        let isLocal = first != noSlot && leases[Int(first)].isLocal
+        if known > 0, terms.limit.rawValue > known, !isLocal {
             // What the store said of the old limit refuses nobody before it is asked again.
             accounts[Int(slot)].isStateKnown = false
             accounts[Int(slot)].deniedUntil = 0

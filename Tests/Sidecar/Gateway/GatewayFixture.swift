@@ -326,7 +326,6 @@ final class TestAnswer: AgentAnswerStream {
         self.settlement = settlement
         self.isRefusal = isRefusal
         self.isBroken = isBroken
-        self.contentType = contentType
         rest = Mutex(pieces)
     }
 

@@ -35,6 +35,8 @@ extension AgentPolicy {
             ?? requestBodyBytesMax
         whenUsageIsMissing =
             spec.choice("whenUsageIsMissing", WhenUsageIsMissing.self) ?? whenUsageIsMissing
+        whenAgentRefuses =
+            spec.choice("whenAgentRefuses", WhenAgentRefuses.self) ?? whenAgentRefuses
         whenCallerLeaves =
             spec.choice("whenCallerLeaves", WhenCallerLeaves.self) ?? whenCallerLeaves
         unmeteredCeiling = spec.money("unmeteredCeiling")

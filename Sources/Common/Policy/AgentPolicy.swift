@@ -82,6 +82,7 @@ package struct AgentPolicy: Hashable, Sendable {
     }
 
     package enum WhenUsageIsMissing: String, Sendable, CaseIterable { case ceiling, estimated }
+    package enum WhenAgentRefuses: String, Sendable, CaseIterable { case charge, free }
     package enum WhenCallerLeaves: String, Sendable, CaseIterable { case drain, cancel }
 
     package var name: String
@@ -106,6 +107,9 @@ package struct AgentPolicy: Hashable, Sendable {
     package var outputTokensMax: Int64 = 512
     package var requestBodyBytesMax: Int = 1 << 20
     package var whenUsageIsMissing: WhenUsageIsMissing = .ceiling
+    /// What a status costs by which the agent says that it did no work (`isRefusal`), where its
+    /// answer reports no usage.
+    package var whenAgentRefuses: WhenAgentRefuses = .charge
     package var whenCallerLeaves: WhenCallerLeaves = .drain
     /// What a request costs at most whose cost cannot be bounded; `nil` refuses it.
     package var unmeteredCeiling: NanoUSD?
@@ -124,6 +128,15 @@ package struct AgentPolicy: Hashable, Sendable {
         self.wireProtocol = wireProtocol
         self.path = path
         self.models = models
+    }
+
+    /// Statuses that come before any work: the request is wrong, not allowed or too much just now.
+    /// 500, 502 and 504 are not among them, because they may come behind it.
+    package static func isRefusal(status: Int) -> Bool {
+        switch status {
+        case 400, 401, 403, 404, 405, 413, 415, 422, 429, 503: true
+        default: false
+        }
     }
 
     package var defaultModel: String { models.first?.id ?? name }

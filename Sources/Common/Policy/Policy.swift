@@ -29,6 +29,21 @@ package struct Policy: Hashable, Sendable {
 
     package init() {}
 
+    /// These agents, and behind them the chain of their fallbacks as far as a tier allows it. A name
+    /// comes once, so chains end.
+    package func withFallbacks(_ planned: [String], tier: TierPolicy) -> [String] {
+        var names = planned
+        var position = 0
+        while position < names.count {
+            for next in agents[names[position]]?.fallbacks ?? []
+            where !names.contains(next) && tier.agents.contains(next) {
+                names.append(next)
+            }
+            position += 1
+        }
+        return names.filter { agents[$0] != nil }
+    }
+
     /// Whether any user is only watched: then accounts may go beyond their limits (LEDGER rule 1).
     package var observesAnyTier: Bool { tiers.values.contains { $0.observe } }
 

@@ -142,26 +142,13 @@ private struct PreferenceCheck {
     private func stranded(by excluded: [String]) -> (type: String, step: String)? {
         for type in policy.requestTypes.values.sorted(by: { $0.name < $1.name }) {
             for step in type.steps where step.required {
-                let candidates = candidates(of: step)
+                let candidates = policy.withFallbacks(
+                    step.agentsByTier[tier.name] ?? [], tier: tier)
                 if !candidates.isEmpty, candidates.allSatisfy(excluded.contains) {
                     return (type.name, step.name)
                 }
             }
         }
         return nil
-    }
-
-    /// The agents that the plan names for the tier, and their fallbacks as far as it allows them.
-    private func candidates(of step: RequestTypePolicy.Step) -> [String] {
-        var names = step.agentsByTier[tier.name] ?? []
-        var position = 0
-        while position < names.count {
-            for next in policy.agents[names[position]]?.fallbacks ?? []
-            where !names.contains(next) && tier.agents.contains(next) {
-                names.append(next)
-            }
-            position += 1
-        }
-        return names
     }
 }

@@ -57,15 +57,22 @@ enum AttemptOutcome {
         return .failure(kind, retryAfterNanoseconds: nil)
     }
 
-    /// Nothing is due where no byte can have reached the agent.
+    /// Nothing is due where no byte can have reached the agent, or where its policy says that what
+    /// it refuses is free.
     static func cost(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> AttemptCost {
-        guard outcome.upstreamTouched, let bound = context.bound else {
+        guard outcome.upstreamTouched, let bound = context.bound, !isFreeRefusal(context) else {
             return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
         }
         return bound.cost(
             of: context.meter, isWhole: outcome.responseIsWhole,
             nanoseconds: outcome.endedNanoseconds &- outcome.startedNanoseconds,
             whenMissing: context.snapshot.agent.whenUsageIsMissing)
+    }
+
+    /// An answer that reports usage was worked for, whatever its status says.
+    private static func isFreeRefusal(_ context: AttemptContext) -> Bool {
+        context.snapshot.agent.whenAgentRefuses == .free
+            && AgentPolicy.isRefusal(status: context.status) && context.meter.reported == nil
     }
 
     /// What refused it, or what failed.

@@ -270,6 +270,9 @@ package enum GatewayLimits {
     package static let idempotencyRetryNanoseconds: UInt64 = 1_000_000_000
 
     package static let timeoutMillisecondsMax: Int64 = 300_000
+    /// Silence on a stream of events after which a comment is sent. Proxies give up after 30 s or
+    /// more.
+    package static let heartbeatNanoseconds: UInt64 = 15_000_000_000
     /// Analyses at once where `MAX_CONCURRENT_REQUESTS` is silent.
     package static let analysesDefaultMax = 100
     /// How long a request waits for one of their places.

@@ -26,9 +26,12 @@ package struct AgentAdapter: Sendable {
         self.outputTokensMax = outputTokensMax
     }
 
-    package func body(inputs: [String: JSONValue]) throws(Failure) -> [UInt8] {
+    /// - Parameter streams: a chat agent is asked for its words as they come.
+    package func body(
+        inputs: [String: JSONValue], streams: Bool = false
+    ) throws(Failure) -> [UInt8] {
         switch agent.wireProtocol {
-        case .openai: return try chat(inputs).bytes
+        case .openai: return try chat(inputs, streams: streams).bytes
         case .huggingface: return try inference(inputs).bytes
         case .json: return object(inputs).bytes
         case .passthrough:
@@ -44,7 +47,9 @@ package struct AgentAdapter: Sendable {
     }
 
     /// The output limit is always stated: it is what bounds the cost.
-    private func chat(_ inputs: [String: JSONValue]) throws(Failure) -> JSONValue {
+    private func chat(
+        _ inputs: [String: JSONValue], streams: Bool
+    ) throws(Failure) -> JSONValue {
         guard let prompt = step.prompt ?? agent.prompt else {
             throw Failure(detail: "There is no prompt for \(agent.name).")
         }
@@ -58,6 +63,7 @@ package struct AgentAdapter: Sendable {
             "model": .string(model), "messages": .array(messages),
             "max_tokens": .number(JSONNumber(tokens)),
         ]
+        if streams { body["stream"] = true }
         if step.output == .json { body["response_format"] = ["type": "json_object"] }
         return .object(body)
     }

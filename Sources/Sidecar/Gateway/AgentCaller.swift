@@ -68,8 +68,9 @@ struct AgentCaller: Sendable {
             attempt.outcome = .budgetExhausted
             throw Failure(
                 attempt: attempt,
-                detail: "The call may cost \(worstCase.usd), which is more than max_cost_usd "
-                    + "leaves.")
+                detail:
+                    "The call may cost \(worstCase.usd), which is more than max_cost_usd or the "
+                    + "caller's own limit for a request leaves.")
         }
         let key: ChildKey
         do throws(LedgerRefusal) {
@@ -169,18 +170,21 @@ extension AgentCaller {
     func call(
         _ prepared: Prepared, at picked: EndpointPicker.Picked, until deadline: UInt64
     ) async throws(Failure) -> Answer {
-        let call = try await open(prepared, at: picked, until: deadline)
+        try await read(try await open(prepared, at: picked, until: deadline), of: prepared.agent)
+    }
+
+    func read(_ call: OpenAgentCall, of agent: AgentPolicy) async throws(Failure) -> Answer {
         let body: [UInt8]
         do throws(AgentCallError) {
             body = try await call.body(bytesMax: GatewayLimits.agentAnswerBytesMax)
         } catch {
             var failure = Self.failure(call, error)
-            failure.mayTryAnother = call.mayTryAnother(prepared.agent)
+            failure.mayTryAnother = call.mayTryAnother(agent)
             throw failure
         }
         let attempt = call.end()
         if var failure = Self.failure(call.answer.status, attempt) {
-            failure.mayTryAnother = call.mayTryAnother(prepared.agent)
+            failure.mayTryAnother = call.mayTryAnother(agent)
             throw failure
         }
         return Answer(status: call.answer.status, body: body, attempt: attempt)

@@ -26,9 +26,10 @@ struct AgentFailover: Sendable {
         }
     }
 
+    /// Told how many calls came to nothing before this one.
     typealias Take<Success> =
-        @Sendable (AgentCaller.Prepared, EndpointPicker.Picked) async throws(AgentCaller.Failure) ->
-        Success
+        @Sendable (AgentCaller.Prepared, EndpointPicker.Picked, _ earlier: Int)
+        async throws(AgentCaller.Failure) -> Success
 
     let calls: AgentCaller
     let deadlineNanoseconds: UInt64
@@ -71,7 +72,7 @@ struct AgentFailover: Sendable {
                 return
             }
             do throws(AgentCaller.Failure) {
-                outcome.success = try await take(prepared, picked)
+                outcome.success = try await take(prepared, picked, outcome.failures.count)
                 return
             } catch {
                 outcome.failures.append(error)

@@ -13,15 +13,6 @@ struct AnalysisAnswer {
     /// What would have refused the request, where the caller's tier only observes.
     var observed: [Reason] = []
 
-    /// What the metrics count it as: `complete`, `partial`, or the refusal's reason.
-    var outcome: String {
-        switch report.status {
-        case .complete: "complete"
-        case .partial: "partial"
-        case .failed(_, let reason): reason.ofFailedStep.name
-        }
-    }
-
     func answer() -> GatewayAnswer {
         let fields = self.fields
         switch report.status {
@@ -114,6 +105,17 @@ struct AnalysisAnswer {
         return GatewayRefusal(
             reason, name.map { "Step \($0): \(detail)" } ?? detail, retryAfterSeconds: retryAfter,
             members: members)
+    }
+}
+
+extension AnalysisReport {
+    /// What the metrics count it as: `complete`, `partial`, or the refusal's reason.
+    var outcome: String {
+        switch status {
+        case .complete: "complete"
+        case .partial: "partial"
+        case .failed(_, let reason): reason.ofFailedStep.name
+        }
     }
 }
 

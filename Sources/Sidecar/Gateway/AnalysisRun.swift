@@ -43,7 +43,7 @@ package struct AnalysisRun: Sendable {
         let began = context.clock.nowNanoseconds
         var progress = PlanProgress(
             type: context.request.type, tier: context.caller.tier.name,
-            data: context.request.data)
+            data: context.request.data, excluded: stepsWithoutAgents)
         var reports: [String: StepReport] = [:]
         var deadlinePassed = false
         await withTaskGroup(of: Event.self) { group in
@@ -57,6 +57,7 @@ package struct AnalysisRun: Sendable {
                     progress.stop()
                 case .ended(let report):
                     reports[report.name] = report
+                    context.events?.send(.stepEnded(report))
                     progress.stepEnded(report.name, report.end)
                     if progress.failedRequiredStep != nil { progress.stop() }
                     begin(&progress, &group)
@@ -75,8 +76,22 @@ package struct AnalysisRun: Sendable {
         _ progress: inout PlanProgress, _ group: inout TaskGroup<Event>
     ) {
         for start in progress.takeReady() {
+            context.events?.send(.stepStarted(start.step.name))
             group.addTask { .ended(await StepRunner(context: context, start: start).run()) }
         }
+    }
+
+    /// Steps that the caller's exclusions leave nobody for.
+    private var stepsWithoutAgents: Set<String> {
+        let excluded = context.caller.preferences.excludedAgents
+        guard !excluded.isEmpty else { return [] }
+        let steps = context.request.type.steps.filter { step in
+            CandidateOrder.names(
+                of: step, tier: context.caller.tier, policy: context.snapshot.policy,
+                excluded: excluded
+            ).isEmpty
+        }
+        return Set(steps.map(\.name))
     }
 
     private func waitForDeadline() async -> Event {

@@ -32,12 +32,23 @@ package struct AnalyzeRequest: Hashable, Sendable {
     package var data: JSONValue
     package var maxCost: NanoUSD?
     package var timeoutMilliseconds: Int64
-    /// The agent that a step should go to first, by step.
-    package var agents: [String: String]
+    /// What a step should go to first, by step.
+    package var agents: [String: Choice]
+
+    package struct Choice: Hashable, Sendable {
+        package var agent: String
+        /// One of the agent's.
+        package var model: String
+
+        package init(agent: String, model: String) {
+            self.agent = agent
+            self.model = model
+        }
+    }
 
     package init(
         type: RequestTypePolicy, data: JSONValue, maxCost: NanoUSD? = nil,
-        timeoutMilliseconds: Int64, agents: [String: String] = [:]
+        timeoutMilliseconds: Int64, agents: [String: Choice] = [:]
     ) {
         self.type = type
         self.data = data
@@ -66,7 +77,7 @@ package struct AnalyzeRequest: Hashable, Sendable {
         let maxCost = options?.money("max_cost_usd")
         let timeout = options?.integer(
             "timeout_ms", in: 1...GatewayLimits.timeoutMillisecondsMax)
-        let agents = type.map { Self.agents(options, $0, tier) } ?? [:]
+        let agents = type.map { Self.agents(options, $0, tier, policy) } ?? [:]
         _ = options?.value("agents")
         options?.finish()
         reader.finish()
@@ -106,13 +117,14 @@ package struct AnalyzeRequest: Hashable, Sendable {
         return type
     }
 
-    /// `{"STEP": "AGENT"}`: any of the step's agents for the tier, by name, model or alias is
-    /// the caller's choice.
+    /// `{"STEP": "AGENT"}`: any of the step's agents for the tier is the caller's choice, by its
+    /// name, by one of its models or by an alias.
     private static func agents(
-        _ options: ObjectReader?, _ type: RequestTypePolicy, _ tier: TierPolicy
-    ) -> [String: String] {
+        _ options: ObjectReader?, _ type: RequestTypePolicy, _ tier: TierPolicy,
+        _ policy: Policy
+    ) -> [String: Choice] {
         guard let options else { return [:] }
-        var chosen: [String: String] = [:]
+        var chosen: [String: Choice] = [:]
         for (name, value, path) in options.members(
             "agents", countMax: PolicyLimits.stepsMax)
         {
@@ -121,13 +133,15 @@ package struct AnalyzeRequest: Hashable, Sendable {
                 continue
             }
             let allowed = step.agentsByTier[tier.name] ?? []
-            guard let agent = value.string, allowed.contains(agent) else {
+            guard let found = value.string.flatMap({ policy.resolve($0) }),
+                allowed.contains(found.agent.name)
+            else {
                 let known = allowed.joined(separator: ", ")
                 options.problems.add(
                     path, allowed.isEmpty ? "your tier skips this step" : "must be one of \(known)")
                 continue
             }
-            chosen[name] = agent
+            chosen[name] = Choice(agent: found.agent.name, model: found.model)
         }
         return chosen
     }

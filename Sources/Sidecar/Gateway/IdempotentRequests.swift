@@ -41,7 +41,7 @@ struct IdempotentRequests: Sendable {
                 "The Idempotency-Key must be one text of 1 to "
                     + "\(GatewayLimits.idempotencyKeyBytesMax) visible ASCII characters.")
         }
-        if request.field("accept")?.contains("text/event-stream") ?? false {
+        if request.acceptsEvents {
             throw GatewayRefusal(
                 .invalid, "A stream of events cannot be replayed: leave Idempotency-Key out.",
                 problems: [Problem(path: "/headers/accept", message: "must be application/json")])
@@ -88,10 +88,10 @@ struct IdempotentRequests: Sendable {
     /// back. The caller gets the answer after it is stored, or after the first try to.
     func run(
         _ key: Key, on worker: GatewayWorker,
-        _ work: @escaping @Sendable () async -> Result<EndedAnalysis, GatewayRefusal>
-    ) async throws(GatewayRefusal) -> EndedAnalysis {
+        _ work: @escaping @Sendable () async -> Result<GatewayAnswer, GatewayRefusal>
+    ) async throws(GatewayRefusal) -> GatewayAnswer {
         let (results, continuation) = AsyncStream.makeStream(
-            of: Result<EndedAnalysis, GatewayRefusal>.self, bufferingPolicy: .bufferingNewest(1))
+            of: Result<GatewayAnswer, GatewayRefusal>.self, bufferingPolicy: .bufferingNewest(1))
         worker.spawn {
             let result = await work()
             let message = ending(of: result, key)
@@ -116,10 +116,10 @@ struct IdempotentRequests: Sendable {
     }
 
     private func ending(
-        of result: Result<EndedAnalysis, GatewayRefusal>, _ key: Key
+        of result: Result<GatewayAnswer, GatewayRefusal>, _ key: Key
     ) -> IdempotencyRequest {
-        guard case .success(let ended) = result,
-            let stored = StoredAnswer(keeping: ended.answer, requestID: key.claim)
+        guard case .success(let answer) = result,
+            let stored = StoredAnswer(keeping: answer, requestID: key.claim)
         else { return message(key, .release) }
         return message(key, .complete(stored))
     }

@@ -14,6 +14,8 @@ package struct PlanProgress: Sendable {
     package enum Skip: Hashable, Sendable {
         /// The tier has no agent for it.
         case notInTier
+        /// Its caller excluded all of its agents.
+        case excluded
         /// An input of it is absent: the caller left it out, or the step that gives it was skipped
         /// for such a reason itself.
         case inputAbsent(String)
@@ -40,11 +42,16 @@ package struct PlanProgress: Sendable {
     private let type: RequestTypePolicy
     private let tier: String
     private let data: JSONValue
+    private let excluded: Set<String>
     private var running: Set<String> = []
     package private(set) var ends: [String: End] = [:]
 
-    package init(type: RequestTypePolicy, tier: String, data: JSONValue) {
+    /// - Parameter excluded: steps of which the caller wants no agent.
+    package init(
+        type: RequestTypePolicy, tier: String, data: JSONValue, excluded: Set<String> = []
+    ) {
         self.type = type
+        self.excluded = excluded
         self.tier = tier
         self.data = data
     }
@@ -88,7 +95,7 @@ package struct PlanProgress: Sendable {
         type.steps.allSatisfy { step in
             guard step.required else { return true }
             switch ends[step.name] {
-            case .ok, .skipped(.notInTier), .skipped(.inputAbsent): return true
+            case .ok, .skipped(.notInTier), .skipped(.excluded), .skipped(.inputAbsent): return true
             case .failed, .cancelled, .skipped(.dependency), .skipped(.ended), nil: return false
             }
         }
@@ -98,7 +105,7 @@ package struct PlanProgress: Sendable {
     package var isComplete: Bool {
         type.steps.allSatisfy { step in
             switch ends[step.name] {
-            case .ok, .skipped(.notInTier), .skipped(.inputAbsent): return true
+            case .ok, .skipped(.notInTier), .skipped(.excluded), .skipped(.inputAbsent): return true
             case .failed, .cancelled, .skipped(.dependency), .skipped(.ended), nil: return false
             }
         }
@@ -148,6 +155,7 @@ package struct PlanProgress: Sendable {
         of step: RequestTypePolicy.Step
     ) -> Result<[String: JSONValue], NotReady> {
         guard step.agentsByTier[tier] != nil else { return .failure(NotReady(skip: .notInTier)) }
+        guard !excluded.contains(step.name) else { return .failure(NotReady(skip: .excluded)) }
         for name in step.after {
             if let skip = skip(becauseOf: name) { return .failure(NotReady(skip: skip)) }
         }
@@ -180,7 +188,7 @@ package struct PlanProgress: Sendable {
         switch ends[name] {
         case .ok, nil: nil
         case .failed, .cancelled: .dependency(name)
-        case .skipped(.notInTier), .skipped(.inputAbsent): .inputAbsent(name)
+        case .skipped(.notInTier), .skipped(.excluded), .skipped(.inputAbsent): .inputAbsent(name)
         case .skipped(.dependency(let cause)): .dependency(cause)
         case .skipped(.ended): .ended
         }

@@ -114,6 +114,7 @@ extension PlanProgress.Skip {
     var detail: String {
         switch self {
         case .notInTier: "The caller's tier does not have this step."
+        case .excluded: "The caller's preferences exclude every agent of this step."
         case .inputAbsent(let name): "There is no \(name)."
         case .dependency(let name): "It depends on \(name), which failed."
         case .ended: "The request ended before it began."

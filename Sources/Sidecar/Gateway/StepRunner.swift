@@ -17,6 +17,9 @@ package struct RunContext: Sendable {
     let clock: any GatewayClock
     let picker: EndpointPicker
     let budget: RunBudget
+    let latencies: AgentLatencies
+    /// `nil` when nobody watches the run.
+    var events: RunEvents?
 
     var calls: AgentCaller {
         AgentCaller(
@@ -40,15 +43,16 @@ struct StepRunner: Sendable {
         let (candidates, unbounded) = prepare()
         let order = CandidateOrder(
             candidates.map { ($0.agent.name, $0.bound.worstCase) }, tier: tier,
-            spentPercent: context.ledger.balance?.spentPercent)
+            spentPercent: context.ledger.balance?.spentPercent, wish: wish)
         let deadline = stepDeadline(from: began)
         let failover = AgentFailover(calls: context.calls, deadlineNanoseconds: deadline)
         let inOrder = order.names.compactMap { name in
             candidates.first { $0.agent.name == name }
         }
         var outcome = await failover.run(inOrder) {
-            prepared, picked throws(AgentCaller.Failure) in
-            try await call(prepared, picked, deadline)
+            prepared, picked, earlier throws(AgentCaller.Failure) in
+            try await call(
+                prepared, picked, deadline, attempt: unbounded.count + earlier + 1)
         }
         outcome.failures = unbounded + outcome.failures
         var report = report(of: outcome)
@@ -62,7 +66,8 @@ struct StepRunner: Sendable {
     private func prepare() -> ([AgentCaller.Prepared], [AgentCaller.Failure]) {
         let policy = context.snapshot.policy
         let names = CandidateOrder.names(
-            of: step, tier: tier, policy: policy, chosen: context.request.agents[step.name])
+            of: step, tier: tier, policy: policy,
+            excluded: context.caller.preferences.excludedAgents)
         var candidates: [AgentCaller.Prepared] = []
         var failures: [AgentCaller.Failure] = []
         for agent in names.compactMap({ policy.agents[$0] }) {
@@ -79,23 +84,43 @@ struct StepRunner: Sendable {
         let worstCase = WorstCase(
             agent: agent, prices: context.snapshot.policy.prices,
             outputTokensMax: tier.outputTokensMax)
+        let adapter = self.adapter(of: agent)
         let body: [UInt8]
         do throws(AgentAdapter.Failure) {
-            body = try adapter(of: agent).body(inputs: start.inputs)
+            body = try adapter.body(inputs: start.inputs, streams: tellsWords(of: agent))
         } catch {
-            throw AgentCaller.Failure(agent, model: agent.defaultModel, .invalid, error.detail)
+            throw AgentCaller.Failure(agent, model: adapter.model, .invalid, error.detail)
         }
         do throws(BoundRefusal) {
             let bound = try worstCase.bound(method: "POST", path: agent.path, body: body)
-            return AgentCaller.Prepared(agent: agent, bound: bound, body: bound.body ?? body)
+            return AgentCaller.Prepared(
+                agent: agent, bound: bound, body: bound.body ?? body,
+                accept: bound.isStream ? "text/event-stream" : "application/json")
         } catch {
-            throw AgentCaller.Failure(
-                agent, model: agent.defaultModel, error.reason, error.detail)
+            throw AgentCaller.Failure(agent, model: adapter.model, error.reason, error.detail)
         }
     }
 
     private func adapter(of agent: AgentPolicy) -> AgentAdapter {
-        AgentAdapter(agent: agent, step: step, outputTokensMax: tier.outputTokensMax)
+        let chosen = context.request.agents[step.name]
+        return AgentAdapter(
+            agent: agent, step: step, model: chosen?.agent == agent.name ? chosen?.model : nil,
+            outputTokensMax: tier.outputTokensMax)
+    }
+
+    /// Words of JSON are of no use before their end.
+    private func tellsWords(of agent: AgentPolicy) -> Bool {
+        context.events != nil && agent.wireProtocol == .openai && step.output == .text
+    }
+
+    private var wish: CandidateOrder.Wish {
+        var wish = CandidateOrder.Wish()
+        let preferences = context.caller.preferences
+        wish.requested = context.request.agents[step.name]?.agent
+        wish.preferred = preferences.agentsByStep[step.name]
+        wish.optimize = preferences.optimize
+        if wish.optimize == .latency { wish.latencies = context.latencies.all }
+        return wish
     }
 
     private func stepDeadline(from began: UInt64) -> UInt64 {
@@ -113,9 +138,13 @@ struct StepRunner: Sendable {
     }
 
     private func call(
-        _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64
+        _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64,
+        attempt: Int
     ) async throws(AgentCaller.Failure) -> Success {
-        let answer = try await context.calls.call(prepared, at: picked, until: deadline)
+        let began = context.clock.nowNanoseconds
+        let answer = try await send(prepared, picked, deadline, attempt: attempt)
+        context.latencies.succeeded(
+            prepared.agent, nanoseconds: context.clock.nowNanoseconds - began)
         do throws(AgentAdapter.Failure) {
             let result = try adapter(of: prepared.agent).result(
                 of: answer.body, inputs: start.inputs)
@@ -124,6 +153,20 @@ struct StepRunner: Sendable {
             var attempt = answer.attempt
             attempt.outcome = .upstreamProtocol
             throw AgentCaller.Failure(attempt: attempt, detail: error.detail)
+        }
+    }
+
+    private func send(
+        _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64,
+        attempt: Int
+    ) async throws(AgentCaller.Failure) -> AgentCaller.Answer {
+        guard let events = context.events, prepared.bound.isStream else {
+            return try await context.calls.call(prepared, at: picked, until: deadline)
+        }
+        return try await context.calls.stream(
+            prepared, at: picked, until: deadline
+        ) { [name = step.name, agent = prepared.agent.name] words in
+            events.send(.stepDelta(step: name, agent: agent, attempt: attempt, text: words))
         }
     }
 

@@ -91,8 +91,8 @@ extension AttemptBound {
     /// The price of an attempt whose bytes went upstream.
     ///
     /// - `isWhole`: the answer arrived to its end. Usage of a broken stream is not the whole of it.
-    /// - `status`: providers do not charge for what they refuse, but nothing here can know that: a
-    ///   4xx or 5xx that reports no usage costs a fixed price or the ceiling like everything else.
+    /// A 4xx or 5xx that reports no usage costs a fixed price or the ceiling like everything else:
+    /// only the policy can say that an agent's refusals are free (`AttemptOutcome.cost`).
     func cost(
         of meter: UsageMeter, isWhole: Bool, nanoseconds: UInt64,
         whenMissing: AgentPolicy.WhenUsageIsMissing

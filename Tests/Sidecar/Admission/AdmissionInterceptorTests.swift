@@ -231,6 +231,42 @@ import WeirPolicy
         #expect(record.tokens == .init())
     }
 
+    /// What an agent refuses is free only where its policy says so, and only by a status that says
+    /// that nothing was done.
+    @Test(
+        arguments: [
+            (AgentPolicy.WhenAgentRefuses.free, 429, "{}", 0), (.free, 401, "{}", 0),
+            (.free, 503, "{}", 0), (.free, 400, "", 0), (.free, 500, "{}", nil),
+            (.free, 502, "{}", nil), (.free, 504, "{}", nil), (.charge, 429, "{}", nil),
+            (.charge, 401, "{}", nil),
+            // Usage is work, whatever the status says.
+            (.free, 429, chatAnswer, 12 + 300), (.free, 200, "{}", nil),
+        ] as [(AgentPolicy.WhenAgentRefuses, Int, String, Int64?)])
+    func whatARefusalCosts(
+        policy: AgentPolicy.WhenAgentRefuses, status: Int, body: String, cost: Int64?
+    ) throws {
+        let upstream = try TestUpstream { _ in
+            "HTTP/1.1 \(status) Status\r\nContent-Type: application/json\r\n"
+                + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)"
+        }
+        let agent = AdmissionFixture.openAI { $0.whenAgentRefuses = policy }
+        let fixture = try AdmissionFixture(upstream.address, agent: agent)
+        let client = fixture.proxy.client()
+        client.send(chatRequest(fixture.delegation(child: 1)))
+        let response = try #require(client.readResponse())
+        #expect(response.status == status)
+        let record = try #require(fixture.waitForRecords(1).first)
+        let settlement = try #require(AdmissionFixture.settlement(response))
+        #expect(settlement.consumed == record.cost && settlement.isFinal)
+        if let cost {
+            #expect(record.cost == NanoUSD(cost))
+            #expect(record.source == (cost == 0 ? .none : .reported))
+        } else {
+            #expect(record.cost > NanoUSD(500))
+            #expect(record.source == .ceiling)
+        }
+    }
+
     @Test func nothingIsDueWhereNothingWasSent() throws {
         let upstream = try TestUpstream { _ in nil }
         let address = upstream.address

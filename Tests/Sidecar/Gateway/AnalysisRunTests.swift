@@ -258,9 +258,79 @@ import WeirPolicy
 
     @Test func callersMayChooseAmongTheAgents() async throws {
         let context = try GatewayFixture.context(
-            "news", news, transport: TestTransport.healthy, agents: ["prose": "writer"])
+            "news", news, transport: TestTransport.healthy,
+            agents: ["prose": .init(agent: "scribe", model: "small")])
         let report = await AnalysisRun(context: context).run()
-        #expect(report.steps[1].attempts.map(\.agent) == ["writer"])
+        #expect(report.steps[1].attempts.map(\.agent) == ["scribe"])
+        #expect(
+            report.steps[1].downgrade == .init(from: "writer", reason: "requested"))
+        #expect(report.steps[1].fallback == nil)
+    }
+
+    @Test func callersMayChooseAModel() async throws {
+        var policy = try GatewayFixture.policy()
+        policy.agents["writer"]?.models.append(.init(id: "small-too", aliases: []))
+        policy.prices["small-too"] = policy.prices["small"]
+        let bodies = Mutex<[JSONValue]>([])
+        let transport = TestTransport { call, delegation in
+            if call.agent == "writer", let body = try? JSON.parse(call.body) {
+                bodies.withLock { $0.append(body) }
+            }
+            return await TestTransport.healthy.react(call, delegation)
+        }
+        let context = try GatewayFixture.context(
+            "news", news, transport: transport, snapshot: try GatewayFixture.snapshot(policy),
+            agents: ["prose": .init(agent: "writer", model: "small-too")])
+        let report = await AnalysisRun(context: context).run()
+        #expect(bodies.withLock { $0.map { $0["model"] } } == ["small-too"])
+        #expect(report.steps[1].attempts.map(\.model) == ["small-too"])
+    }
+
+    @Test func preferencesDecideWithinThePlan() async throws {
+        var preferences = Preferences()
+        preferences.agentsByStep = ["prose": "scribe"]
+        let preferred = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, preferences: preferences)
+        let first = await AnalysisRun(context: preferred).run()
+        #expect(first.steps[1].attempts.map(\.agent) == ["scribe"])
+        #expect(first.steps[1].downgrade == .init(from: "writer", reason: "preferred"))
+
+        preferences = Preferences()
+        preferences.excludedAgents = ["scribe"]
+        let failing = TestTransport { call, delegation in
+            call.agent == "writer"
+                ? .status(500, cost: 0) : await TestTransport.healthy.react(call, delegation)
+        }
+        let excluded = try GatewayFixture.context(
+            "news", news, transport: failing, preferences: preferences)
+        let second = await AnalysisRun(context: excluded).run()
+        #expect(second.status == .failed(step: "prose", .upstreamError))
+        #expect(second.steps[1].attempts.map(\.agent) == ["writer"])
+
+        preferences.excludedAgents = ["mood"]
+        let skipped = try GatewayFixture.context(
+            "wide", ["text": "up", "positions": [1]], transport: TestTransport.healthy,
+            preferences: preferences)
+        let third = await AnalysisRun(context: skipped).run()
+        #expect(third.status == .complete)
+        #expect(third.steps[1].end == .skipped(.excluded))
+    }
+
+    @Test func theQuickestGoesFirstForWhoAskedForIt() async throws {
+        let latencies = AgentLatencies()
+        let policy = try GatewayFixture.policy()
+        latencies.succeeded(try #require(policy.agents["writer"]), nanoseconds: 9_000)
+        latencies.succeeded(try #require(policy.agents["scribe"]), nanoseconds: 1_000)
+        var preferences = Preferences()
+        preferences.optimize = .latency
+        let context = try GatewayFixture.context(
+            "news", news, transport: TestTransport.healthy, preferences: preferences,
+            latencies: latencies)
+        let report = await AnalysisRun(context: context).run()
+        #expect(report.steps[1].attempts.map(\.agent) == ["scribe"])
+        #expect(report.steps[1].downgrade?.reason == "optimize_latency")
+        // Every call that succeeded is measured, whoever asked for it.
+        #expect(latencies.all["mood"] != nil)
     }
 }
 

@@ -61,7 +61,8 @@ import WeirPolicy
                 snapshot: snapshot, caller: caller, request: plan.request,
                 requestID: plan.requestID, runID: plan.runID, trace: nil,
                 deadlineNanoseconds: plan.deadlineNanoseconds, ledger: ledger,
-                transport: transport, clock: plan.clock, picker: picker, budget: plan.budget)
+                transport: transport, clock: plan.clock, picker: picker, budget: plan.budget,
+                latencies: plan.latencies)
             let start = PlanProgress.Start(step: step, inputs: ["text": "up"])
             let report = await StepRunner(context: context, start: start).run()
             run.attempts.append(report.attempts)

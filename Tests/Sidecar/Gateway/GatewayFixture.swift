@@ -85,8 +85,10 @@ enum GatewayFixture {
     static func context(
         _ type: String, _ data: JSONValue, transport: any AgentTransport,
         ledger: any CallerLedger = TestLedger(), clock: any GatewayClock = TestClock(),
-        snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil, agents: [String: String] = [:],
-        picker: EndpointPicker = EndpointPicker()
+        snapshot: GatewaySnapshot? = nil, maxCost: NanoUSD? = nil,
+        agents: [String: AnalyzeRequest.Choice] = [:], preferences: Preferences = Preferences(),
+        picker: EndpointPicker = EndpointPicker(), latencies: AgentLatencies = AgentLatencies(),
+        events: RunEvents? = nil
     ) throws -> RunContext {
         let snapshot = try snapshot ?? self.snapshot()
         let request = AnalyzeRequest(
@@ -94,11 +96,13 @@ enum GatewayFixture {
             timeoutMilliseconds: 1_000, agents: agents)
         return RunContext(
             snapshot: snapshot,
-            caller: Caller(user: "alice", tenant: nil, tier: try tier(), roles: []),
+            caller: Caller(
+                user: "alice", tenant: nil, tier: try tier(), roles: [], preferences: preferences),
             request: request, requestID: Identifier(high: 1, low: 1),
             runID: Identifier(high: 1, low: 1), trace: nil,
             deadlineNanoseconds: clock.nowNanoseconds + 1_000_000_000, ledger: ledger,
-            transport: transport, clock: clock, picker: picker, budget: RunBudget(limit: maxCost))
+            transport: transport, clock: clock, picker: picker, budget: RunBudget(limit: maxCost),
+            latencies: latencies, events: events)
     }
 }
 
@@ -215,6 +219,7 @@ final class TestClock: GatewayClock {
 struct TestTransport: AgentTransport {
     enum Reaction: Sendable {
         case answer(String, cost: Int64)
+        case pieces([String], cost: Int64)
         /// A stream of events in these pieces.
         case events([String], cost: Int64)
         /// Answered, and refused had the policy not only observed.
@@ -243,10 +248,12 @@ struct TestTransport: AgentTransport {
         switch await react(call, delegation) {
         case .answer(let text, let cost):
             return answer(200, [text], delegation, NanoUSD(cost), endpoint.hopKey)
+        case .pieces(let pieces, let cost):
+            return answer(200, pieces, delegation, NanoUSD(cost), endpoint.hopKey)
         case .events(let pieces, let cost):
             return answer(
                 200, pieces, delegation, NanoUSD(cost), endpoint.hopKey,
-                contentType: "text/event-stream")
+                contentType: "text/event-stream; charset=utf-8")
         case .observed(let text, let reason, let cost):
             return answer(
                 200, [text], delegation, NanoUSD(cost), endpoint.hopKey, reason: reason,

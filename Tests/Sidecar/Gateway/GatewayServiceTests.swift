@@ -220,6 +220,30 @@ private struct TestGateway: Sendable {
             ])
     }
 
+    /// Agents are named by their id, a model or an alias; what the step does not have is refused.
+    @Test(
+        arguments: [
+            (#"{"prose": "writer"}"#, "writer"), (#"{"prose": "big"}"#, "writer"),
+            (#"{"prose": "grand"}"#, "writer"), (#"{"prose": "scribe"}"#, nil),
+            (#"{"prose": "nobody"}"#, nil), (#"{"prose": 1}"#, nil),
+        ] as [(String, String?)])
+    func agentsMayBeNamedByAliases(agents: String, served: String?) async throws {
+        var policy = try GatewayFixture.policy()
+        policy.agents["writer"]?.models[0].aliases = ["grand"]
+        let text = """
+            {"analysis_type": "news", "data": {"text": "up"}, "options": {"agents": \(agents)}}
+            """
+        let answer = try await service(snapshot: try GatewayFixture.snapshot(policy))
+            .respond(to: post(text))
+        let json = try JSON.parse(answer.bytes)
+        guard let served else {
+            #expect(answer.status == 422)
+            #expect(json["errors"]?.array?.first?["pointer"] == "/options/agents/prose")
+            return
+        }
+        #expect(json["steps"]?.array?.last?["agent"]?.string == served)
+    }
+
     @Test func whoIsNotKnownIsRefused() async throws {
         let service = try service()
         let expired = TokenVerifierTests.token(payload: #"{"sub":"a","exp":1}"#)

@@ -72,6 +72,18 @@ import WeirPolicy
         return PlanProgress(type: type, tier: "gold", data: data)
     }
 
+    @Test func stepsWhoseAgentsAreExcludedAreSkipped() throws {
+        let type = try #require(try GatewayFixture.policy().requestTypes["wide"])
+        var progress = PlanProgress(
+            type: type, tier: "gold", data: ["text": "up", "positions": [1]], excluded: ["mood"])
+        #expect(names(progress.takeReady()) == ["risk"])
+        #expect(progress.ends["mood"] == .skipped(.excluded))
+        progress.stepEnded("risk", .ok(["level": "low"]))
+        #expect(names(progress.takeReady()) == ["summary"])
+        progress.stepEnded("summary", .ok("s"))
+        #expect(progress.isComplete)
+    }
+
     @Test func aStepWithNothingToReadIsSkipped() throws {
         var failed = try union(["text": "up", "positions": [1]])
         _ = failed.takeReady()
@@ -133,62 +145,5 @@ import WeirPolicy
         #expect(progress.ends == ["mood": .cancelled, "prose": .skipped(.ended)])
         #expect(progress.isOver)
         #expect(!progress.requiredStepsAreDone)
-    }
-}
-
-@Suite struct CandidateOrderTests {
-    private let tier = TierPolicy(
-        name: "gold", monthlyBudget: NanoUSD(1), agents: ["dear", "cheap", "middle"])
-    private let priced: [(name: String, worstCase: NanoUSD)] = [
-        ("dear", NanoUSD(9)), ("cheap", NanoUSD(1)), ("middle", NanoUSD(5)),
-    ]
-
-    @Test(
-        arguments: [
-            (nil, ["dear", "cheap", "middle"], nil), (79, ["dear", "cheap", "middle"], nil),
-            (80, ["cheap", "middle", "dear"], "budget_above_80_percent"),
-            (94, ["cheap", "middle", "dear"], "budget_above_80_percent"),
-            (95, ["cheap"], "budget_above_95_percent"), (100, ["cheap"], "budget_above_95_percent"),
-        ] as [(Int?, [String], String?)])
-    func tapers(spent: Int?, names: [String], reason: String?) {
-        let order = CandidateOrder(priced, tier: tier, spentPercent: spent)
-        #expect(order.names == names)
-        #expect(order.downgrade?.reason == reason)
-        #expect(order.downgrade?.from == (reason == nil ? nil : "dear"))
-    }
-
-    @Test func theCheapestIsNoDowngradeOfItself() {
-        let order = CandidateOrder([("cheap", NanoUSD(1))], tier: tier, spentPercent: 99)
-        #expect(order.names == ["cheap"])
-        #expect(order.downgrade == nil)
-        #expect(CandidateOrder([], tier: tier, spentPercent: 99).names.isEmpty)
-    }
-
-    @Test func fallbacksComeBehindAndOnlyWhereTheTierAllows() throws {
-        let policy = try GatewayFixture.policy()
-        var tier = try GatewayFixture.tier()
-        var step = RequestTypePolicy.Step(name: "s", agentsByTier: ["gold": ["writer", "mood"]])
-        func names(chosen: String? = nil) -> [String] {
-            CandidateOrder.names(of: step, tier: tier, policy: policy, chosen: chosen)
-        }
-        #expect(names() == ["writer", "mood", "scribe"])
-        #expect(names(chosen: "mood") == ["mood", "writer", "scribe"])
-        tier.agents = ["writer", "mood"]
-        #expect(names() == ["writer", "mood"])
-        step.agentsByTier = [:]
-        #expect(names().isEmpty)
-    }
-
-    @Test func spentShares() {
-        func percent(_ limit: Int64, _ remaining: Int64) -> Int {
-            Balance(limit: NanoUSD(limit), remaining: NanoUSD(remaining), resetsAt: nil)
-                .spentPercent
-        }
-        #expect(percent(100, 100) == 0)
-        #expect(percent(100, 21) == 79)
-        #expect(percent(100, 0) == 100)
-        #expect(percent(100, -50) == 100)
-        #expect(percent(0, 0) == 100)
-        #expect(percent(.max, 0) == 100)
     }
 }

@@ -1,6 +1,7 @@
 import WeirCore
 import WeirCrypto
 import WeirLedger
+import WeirMeshProtocol
 import WeirPolicy
 
 /// `POST /analyze`: one analysis of a request type, run over the agents.
@@ -8,94 +9,102 @@ struct AnalyzeEndpoint: GatewayEndpoint {
     let identity: CallerIdentity
     let workload: WorkloadAdmission
     let dependencies: GatewayDependencies
+    let latencies = AgentLatencies()
     let path = "/analyze"
     let methods = ["POST"]
 
     func respond(
         to request: GatewayRequest, on worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
-        let began = worker.clock.nowNanoseconds
-        var labels = AnalysisLabels()
-        defer {
-            dependencies.metrics.analysisEnded(
-                type: labels.type, tier: labels.tier, status: labels.status,
-                nanoseconds: worker.clock.nowNanoseconds - began)
-        }
+        let end = RequestEnd(dependencies.metrics, worker.clock)
         do throws(GatewayRefusal) {
             try workload.enter()
             defer { workload.leave() }
-            return try await admitted(request, worker, &labels)
+            return try await admitted(request, worker, end)
         } catch {
-            labels.status = error.reason.name
+            end.tell(error.reason.name)
             throw error
         }
     }
 
-    /// Names from the policy, or a dash: what is not known yet when a request is refused.
-    private struct AnalysisLabels {
-        var type = "-"
-        var tier = "-"
-        var status = ""
-    }
-
     private func admitted(
-        _ request: GatewayRequest, _ worker: GatewayWorker, _ labels: inout AnalysisLabels
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ end: RequestEnd
     ) async throws(GatewayRefusal) -> GatewayAnswer {
         let snapshot = try dependencies.snapshotInForce()
         try request.checkIsJSON()
         let known = try await identity.identify(
             request, snapshot: snapshot, now: worker.clock.now)
-        let caller = known.caller
-        labels.tier = caller.tier.name
+        var caller = known.caller
+        caller.preferences = caller.preferences.effective(
+            tier: caller.tier, policy: snapshot.policy)
+        end.belongs(toTier: caller.tier.name)
         let analysis = try AnalyzeRequest.read(
             request.body, policy: snapshot.policy, tier: caller.tier)
-        labels.type = analysis.type.name
+        end.isOf(type: analysis.type.name)
         let key = try IdempotentRequests.key(
             of: request, user: caller.user, timeoutMilliseconds: analysis.timeoutMilliseconds)
-        guard let key else {
-            let ended = try await perform(analysis, request, worker, snapshot, known)
-            labels.status = ended.outcome
-            return ended.answer
+        let perform = { @Sendable [caller] () async throws(GatewayRefusal) -> GatewayAnswer in
+            try await self.perform(
+                analysis, request, worker, snapshot, caller, known.binding, end)
         }
+        guard let key else { return try await perform() }
         let once = IdempotentRequests(tell: dependencies.idempotency)
         if let stored = try await once.claim(key) {
-            labels.status = "replayed"
+            end.tell("replayed")
             return stored
         }
-        let ended = try await once.run(key, on: worker) {
+        return try await once.run(key, on: worker) {
             do throws(GatewayRefusal) {
-                return .success(try await perform(analysis, request, worker, snapshot, known))
+                return .success(try await perform())
             } catch {
                 return .failure(error)
             }
         }
-        labels.status = ended.outcome
-        return ended.answer
     }
 
     /// From the user's place in the queue to the answer: what costs something.
     private func perform(
         _ analysis: AnalyzeRequest, _ request: GatewayRequest, _ worker: GatewayWorker,
-        _ snapshot: GatewaySnapshot, _ known: CallerIdentity.Known
-    ) async throws(GatewayRefusal) -> EndedAnalysis {
-        let caller = known.caller
+        _ snapshot: GatewaySnapshot, _ caller: Caller, _ binding: SubjectBinding,
+        _ end: RequestEnd
+    ) async throws(GatewayRefusal) -> GatewayAnswer {
         let place = try await workload.enter(caller, of: snapshot.policy, worker.clock)
-        defer { place.leave() }
-        let ledger = dependencies.ledger(known.binding, snapshot, worker.clock)
+        let ledger = dependencies.ledger(binding, snapshot, worker.clock)
         ledger.observed.note(place.observed)
-        defer {
+        do throws(GatewayRefusal) {
+            try await ledger.takeRequest(now: worker.clock.now)
+        } catch {
             dependencies.metrics.observed(ledger.observed.reasons, tier: caller.tier.name)
+            throw error
         }
-        try await ledger.takeRequest(now: worker.clock.now)
-        let report = await AnalysisRun(
-            context: makeContext(request, worker, snapshot, caller, analysis, ledger)
-        ).run()
-        let answer = AnalysisAnswer(
-            request: analysis, requestID: request.id, report: report, balance: ledger.balance,
-            policyNumber: snapshot.version.number, now: worker.clock.now,
-            observed: ledger.observed.reasons)
-        dependencies.metrics.stepsEnded(report.steps)
-        return EndedAnalysis(answer: answer.answer(), outcome: answer.outcome)
+        let context = makeContext(request, worker, snapshot, caller, analysis, ledger)
+        return await answer(request, AnalysisRun(context: context)) { report in
+            end.tell(report.outcome)
+            place.leave()
+        }
+    }
+
+    /// Whole, or step by step where the client wants that.
+    private func answer(
+        _ request: GatewayRequest, _ run: AnalysisRun,
+        ended: @escaping @Sendable (AnalysisReport) -> Void
+    ) async -> GatewayAnswer {
+        let context = run.context
+        let conclude: @Sendable (AnalysisReport) -> GatewayAnswer = { [dependencies] report in
+            ended(report)
+            let observed = context.ledger.observed.reasons
+            dependencies.metrics.observed(observed, tier: context.caller.tier.name)
+            dependencies.metrics.stepsEnded(report.steps)
+            return AnalysisAnswer(
+                request: context.request, requestID: request.id, report: report,
+                balance: context.ledger.balance, policyNumber: context.snapshot.version.number,
+                now: context.clock.now, observed: observed
+            ).answer()
+        }
+        guard let events = context.events else { return conclude(await run.run()) }
+        return AnalysisStream(
+            run: run, events: events, clock: context.clock, conclude: conclude
+        ).answer()
     }
 
     private func makeContext(
@@ -110,7 +119,11 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             runID: identifier, trace: request.field("traceparent").flatMap(TraceContext.init(_:)),
             deadlineNanoseconds: now + UInt64(analysis.timeoutMilliseconds) * 1_000_000,
             ledger: ledger, transport: worker.transport, clock: worker.clock,
-            picker: dependencies.picker, budget: RunBudget(limit: analysis.maxCost))
+            picker: dependencies.picker,
+            budget: RunBudget(
+                limit: [analysis.maxCost, caller.preferences.maxCostPerRequest]
+                    .compactMap(\.self).min()),
+            latencies: latencies, events: request.acceptsEvents ? RunEvents() : nil)
     }
 }
 
@@ -123,13 +136,6 @@ extension CallerLedger {
             throw GatewayRefusal(error, now: now)
         }
     }
-}
-
-/// A request that was carried out, well or not.
-struct EndedAnalysis: Sendable {
-    let answer: GatewayAnswer
-    /// What the metrics count it as.
-    let outcome: String
 }
 
 extension GatewayRefusal {

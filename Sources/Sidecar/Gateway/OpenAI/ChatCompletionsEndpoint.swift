@@ -74,7 +74,7 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
         }
         let failover = AgentFailover(calls: calls, deadlineNanoseconds: deadline)
         let outcome = await failover.run(candidates) {
-            prepared, picked throws(AgentCaller.Failure) in
+            prepared, picked, _ throws(AgentCaller.Failure) in
             try await ChatReply.open(prepared, at: picked, by: calls, until: deadline)
         }
         return (outcome, order.downgrade)

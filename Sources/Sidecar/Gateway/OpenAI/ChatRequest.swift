@@ -26,7 +26,7 @@ struct ChatRequest: Sendable {
         }
         let asked = try Self.entry(name, caller, policy)
         let first = try Self.prepare(object, asked.agent, model: asked.model, caller, policy)
-        let rest = CandidateOrder.chain([asked.agent.name], tier: caller.tier, policy: policy)
+        let rest = policy.withFallbacks([asked.agent.name], tier: caller.tier)
             .dropFirst().compactMap { policy.agents[$0] }
             .filter { $0.wireProtocol == .openai && caller.mayCall($0.name) }
             .compactMap { try? Self.prepare(object, $0, model: $0.defaultModel, caller, policy) }

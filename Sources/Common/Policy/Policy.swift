@@ -29,8 +29,8 @@ package struct Policy: Hashable, Sendable {
 
     package init() {}
 
-    /// These agents, and behind them the chain of their fallbacks as far as a tier allows it. A name
-    /// comes once, so chains end.
+    /// These agents, and behind them the chain of their fallbacks as far as a tier allows it. A
+    /// name comes once, so chains end.
     package func withFallbacks(_ planned: [String], tier: TierPolicy) -> [String] {
         var names = planned
         var position = 0

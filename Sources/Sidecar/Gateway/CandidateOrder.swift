@@ -8,7 +8,8 @@ package struct CandidateOrder: Hashable, Sendable {
     /// Why another agent goes first than the plan says.
     package struct Downgrade: Hashable, Sendable {
         package let from: String
-        /// `requested`, `preferred`, `optimize_cost`, `optimize_latency`, `budget_above_80_percent`.
+        /// `requested`, `preferred`, `optimize_cost`, `optimize_latency` or
+        /// `budget_above_80_percent`.
         package let reason: String
     }
 

@@ -37,6 +37,8 @@ struct AnalysisEventsTests {
 
     @Test func `steps, words and the whole answer`() async throws {
         try await Mesh.run(.init(agents: ["finbert", "llama2-7b", "gpt4-turbo"])) { mesh in
+            // Its words come over a second, and not in one piece.
+            try await mesh.agents.setFault("gpt4-turbo", "slow", argument: 1_000, times: 1)
             let events = try events(
                 try await curl(mesh, AcceptancePolicy.newsAnalysis, tier: "enterprise"))
             let names = events.map(\.name)

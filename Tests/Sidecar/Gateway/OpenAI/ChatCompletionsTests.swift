@@ -159,7 +159,7 @@ import WeirPolicy
         let answer = await gateway.respond(
             to: chat(#""model": "writer", "stream": true"# + options), ledger: ledger,
             transport: transport)
-        #expect(answer.field("content-type") == "text/event-stream")
+        #expect(answer.field("content-type") == "text/event-stream; charset=utf-8")
         #expect(answer.field("weir-cost-usd") == nil)
         #expect(gateway.metrics.seen.withLock { $0 }.isEmpty)
         // The place at the gateway is held until the stream has ended.

@@ -230,7 +230,7 @@ tour_openai() {
 tour_keys() {
     local made text id
     stop "An API key with a budget of its own: made, used, revoked"
-    made=$(weir key create --user tour-robot --tier free --budget 0.01) || die "no key"
+    made=$(weir key create --user tour-robot --tier free --budget 0.01 2>&1) || die "no key"
     text=$(grep -o 'weir_[A-Za-z0-9_-]*' <<<"$made" | head -n 1)
     id=$(sed -n 's/^key \([0-9a-f]*\).*/\1/p' <<<"$made" | head -n 1)
     ask "$text" POST /analyze "$NEWS"

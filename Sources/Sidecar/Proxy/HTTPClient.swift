@@ -201,10 +201,13 @@ final class ClientCall: ServerStream {
 
     func waitForHead() async throws(ClientError) -> ClientResponse {
         while head == nil && failure == nil { await wait { $0.head == nil } }
-        if let failure { throw failure }
-        guard let head else { preconditionFailure("neither a head nor a failure") }
-        if let refused = refusal { throw refused }
-        return head
+        // What came before a failure is told first: the failure may have come in the same turn.
+        if let head {
+            if let refused = refusal { throw refused }
+            return head
+        }
+        guard let failure else { preconditionFailure("neither a head nor a failure") }
+        throw failure
     }
 
     /// The exchange refused for itself: nothing came from the upstream.

@@ -39,11 +39,16 @@ def installed(stage):
 
 
 def linked(program):
-    """Debian packages of the libraries that a program loads; None for what no package owns."""
+    """Debian packages of the libraries that a program itself needs; theirs apt brings along."""
     listed = subprocess.run(
         ["ldd", BIN / program], text=True, capture_output=True, check=True).stdout
+    dynamic = subprocess.run(
+        ["readelf", "--dynamic", BIN / program], text=True, capture_output=True, check=True).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(\S+)\]", dynamic)
     packages = set()
-    for path in re.findall(r"=> (/\S+)", listed):
+    for name, path in re.findall(r"(\S+) => (/\S+)", listed):
+        if name not in needed:
+            continue
         if "/swift/" in path:
             packages.add("swift")
             continue

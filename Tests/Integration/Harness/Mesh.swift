@@ -115,6 +115,7 @@ final class Mesh: Sendable {
         for agent in options.agents { try startSidecar(agent) }
         try startGateway()
         for part in parts.withLock({ Array($0.values) }) { try await part.ready() }
+        try await gatewayKnowsAgents()
     }
 
     private func startSidecar(_ agent: String) throws {
@@ -195,6 +196,21 @@ final class Mesh: Sendable {
         try await controlPlane.ready()
         for part in all { try part.startAgain() }
         for part in all { try await part.ready() }
+        try await gatewayKnowsAgents()
+    }
+
+    /// Whoever calls before the gateway has heard of an agent's sidecar is refused (`no_endpoint`):
+    /// it is ready with its policy, and sidecars may come later.
+    private func gatewayKnowsAgents() async throws {
+        let awaited = Set(options.agents.map { "agent/\($0)" } + ["policy", "agents"])
+        try await eventually("the gateway knows every agent", within: .seconds(15)) {
+            let lacking = try await gateway.get("/health").json()["degraded"]?.array
+            guard let lacking else { return false }
+            return !lacking.contains {
+                awaited.contains($0["part"]?.string ?? "")
+                    && ["no_endpoint", "none received yet"].contains($0["reason"]?.string)
+            }
+        }
     }
 
     /// The gateway ("gateway") or the sidecar of an agent.

@@ -16,7 +16,7 @@ extension Policy {
             switch document.kind {
             case .agent:
                 // Falling back is the caller's business.
-                return document.name == agent ? document.removing(["fallbacks"]) : nil
+                return document.name == agent ? document.forItsOwnSidecar : nil
             case .tier: return document.keepingAgents { $0 == agent }
             case .priceTable: return document.keepingPrices { models.contains($0) }
             case .mesh: return document.json
@@ -78,6 +78,18 @@ private struct NamedDocument {
             "apiVersion": .string(PolicyReader.apiVersion), "kind": .string(kind.rawValue),
             "metadata": ["name": .string(name)], "spec": .object(spec),
         ]
+    }
+
+    /// Without the agents that it falls back to or calls: who may be called is the caller's
+    /// business and the gateway's, and those are not in the projection.
+    var forItsOwnSidecar: JSONValue {
+        var rest = spec
+        rest["fallbacks"] = nil
+        if var outbound = spec["outbound"]?.object {
+            outbound["agents"] = []
+            rest["outbound"] = .object(outbound)
+        }
+        return json(rest)
     }
 
     func removing(_ keys: [String]) -> JSONValue {

@@ -18,6 +18,8 @@ final class AttemptContext: InterceptorContext {
     var status = 0
     var retryAfterNanoseconds: UInt64?
     var startedAt = UnixTime(milliseconds: 0)
+    /// Of the agent's own calls.
+    var outboundRun: UInt64?
 
     func begin(_ snapshot: AdmissionSnapshot, at time: UnixTime) {
         self.snapshot = snapshot
@@ -32,6 +34,7 @@ final class AttemptContext: InterceptorContext {
         isStream = false
         status = 0
         retryAfterNanoseconds = nil
+        outboundRun = nil
     }
 
     var tier: AdmissionSnapshot.Tier { snapshot.tier(delegation?.tier ?? "") }

@@ -40,6 +40,8 @@ struct AgentCaller: Sendable {
     let transport: any AgentTransport
     let clock: any GatewayClock
     let budget: RunBudget
+    /// Agents that called one another until here.
+    var depth: UInt8 = 0
 
     /// Reserves, delegates and sends; returns when the head of the answer is there.
     func open(
@@ -55,11 +57,12 @@ struct AgentCaller: Sendable {
                 detail: "The call may cost \(worstCase.usd), which is more than max_cost_usd "
                     + "leaves.")
         }
+        let outbound = prepared.agent.outbound.map { budget.takeUpTo($0.maxCostPerRequest) }
         let key: ChildKey
         do throws(LedgerRefusal) {
             key = try await delegate(prepared.bound, to: endpoint)
         } catch {
-            budget.settle(worstCase, cost: .zero)
+            budget.settle(worstCase + (outbound ?? .zero), cost: .zero)
             attempt.outcome = error.reason
             throw Failure(
                 attempt: attempt, detail: "The call may cost \(worstCase.usd).",
@@ -67,7 +70,7 @@ struct AgentCaller: Sendable {
         }
         attempt.cost = worstCase
         attempt.source = .ceiling
-        return try await send(prepared, endpoint, key, deadline, attempt)
+        return try await send(prepared, endpoint, key, deadline, attempt, outbound ?? .zero)
     }
 
     private func delegate(
@@ -80,10 +83,10 @@ struct AgentCaller: Sendable {
 
     private func send(
         _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64,
-        _ attempt: AttemptReport
+        _ attempt: AttemptReport, _ outbound: NanoUSD
     ) async throws(Failure) -> OpenAgentCall {
         do throws(AgentCallError) {
-            let call = makeCall(prepared, endpoint, key, deadline)
+            let call = makeCall(prepared, endpoint, key, deadline, outbound)
             let answer = try await transport.open(call, to: endpoint)
             return OpenAgentCall(
                 answer: answer, attempt: attempt, ledger: ledger, budget: budget,
@@ -99,7 +102,8 @@ struct AgentCaller: Sendable {
                 attempt.cost = .zero
                 attempt.source = .none
             }
-            budget.settle(prepared.bound.worstCase, cost: attempt.cost)
+            let unused = error.wasSent ? .zero : outbound
+            budget.settle(prepared.bound.worstCase + unused, cost: attempt.cost)
             throw Failure(
                 attempt: attempt, detail: "\(prepared.agent.name) did not answer.",
                 isUnreachable: !error.wasSent)
@@ -107,7 +111,8 @@ struct AgentCaller: Sendable {
     }
 
     private func makeCall(
-        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64
+        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64,
+        _ outbound: NanoUSD
     ) -> AgentCall {
         let agent = prepared.agent
         let now = clock.nowNanoseconds
@@ -121,7 +126,7 @@ struct AgentCaller: Sendable {
             requestType: requestType, agent: agent.name, method: "POST",
             path: agent.path,
             remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
-            observed: ledger.observed.first)
+            depth: depth, observed: ledger.observed.first, outbound: outbound)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

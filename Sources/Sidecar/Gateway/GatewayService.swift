@@ -17,6 +17,7 @@ package final class GatewayService: Sendable {
         let workload = WorkloadAdmission(max: configuration.analysesMax)
         let identity = CallerIdentity(verifier: configuration.verifier, bind: dependencies.bind)
         self.workload = workload
+        let calls = OutboundCalls()
         func asked(
             _ operation: UserOperation, _ path: String, _ methods: [String]
         ) -> ControlPlaneEndpoint {
@@ -27,6 +28,8 @@ package final class GatewayService: Sendable {
         endpoints = EndpointTable([
             AnalyzeEndpoint(identity: identity, workload: workload, dependencies: dependencies),
             HealthEndpoint(dependencies: dependencies),
+            OutboundEndpoint(path: "/outbound/agents/{agent}", dependencies, calls),
+            OutboundEndpoint(path: "/outbound/v1/chat/completions", dependencies, calls),
             asked(.preferences, "/agents/preferences", ["GET", "POST"]),
             asked(.budget, "/budget/update", ["POST"]),
         ])

@@ -28,6 +28,13 @@ struct SidecarOptions: Sendable {
         var mesh: Mesh
         /// Where gateways reach the inbound listener.
         var advertise: String
+        var outbound: Outbound?
+    }
+
+    /// Where the agent makes its own calls, and the gateway that they go to.
+    struct Outbound: Sendable {
+        var listen: SocketAddress
+        var gateway: HTTPOrigin
     }
 
     struct Gateway: Sendable {
@@ -136,9 +143,25 @@ struct SidecarOptions: Sendable {
         let upstream = reader.url("upstream", required: true)
         let mesh = mesh(&reader)
         let advertise = reader.text("advertise") ?? listen?.description
+        let outbound = outbound(&reader)
         guard let agent, let upstream, let mesh, let advertise else { return nil }
         return .agent(
-            Agent(agent: agent, upstream: upstream, mesh: mesh, advertise: advertise))
+            Agent(
+                agent: agent, upstream: upstream, mesh: mesh, advertise: advertise,
+                outbound: outbound))
+    }
+
+    private static func outbound(_ reader: inout OptionReader) -> Outbound? {
+        let listen = reader.address("outbound")
+        if let listen, !listen.isLoopback {
+            reader.report("outbound", "is for the agent beside this sidecar: loopback only")
+        }
+        let gateway = reader.url("gateway", required: reader.isSet("outbound"))
+        if reader.isSet("gateway"), !reader.isSet("outbound") {
+            reader.report("outbound", "is needed where a gateway is named")
+        }
+        guard let listen, let gateway else { return nil }
+        return Outbound(listen: listen, gateway: gateway)
     }
 
     private static func gateway(_ reader: inout OptionReader) -> Mode? {
@@ -249,6 +272,8 @@ enum SidecarOptionTable {
         .value("admin", "ADDR", environment: "WEIR_ADMIN", "/metrics, /healthz, /readyz, /config"),
         .value("control-plane", "URL", environment: "WEIR_CONTROL_PLANE", "One or more, by comma"),
         .value("advertise", "ADDR", environment: "WEIR_ADVERTISE", "--listen as gateways see it"),
+        .value("outbound", "ADDR", environment: "WEIR_OUTBOUND", "Where the agent calls others"),
+        .value("gateway", "URL", environment: "WEIR_GATEWAY_URL", "Where those calls go"),
         .value("data", "DIR", environment: "WEIR_DATA", "Journal and last good policy"),
         .value("workers", "N", environment: "WEIR_WORKERS", fallback: "1", "Threads that serve"),
         .value(

@@ -12,7 +12,11 @@ final class AgentPlane {
     private let upstream: HTTPOrigin
     private let context: RoleContext
     private let ledger: AttemptLedger
+    private let outbound: SidecarOptions.Outbound?
+    private let runs: OutboundRuns?
     private var server: SidecarServer?
+    private var outboundServer: SidecarServer?
+    private var callers: [(loop: EventLoop, interceptor: OutboundInterceptor)] = []
     private var runtime: AgentRuntime? { running.runtime }
     private let running = RunningBox()
     private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
@@ -23,9 +27,14 @@ final class AgentPlane {
     /// The agent became healthy or unhealthy; from a worker's loop.
     var healthChanged: @Sendable () -> Void = {}
 
-    init(_ agentName: String, upstream: HTTPOrigin, ledger: AttemptLedger, _ context: RoleContext) {
+    init(
+        _ agentName: String, upstream: HTTPOrigin, outbound: SidecarOptions.Outbound? = nil,
+        ledger: AttemptLedger, _ context: RoleContext
+    ) {
         self.agentName = agentName
         self.upstream = upstream
+        self.outbound = outbound
+        runs = outbound.map { _ in OutboundRuns() }
         self.ledger = ledger
         self.context = context
     }
@@ -94,6 +103,7 @@ final class AgentPlane {
         for (loop, interceptor) in interceptors {
             loop.execute { interceptor.apply(snapshot, timeouts: waits) }
         }
+        for (loop, interceptor) in callers { loop.execute { interceptor.apply(snapshot) } }
     }
 
     private func serve(_ snapshot: AdmissionSnapshot, _ agent: AgentPolicy) throws {
@@ -106,7 +116,7 @@ final class AgentPlane {
                 timeouts: timeouts(agent, worker.timeouts))
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
-                ledger: ledger, metrics: context.metrics)
+                ledger: ledger, metrics: context.metrics, outbound: runs)
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
@@ -114,10 +124,30 @@ final class AgentPlane {
         running.set(runtime, checker)
         watchCredentials()
         self.server = server
+        try serveCalls(snapshot)
         if let checker { startChecks(checker) }
         context.log.info(
             "serving", ("agent", agentName), ("address", server.address.description),
             ("workers", String(server.workers.count)))
+    }
+
+    /// The agent's own calls: a few at a time, so one worker serves them.
+    private func serveCalls(_ snapshot: AdmissionSnapshot) throws {
+        guard let outbound, let runs else { return }
+        var configuration = context.serverConfiguration()
+        configuration.listen = outbound.listen
+        configuration.workers = 1
+        let server = try SidecarServer(configuration) { worker in
+            let gateway = UpstreamTarget(
+                name: "gateway", worker: worker, addresses: [outbound.gateway.address],
+                hostOverride: outbound.gateway.authority)
+            let interceptor = OutboundInterceptor(
+                worker: worker, gateway: gateway, runs: runs, snapshot: snapshot)
+            callers.append((worker.loop, interceptor))
+            return interceptor
+        }
+        outboundServer = server
+        context.log.info("outbound listener", ("address", server.address.description))
     }
 
     /// With a target of its own, so that checks do not count in the agent's latencies.
@@ -172,6 +202,7 @@ final class AgentPlane {
     func stop() {
         checks?.cancel()
         server?.stop()
+        outboundServer?.stop()
     }
 }
 

@@ -18,7 +18,8 @@ final class AgentRole: Role {
         member = try MeshMember(
             role: .agent, agent: mode.agent, endpoint: mode.advertise, mesh: mode.mesh, context)
         let ledger = AttemptLedger(member.ledger) { [member] in member.uplink?.reportSoon() }
-        plane = AgentPlane(mode.agent, upstream: mode.upstream, ledger: ledger, context)
+        plane = AgentPlane(
+            mode.agent, upstream: mode.upstream, outbound: mode.outbound, ledger: ledger, context)
         plane.healthChanged = { [member] in member.uplink?.reportSoon() }
     }
 

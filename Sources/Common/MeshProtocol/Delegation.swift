@@ -27,12 +27,15 @@ package struct Delegation: Hashable, Sendable {
     package var depth: UInt8
     /// What would have refused the request, where the policy only observes; `.admitted`: nothing.
     package var observed: Reason
+    /// What the agent's own calls for this request may cost, beside `amount`.
+    package var outbound: NanoUSD
 
     package init(
         keyID: UInt32, issuer: Incarnation, audience: Incarnation, key: ChildKey, amount: NanoUSD,
         run: Identifier, request: Identifier, subject: String, tenant: String, tier: String,
         requestType: String, agent: String, method: String, path: String,
-        remainingMilliseconds: UInt32, depth: UInt8 = 0, observed: Reason = .admitted
+        remainingMilliseconds: UInt32, depth: UInt8 = 0, observed: Reason = .admitted,
+        outbound: NanoUSD = .zero
     ) {
         self.keyID = keyID
         self.issuer = issuer
@@ -51,6 +54,7 @@ package struct Delegation: Hashable, Sendable {
         self.remainingMilliseconds = remainingMilliseconds
         self.depth = depth
         self.observed = observed
+        self.outbound = outbound
     }
 
     package var payload: [UInt8] {
@@ -70,6 +74,7 @@ package struct Delegation: Hashable, Sendable {
         writer.integer(remainingMilliseconds)
         writer.integer(depth)
         writer.integer(observed.rawValue)
+        writer.integer(outbound.rawValue)
         for text in [subject, tenant, tier, requestType, agent, method, path] {
             writer.string(text)
         }
@@ -89,6 +94,7 @@ package struct Delegation: Hashable, Sendable {
             let remaining = reader.integer(UInt32.self),
             let depth = reader.integer(UInt8.self),
             let observed = reader.integer(UInt8.self).flatMap(Reason.init(rawValue:)),
+            let outbound = reader.integer(Int64.self), outbound >= 0,
             let subject = reader.string(), let tenant = reader.string(),
             let tier = reader.string(), let requestType = reader.string(),
             let agent = reader.string(), let method = reader.string(), let path = reader.string(),
@@ -100,7 +106,8 @@ package struct Delegation: Hashable, Sendable {
             key: ChildKey(lease: lease, child: child), amount: NanoUSD(amount), run: run,
             request: request, subject: subject, tenant: tenant, tier: tier,
             requestType: requestType, agent: agent, method: method, path: path,
-            remainingMilliseconds: remaining, depth: depth, observed: observed)
+            remainingMilliseconds: remaining, depth: depth, observed: observed,
+            outbound: NanoUSD(outbound))
     }
 }
 

@@ -32,6 +32,7 @@ extension AdmissionInterceptor {
         guard let context = Self.context(exchange) else { return }
         exchange.context = nil
         if outcome.responseIsWhole { context.meter.finish() }
+        if let run = context.outboundRun { outbound?.end(run) }
         if context.isQueued {
             forget(context.caller.ticket)
             runtime.leave(context.caller.ticket)

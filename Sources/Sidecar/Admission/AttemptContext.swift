@@ -25,6 +25,8 @@ final class AttemptContext: InterceptorContext {
     var status = 0
     var retryAfterNanoseconds: UInt64?
     var startedAt = UnixTime(milliseconds: 0)
+    /// Of the agent's own calls.
+    var outboundRun: UInt64?
 
     func begin(_ snapshot: AdmissionSnapshot, at time: UnixTime) {
         self.snapshot = snapshot
@@ -43,6 +45,7 @@ final class AttemptContext: InterceptorContext {
         isStream = false
         status = 0
         retryAfterNanoseconds = nil
+        outboundRun = nil
     }
 
     /// Hashes bytes of a body on their way, where the agent's policy wants it.

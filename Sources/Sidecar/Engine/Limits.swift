@@ -5,6 +5,8 @@ import WeirMeshProtocol
 /// the ledger's tables are `LedgerLimits`, because the store keeps them too. What is a matter of
 /// deployment is also a field of `Timeouts` or of `ServerConfiguration`, whose defaults stand here.
 package enum Limits {
+    /// Requests at an agent that may make calls of their own.
+    package static let outboundRunsMax = 65_536
     // MARK: Event loop
 
     /// Events taken by one `epoll_wait`: enough that a busy loop reads the clock rarely, few enough
@@ -280,6 +282,10 @@ package enum GatewayLimits {
     /// A tier leaves one place in so many free for each priority above its own.
     package static let headroomShare = 10
     package static let originsMax = 64
+    /// How deep agents may call one another for one request.
+    package static let callDepthMax: UInt8 = 3
+    /// Sidecars whose calls are told apart from repeated ones.
+    package static let callersMax = 4_096
     /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
     package static let ratedUsersMax = 65_536
 }

@@ -42,6 +42,8 @@ struct AgentCaller: Sendable {
     let clock: any GatewayClock
     let picker: EndpointPicker
     let budget: RunBudget
+    /// Agents that called one another until here.
+    var depth: UInt8 = 0
 
     /// Which sidecar to call; `nil` when there is none (left). A pick must be used: `open` and
     /// `call` give it back.
@@ -72,11 +74,12 @@ struct AgentCaller: Sendable {
                     "The call may cost \(worstCase.usd), which is more than max_cost_usd or the "
                     + "caller's own limit for a request leaves.")
         }
+        let outbound = prepared.agent.outbound.map { budget.takeUpTo($0.maxCostPerRequest) }
         let key: ChildKey
         do throws(LedgerRefusal) {
             key = try await delegate(prepared.bound, to: endpoint)
         } catch {
-            budget.settle(worstCase, cost: .zero)
+            budget.settle(worstCase + (outbound ?? .zero), cost: .zero)
             attempt.outcome = error.reason
             throw Failure(
                 attempt: attempt, detail: "The call may cost \(worstCase.usd).",
@@ -84,7 +87,7 @@ struct AgentCaller: Sendable {
         }
         attempt.cost = worstCase
         attempt.source = .ceiling
-        return try await send(prepared, held, key, deadline, attempt)
+        return try await send(prepared, held, key, deadline, attempt, outbound ?? .zero)
     }
 
     private func delegate(
@@ -97,11 +100,11 @@ struct AgentCaller: Sendable {
 
     private func send(
         _ prepared: Prepared, _ held: HeldPick, _ key: ChildKey, _ deadline: UInt64,
-        _ attempt: AttemptReport
+        _ attempt: AttemptReport, _ outbound: NanoUSD
     ) async throws(Failure) -> OpenAgentCall {
         let endpoint = held.picked.endpoint
         do throws(AgentCallError) {
-            let call = makeCall(prepared, endpoint, key, deadline)
+            let call = makeCall(prepared, endpoint, key, deadline, outbound)
             let answer = try await transport.open(call, to: endpoint)
             held.headArrived()
             return OpenAgentCall(
@@ -118,7 +121,8 @@ struct AgentCaller: Sendable {
                 attempt.cost = .zero
                 attempt.source = .none
             }
-            budget.settle(prepared.bound.worstCase, cost: attempt.cost)
+            let unused = error.wasSent ? .zero : outbound
+            budget.settle(prepared.bound.worstCase + unused, cost: attempt.cost)
             let end = CallEnd(error)
             held.ended(end.outcome)
             throw Failure(
@@ -128,7 +132,8 @@ struct AgentCaller: Sendable {
     }
 
     private func makeCall(
-        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64
+        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64,
+        _ outbound: NanoUSD
     ) -> AgentCall {
         let agent = prepared.agent
         let now = clock.nowNanoseconds
@@ -142,7 +147,7 @@ struct AgentCaller: Sendable {
             requestType: requestType, agent: agent.name, method: "POST",
             path: agent.path,
             remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
-            observed: ledger.observed.first)
+            depth: depth, observed: ledger.observed.first, outbound: outbound)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

@@ -17,6 +17,7 @@ package final class GatewayService: Sendable {
         let workload = WorkloadAdmission(max: configuration.analysesMax)
         let identity = CallerIdentity(verifier: configuration.verifier, bind: dependencies.bind)
         self.workload = workload
+        let calls = OutboundCalls()
         func asked(
             _ operation: UserOperation, _ path: String, _ methods: [String]
         ) -> ControlPlaneEndpoint {

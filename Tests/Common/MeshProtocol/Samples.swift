@@ -19,7 +19,12 @@ enum Samples {
         request: Identifier(high: 0xFEDC_BA98_7654_3210, low: 2), subject: "alice",
         tenant: "acme", tier: "premium", requestType: "news_analysis", agent: "finbert",
         method: "POST", path: "/v1/é", remainingMilliseconds: 29_500, depth: 2,
-        observed: .rateLimited)
+        observed: .rateLimited, outbound: NanoUSD(5))
+
+    static let outboundCall = OutboundCall(
+        keyID: 9, issuer: Incarnation(34), number: 7, amount: NanoUSD(120_000),
+        run: Identifier(high: 1, low: 2), subject: "alice", tenant: "acme", tier: "premium",
+        requestType: "news_analysis", agent: "finbert", depth: 1, remainingMilliseconds: 29_500)
 
     static let settlement = Settlement(
         keyID: 9, key: child, consumed: NanoUSD(119_999), isFinal: true, source: .reported,

@@ -32,6 +32,13 @@ struct SidecarOptions: Sendable {
         var mesh: Mesh
         /// Where gateways reach the inbound listener.
         var advertise: String
+        var outbound: Outbound?
+    }
+
+    /// Where the agent makes its own calls, and the gateway that they go to.
+    struct Outbound: Sendable {
+        var listen: SocketAddress
+        var gateway: HTTPOrigin
     }
 
     struct Gateway: Sendable {
@@ -143,11 +150,12 @@ struct SidecarOptions: Sendable {
         let mesh = mesh(&reader)
         let advertise = reader.text("advertise") ?? listen?.description
         let version = reader.text("agent-version")
+        let outbound = outbound(&reader)
         guard let agent, !upstreams.isEmpty, let mesh, let advertise else { return nil }
         return .agent(
             Agent(
                 agent: agent, version: version, upstreams: upstreams, mesh: mesh,
-                advertise: advertise))
+                advertise: advertise, outbound: outbound))
     }
 
     private static func upstreams(_ reader: inout OptionReader) -> [HTTPOrigin] {
@@ -160,6 +168,19 @@ struct SidecarOptions: Sendable {
             reader.report("upstream", "has more than \(Limits.endpointsPerAgent) addresses")
         }
         return upstreams
+    }
+
+    private static func outbound(_ reader: inout OptionReader) -> Outbound? {
+        let listen = reader.address("outbound")
+        if let listen, !listen.isLoopback {
+            reader.report("outbound", "is for the agent beside this sidecar: loopback only")
+        }
+        let gateway = reader.url("gateway", required: reader.isSet("outbound"))
+        if reader.isSet("gateway"), !reader.isSet("outbound") {
+            reader.report("outbound", "is needed where a gateway is named")
+        }
+        guard let listen, let gateway else { return nil }
+        return Outbound(listen: listen, gateway: gateway)
     }
 
     private static func gateway(_ reader: inout OptionReader) -> Mode? {
@@ -292,6 +313,8 @@ enum SidecarOptionTable {
             "mesh-plaintext", "FAR", environment: MeshPlaintext.environment,
             fallback: MeshPlaintext.loopback.rawValue,
             "How far the mesh may go without TLS: \(MeshPlaintext.choices)"),
+        .value("outbound", "ADDR", environment: "WEIR_OUTBOUND", "Where the agent calls others"),
+        .value("gateway", "URL", environment: "WEIR_GATEWAY_URL", "Where those calls go"),
         .value("data", "DIR", environment: "WEIR_DATA", "Journal and last good policy"),
         .value("workers", "N", environment: "WEIR_WORKERS", fallback: "1", "Threads that serve"),
         .value(

@@ -3,8 +3,9 @@ import WeirLedger
 
 /// What an agent may do for the request that it works on: call others, through its own sidecar, in
 /// the same run and for the same user. The sidecar gives it with the request, in the field
-/// `weir-run`, and takes it back in the same field on its outbound listener. It names a request that
-/// is in progress there; everything else is looked up, so nothing in it is the agent's to choose.
+/// `weir-run`, and takes it back in the same field on its outbound listener. It names a request
+/// that is in progress there; everything else is looked up, so nothing in it is the agent's to
+/// choose.
 package struct RunCapability: Hashable, Sendable {
     package static let headerName = "weir-run"
     package static let payloadVersion: UInt8 = 1
@@ -41,6 +42,8 @@ package struct RunCapability: Hashable, Sendable {
 /// under the sidecar's hop key, which gateways know and agents do not.
 package struct OutboundCall: Hashable, Sendable {
     package static let scheme = "Weir-Run"
+    /// Before the path of the call, at the gateway.
+    package static let pathPrefix = "/outbound"
     package static let payloadVersion: UInt8 = 1
 
     package var keyID: UInt32
@@ -53,17 +56,20 @@ package struct OutboundCall: Hashable, Sendable {
     package var subject: String
     package var tenant: String
     package var tier: String
+    package var knownBy: KnownBy
     package var requestType: String
     /// The agent that calls.
     package var agent: String
+    /// What it calls, as its sidecar's outbound listener has the path.
+    package var path: String
     /// Agents that called one another until here, this one included.
     package var depth: UInt8
     package var remainingMilliseconds: UInt32
 
     package init(
         keyID: UInt32, issuer: Incarnation, number: UInt64, amount: NanoUSD, run: Identifier,
-        subject: String, tenant: String, tier: String, requestType: String, agent: String,
-        depth: UInt8, remainingMilliseconds: UInt32
+        subject: String, tenant: String, tier: String, knownBy: KnownBy, requestType: String,
+        agent: String, path: String, depth: UInt8, remainingMilliseconds: UInt32
     ) {
         self.keyID = keyID
         self.issuer = issuer
@@ -73,8 +79,10 @@ package struct OutboundCall: Hashable, Sendable {
         self.subject = subject
         self.tenant = tenant
         self.tier = tier
+        self.knownBy = knownBy
         self.requestType = requestType
         self.agent = agent
+        self.path = path
         self.depth = depth
         self.remainingMilliseconds = remainingMilliseconds
     }
@@ -90,7 +98,9 @@ package struct OutboundCall: Hashable, Sendable {
         writer.integer(run.low)
         writer.integer(depth)
         writer.integer(remainingMilliseconds)
-        for text in [subject, tenant, tier, requestType, agent] { writer.string(text) }
+        for text in [subject, tenant, tier, knownBy.text, requestType, agent, path] {
+            writer.string(text)
+        }
         return writer.bytes
     }
 
@@ -103,11 +113,29 @@ package struct OutboundCall: Hashable, Sendable {
             amount >= 0, let run = reader.identifier(), let depth = reader.integer(UInt8.self),
             let remaining = reader.integer(UInt32.self), let subject = reader.string(),
             let tenant = reader.string(), let tier = reader.string(),
-            let requestType = reader.string(), let agent = reader.string(), reader.isAtEnd
+            let knownBy = reader.string().flatMap(KnownBy.init(text:)),
+            let requestType = reader.string(), let agent = reader.string(),
+            let path = reader.string(), reader.isAtEnd
         else { return nil }
         self.init(
             keyID: keyID, issuer: Incarnation(issuer), number: number, amount: NanoUSD(amount),
-            run: run, subject: subject, tenant: tenant, tier: tier, requestType: requestType,
-            agent: agent, depth: depth, remainingMilliseconds: remaining)
+            run: run, subject: subject, tenant: tenant, tier: tier, knownBy: knownBy,
+            requestType: requestType, agent: agent, path: path, depth: depth,
+            remainingMilliseconds: remaining)
+    }
+}
+
+extension OutboundCall {
+    /// What the control plane is asked about who pays.
+    package var subjectRequest: SubjectRequest {
+        switch knownBy {
+        case .user:
+            SubjectRequest(
+                claims: .init(
+                    subject: subject, tier: tier, tenant: tenant.isEmpty ? nil : tenant, roles: []),
+                apiKeyHash: nil)
+        case .apiKey(let hash): SubjectRequest(claims: nil, apiKeyHash: hash)
+        case .mesh: SubjectRequest(claims: nil, apiKeyHash: nil, isMesh: true)
+        }
     }
 }

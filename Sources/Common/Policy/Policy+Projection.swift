@@ -86,6 +86,7 @@ private struct NamedDocument {
     var forItsOwnSidecar: JSONValue {
         var rest = spec
         rest["fallbacks"] = nil
+        rest["healthWeight"] = nil
         if var outbound = spec["outbound"]?.object {
             outbound["agents"] = []
             rest["outbound"] = .object(outbound)

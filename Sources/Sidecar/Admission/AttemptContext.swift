@@ -27,6 +27,7 @@ final class AttemptContext: InterceptorContext {
     var startedAt = UnixTime(milliseconds: 0)
     /// Of the agent's own calls.
     var outboundRun: UInt64?
+    var outboundCost = NanoUSD.zero
 
     func begin(_ snapshot: AdmissionSnapshot, at time: UnixTime) {
         self.snapshot = snapshot
@@ -46,6 +47,7 @@ final class AttemptContext: InterceptorContext {
         status = 0
         retryAfterNanoseconds = nil
         outboundRun = nil
+        outboundCost = .zero
     }
 
     /// Hashes bytes of a body on their way, where the agent's policy wants it.

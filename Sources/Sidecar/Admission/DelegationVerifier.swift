@@ -65,15 +65,15 @@ struct DelegationVerifier: Sendable {
 
     /// A call of the agent's, for gateways; `nil` when there is no key yet.
     func seal(
-        _ taken: OutboundRuns.Taken, agent: String, remainingNanoseconds: UInt64
+        _ taken: OutboundRuns.Taken, agent: String, path: String, remainingNanoseconds: UInt64
     ) -> String? {
         guard let key = keys.first else { return nil }
         let delegation = taken.delegation
         let call = OutboundCall(
             keyID: key.id, issuer: incarnation, number: taken.number, amount: taken.amount,
             run: delegation.run, subject: delegation.subject, tenant: delegation.tenant,
-            tier: delegation.tier, requestType: delegation.requestType, agent: agent,
-            depth: delegation.depth &+ 1,
+            tier: delegation.tier, knownBy: delegation.knownBy, requestType: delegation.requestType,
+            agent: agent, path: path, depth: delegation.depth &+ 1,
             remainingMilliseconds: UInt32(clamping: remainingNanoseconds / 1_000_000))
         return Sealed.seal(call.payload, key: key.secret)
     }

@@ -42,6 +42,7 @@ package final class OutboundRuns: Sendable {
         let delegation: Delegation
         let deadlineNanoseconds: UInt64
         var left: NanoUSD
+        var spent = NanoUSD.zero
         var isBusy = false
     }
 
@@ -49,13 +50,23 @@ package final class OutboundRuns: Sendable {
         var runs: [UInt64: Run] = [:]
         var nextCapability: UInt64 = 1
         var nextCall: UInt64 = 1
+
+        mutating func taken(_ capability: UInt64, _ run: Run, _ amount: NanoUSD) -> Taken {
+            defer { nextCall += 1 }
+            return Taken(
+                capability: capability, delegation: run.delegation, amount: amount,
+                number: nextCall, deadlineNanoseconds: run.deadlineNanoseconds)
+        }
     }
 
     /// Known to this process alone: a capability is for its own sidecar.
     private let key = Crypto.randomBytes(32)
     private let state = Mutex(State())
 
-    package init() {}
+    /// How many requests are kept at once.
+    private let countMax: Int
+
+    package init(countMax: Int = Limits.outboundRunsMax) { self.countMax = countMax }
 
     /// What the agent gets with the request, and the number that `end` wants. `nil`: more requests
     /// than this keeps.
@@ -63,7 +74,7 @@ package final class OutboundRuns: Sendable {
         _ delegation: Delegation, amount: NanoUSD, untilNanoseconds deadline: UInt64
     ) -> (field: String, number: UInt64)? {
         let number = state.withLock { state -> UInt64? in
-            guard state.runs.count < Limits.outboundRunsMax else { return nil }
+            guard state.runs.count < countMax else { return nil }
             let number = state.nextCapability
             state.nextCapability += 1
             state.runs[number] = Run(
@@ -75,36 +86,57 @@ package final class OutboundRuns: Sendable {
         return (Sealed.seal(capability.payload, key: key), number)
     }
 
-    func end(_ number: UInt64) { state.withLock { $0.runs[number] = nil } }
+    /// The request is over: its capability opens nothing any more.
+    ///
+    /// - Returns: what its calls cost; one that is still in progress counts with all that it may.
+    func end(_ number: UInt64) -> NanoUSD {
+        state.withLock { state in
+            guard let run = state.runs.removeValue(forKey: number) else { return .zero }
+            return run.isBusy ? run.spent + run.left : run.spent
+        }
+    }
 
     /// A call sets everything aside that is left, so that calls at once cannot pass it together;
     /// hence one at a time.
     func take(_ field: String?, nowNanoseconds now: UInt64) throws(Failure) -> Taken {
-        guard let field, let payload = Sealed.open(field, key: key),
-            let capability = RunCapability(payload: payload)
-        else { throw .unreadable }
-        let result = state.withLock { state -> Result<Taken, Failure> in
-            guard let run = state.runs[capability.number], now < run.deadlineNanoseconds else {
+        let capability = try open(field)
+        return try state.withLock { state -> Result<Taken, Failure> in
+            guard var run = state.runs[capability], now < run.deadlineNanoseconds else {
                 return .failure(.over)
             }
             guard !run.isBusy else { return .failure(.busy) }
             guard run.left > .zero else { return .failure(.spent) }
-            state.runs[capability.number]?.isBusy = true
-            let number = state.nextCall
-            state.nextCall += 1
-            return .success(
-                Taken(
-                    capability: capability.number, delegation: run.delegation, amount: run.left,
-                    number: number, deadlineNanoseconds: run.deadlineNanoseconds))
-        }
-        return try result.get()
+            run.isBusy = true
+            state.runs[capability] = run
+            return .success(state.taken(capability, run, run.left))
+        }.get()
     }
 
+    /// For a question that costs nothing.
+    func look(_ field: String?, nowNanoseconds now: UInt64) throws(Failure) -> Taken {
+        let capability = try open(field)
+        return try state.withLock { state -> Result<Taken, Failure> in
+            guard let run = state.runs[capability], now < run.deadlineNanoseconds else {
+                return .failure(.over)
+            }
+            return .success(state.taken(capability, run, .zero))
+        }.get()
+    }
+
+    private func open(_ field: String?) throws(Failure) -> UInt64 {
+        guard let field, let payload = Sealed.open(field, key: key),
+            let capability = RunCapability(payload: payload)
+        else { throw .unreadable }
+        return capability.number
+    }
+
+    /// Of a call that was taken, not of a question.
     func giveBack(_ taken: Taken, cost: NanoUSD) {
         state.withLock { state in
             guard var run = state.runs[taken.capability] else { return }
             run.isBusy = false
             run.left = max(.zero, run.left - cost)
+            run.spent += cost
             state.runs[taken.capability] = run
         }
     }

@@ -5,8 +5,6 @@ import WeirMeshProtocol
 /// the ledger's tables are `LedgerLimits`, because the store keeps them too. What is a matter of
 /// deployment is also a field of `Timeouts` or of `ServerConfiguration`, whose defaults stand here.
 package enum Limits {
-    /// Requests at an agent that may make calls of their own.
-    package static let outboundRunsMax = 65_536
     // MARK: Event loop
 
     /// Events taken by one `epoll_wait`: enough that a busy loop reads the clock rarely, few enough
@@ -82,6 +80,11 @@ package enum Limits {
     package static let waitingPerCluster = 1024
     /// Replays of one request after a reused connection died without an answer.
     package static let staleRetriesMax = 2
+
+    // MARK: Calls of the agent's own
+
+    /// Requests at an agent that may make calls of their own.
+    package static let outboundRunsMax = 65_536
 }
 
 /// How long each phase of an exchange may take, in nanoseconds. `UInt64.max` means no limit.
@@ -286,6 +289,8 @@ package enum GatewayLimits {
     package static let callDepthMax: UInt8 = 3
     /// Sidecars whose calls are told apart from repeated ones.
     package static let callersMax = 4_096
+    /// How far such calls may come out of order; a multiple of 64.
+    package static let callWindow = 4_096
     /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
     package static let ratedUsersMax = 65_536
 }

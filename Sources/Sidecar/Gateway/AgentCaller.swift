@@ -74,12 +74,14 @@ struct AgentCaller: Sendable {
                     "The call may cost \(worstCase.usd), which is more than max_cost_usd or the "
                     + "caller's own limit for a request leaves.")
         }
-        let outbound = prepared.agent.outbound.map { budget.takeUpTo($0.maxCostPerRequest) }
+        attempt.callsCost =
+            prepared.agent.outbound.map { budget.takeUpTo($0.maxCostPerRequest) } ?? .zero
         let key: ChildKey
         do throws(LedgerRefusal) {
             key = try await delegate(prepared.bound, to: endpoint)
         } catch {
-            budget.settle(worstCase + (outbound ?? .zero), cost: .zero)
+            budget.settle(worstCase + attempt.callsCost, cost: .zero)
+            attempt.callsCost = .zero
             attempt.outcome = error.reason
             throw Failure(
                 attempt: attempt, detail: "The call may cost \(worstCase.usd).",
@@ -87,7 +89,7 @@ struct AgentCaller: Sendable {
         }
         attempt.cost = worstCase
         attempt.source = .ceiling
-        return try await send(prepared, held, key, deadline, attempt, outbound ?? .zero)
+        return try await send(prepared, held, key, deadline, attempt)
     }
 
     private func delegate(
@@ -100,17 +102,18 @@ struct AgentCaller: Sendable {
 
     private func send(
         _ prepared: Prepared, _ held: HeldPick, _ key: ChildKey, _ deadline: UInt64,
-        _ attempt: AttemptReport, _ outbound: NanoUSD
+        _ attempt: AttemptReport
     ) async throws(Failure) -> OpenAgentCall {
         let endpoint = held.picked.endpoint
         do throws(AgentCallError) {
-            let call = makeCall(prepared, endpoint, key, deadline, outbound)
+            let call = makeCall(prepared, endpoint, key, deadline, attempt.callsCost)
             let answer = try await transport.open(call, to: endpoint)
             held.headArrived()
             return OpenAgentCall(
                 answer: answer, attempt: attempt, ledger: ledger, budget: budget, held: held,
                 settlements: SettlementReader(key: key, endpoint: endpoint))
         } catch {
+            let reserved = attempt.totalCost
             var attempt = attempt
             attempt.outcome = error.reason
             if error.wasSent {
@@ -119,10 +122,10 @@ struct AgentCaller: Sendable {
                 // The delegation never left this process.
                 ledger.childFinal(key, consumed: .zero)
                 attempt.cost = .zero
+                attempt.callsCost = .zero
                 attempt.source = .none
             }
-            let unused = error.wasSent ? .zero : outbound
-            budget.settle(prepared.bound.worstCase + unused, cost: attempt.cost)
+            budget.settle(reserved, cost: attempt.totalCost)
             let end = CallEnd(error)
             held.ended(end.outcome)
             throw Failure(
@@ -147,7 +150,8 @@ struct AgentCaller: Sendable {
             requestType: requestType, agent: agent.name, method: "POST",
             path: agent.path,
             remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
-            depth: depth, observed: ledger.observed.first, outbound: outbound)
+            depth: depth, observed: ledger.observed.first, outbound: outbound,
+            knownBy: outbound > .zero ? caller.knownBy : .user)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

@@ -42,6 +42,9 @@ package final class GatewayService: Sendable {
             ]
                 + ModelsEndpoint.Form.allCases.map {
                     ModelsEndpoint(form: $0, identity: identity, dependencies: dependencies)
+                }
+                + OutboundEndpoint.Form.allCases.map {
+                    OutboundEndpoint(form: $0, calls: calls, dependencies: dependencies)
                 })
     }
 

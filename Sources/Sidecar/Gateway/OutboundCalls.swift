@@ -1,3 +1,4 @@
+import SidecarCore
 import Synchronization
 import WeirCore
 import WeirCrypto
@@ -7,31 +8,44 @@ import WeirMeshProtocol
 /// Opens what sidecars bring with the calls of their agents: genuine by the hop key of a sidecar
 /// that this gateway knows, of that sidecar's present life, and seen for the first time here.
 final class OutboundCalls: Sendable {
-    /// The numbers of one sidecar's life that were seen. They come nearly in order; one that is too
-    /// old to tell counts as seen.
+    /// The numbers of one sidecar's life that were seen. They come nearly in order, because calls
+    /// of many requests share connections; one that is too old to tell counts as seen.
     private struct Window {
-        var highest: UInt64 = 0
-        /// Bit n: `highest` − n.
-        var seen: UInt64 = 0
+        private static let size = UInt64(GatewayLimits.callWindow)
+
+        private var highest: UInt64 = 0
+        /// Bit n of the ring: number n modulo `size` was seen.
+        private var seen = [UInt64](repeating: 0, count: GatewayLimits.callWindow / 64)
 
         mutating func admit(_ number: UInt64) -> Bool {
             if number > highest {
-                let shift = number - highest
-                seen = shift < 64 ? seen << shift | 1 : 1
+                for passed in (highest + 1)...min(number, highest + Self.size) {
+                    set(passed, false)
+                }
                 highest = number
-                return true
+            } else if highest - number >= Self.size || isSet(number) {
+                return false
             }
-            let age = highest - number
-            guard age < 64, seen >> age & 1 == 0 else { return false }
-            seen |= 1 << age
+            set(number, true)
             return true
+        }
+
+        private func isSet(_ number: UInt64) -> Bool {
+            let bit = number % Self.size
+            return seen[Int(bit / 64)] >> (bit % 64) & 1 != 0
+        }
+
+        private mutating func set(_ number: UInt64, _ value: Bool) {
+            let bit = number % Self.size
+            let mask: UInt64 = 1 << (bit % 64)
+            if value { seen[Int(bit / 64)] |= mask } else { seen[Int(bit / 64)] &= ~mask }
         }
     }
 
     private let windows = Mutex<[Incarnation: Window]>([:])
 
     func open(
-        _ authorization: String?, _ snapshot: GatewaySnapshot
+        _ authorization: String?, path: String, _ snapshot: GatewaySnapshot
     ) throws(GatewayRefusal) -> OutboundCall {
         guard let authorization, authorization.hasPrefix(OutboundCall.scheme + " ") else {
             throw Self.forbidden
@@ -42,7 +56,7 @@ final class OutboundCalls: Sendable {
             let endpoint = snapshot.endpoints[hint.agent]?
                 .first(where: { $0.incarnation == hint.issuer && $0.hopKeyID == hint.keyID }),
             let payload = Sealed.open(sealed, key: endpoint.hopKey),
-            let call = OutboundCall(payload: payload)
+            let call = OutboundCall(payload: payload), OutboundCall.pathPrefix + call.path == path
         else { throw Self.forbidden }
         guard call.depth <= GatewayLimits.callDepthMax else {
             throw GatewayRefusal(

@@ -232,10 +232,14 @@ final class Mesh: Sendable {
 
     /// Where the agent makes its own calls.
     func outbound(_ agent: String) throws -> Endpoint {
+        Endpoint(port: UInt16(try outboundPort(agent)))
+    }
+
+    func outboundPort(_ agent: String) throws -> Int {
         guard let port = outboundPorts[agent] else {
             throw TestProcess.Failed(description: "\(agent) calls nobody")
         }
-        return Endpoint(port: port)
+        return Int(port)
     }
 
     func sidecarAdmin(_ agent: String) throws -> Endpoint {

@@ -34,6 +34,7 @@ import WeirMeshProtocol
         #expect(second.amount == NanoUSD(30) && second.number != first.number)
         runs.giveBack(second, cost: NanoUSD(31))
         #expect(failure(run.field) == .spent)
+        #expect(runs.end(run.number) == NanoUSD(101))
     }
 
     @Test func aCapabilityEndsWithItsRequest() throws {
@@ -41,9 +42,35 @@ import WeirMeshProtocol
             runs.begin(delegation, amount: NanoUSD(100), untilNanoseconds: 1_000))
         #expect(failure(run.field, at: 1_000) == .over)
         let open = try runs.take(run.field, nowNanoseconds: 999)
-        runs.end(run.number)
+        // What is still in progress counts with all that it may cost.
+        #expect(runs.end(run.number) == NanoUSD(100))
         runs.giveBack(open, cost: NanoUSD(1))
         #expect(failure(run.field) == .over)
+        #expect(runs.end(run.number) == .zero)
+    }
+
+    @Test func aQuestionTakesNothing() throws {
+        let run = try #require(
+            runs.begin(delegation, amount: NanoUSD(100), untilNanoseconds: 1_000))
+        let call = try runs.take(run.field, nowNanoseconds: 0)
+        let question = try runs.look(run.field, nowNanoseconds: 0)
+        #expect(question.amount == .zero && question.number != call.number)
+        #expect(throws: OutboundRuns.Failure.over) {
+            _ = try runs.look(run.field, nowNanoseconds: 1_000)
+        }
+        #expect(throws: OutboundRuns.Failure.unreadable) {
+            _ = try runs.look(nil, nowNanoseconds: 0)
+        }
+    }
+
+    @Test func thereIsRoomForSoManyRequestsAndNoMore() throws {
+        let runs = OutboundRuns(countMax: 3)
+        for _ in 0..<3 {
+            _ = try #require(runs.begin(delegation, amount: NanoUSD(1), untilNanoseconds: 1))
+        }
+        #expect(runs.begin(delegation, amount: NanoUSD(1), untilNanoseconds: 1) == nil)
+        _ = runs.end(1)
+        #expect(runs.begin(delegation, amount: NanoUSD(1), untilNanoseconds: 1) != nil)
     }
 
     @Test func whatThisSidecarDidNotGiveOpensNothing() throws {

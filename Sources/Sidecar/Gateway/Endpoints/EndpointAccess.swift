@@ -26,6 +26,7 @@ enum EndpointAccess: Hashable, Sendable {
         // Not by token: a sidecar proves whose request its agent works on.
         "/outbound/agents/{agent}": .everybody,
         "/outbound/v1/chat/completions": .everybody,
+        "/outbound/v1/models": .everybody,
 
         "/agents/test": .role(.operator),
         "/stats": .role(.operator),

@@ -12,6 +12,7 @@ final class AgentPlane {
     private let upstreams: [HTTPOrigin]
     private var endpoints: [SocketAddress]
     private var names: NameWatcher?
+    private var gatewayNames: NameWatcher?
     private let context: RoleContext
     private let ledger: AttemptLedger
     private let outbound: SidecarOptions.Outbound?
@@ -173,14 +174,21 @@ final class AgentPlane {
         configuration.workers = 1
         let server = try SidecarServer(configuration) { worker in
             let gateway = UpstreamTarget(
-                name: "gateway", worker: worker, addresses: [outbound.gateway.address],
+                name: "gateway", worker: worker, addresses: outbound.gateway.addresses,
                 hostOverride: outbound.gateway.authority)
             let interceptor = OutboundInterceptor(
-                worker: worker, gateway: gateway, runs: runs, snapshot: snapshot)
+                worker: worker, gateway: gateway, addresses: outbound.gateway.addresses,
+                runs: runs, snapshot: snapshot, registry: context.metrics.registry)
             callers.append((worker.loop, interceptor))
             return interceptor
         }
         outboundServer = server
+        let watching = callers
+        gatewayNames = try NameWatcher([outbound.gateway]) { addresses in
+            for (loop, interceptor) in watching {
+                loop.execute { interceptor.update(addresses: addresses) }
+            }
+        }
         context.log.info("outbound listener", ("address", server.address.description))
     }
 
@@ -231,6 +239,7 @@ final class AgentPlane {
     func stop() {
         checks?.cancel()
         names?.stop()
+        gatewayNames?.stop()
         server?.stop()
         outboundServer?.stop()
     }

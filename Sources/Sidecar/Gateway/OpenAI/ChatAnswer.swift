@@ -12,7 +12,7 @@ struct ChatAnswer: Sendable {
     let ledger: any CallerLedger
     let clock: any GatewayClock
     /// `nil` for a call of an agent's, which is no request of a user.
-    var end: ChatEnd?
+    var end: RequestEnd?
     /// The request's until the last byte of its answer.
     var place: WorkloadPlace?
 

@@ -34,6 +34,22 @@ package enum ASCII {
         return weir_field_value_count(base, bytes.count) == bytes.count
     }
 
+    /// Whether all bytes may stand in a request target; see `weir_target_count`.
+    static func isTarget(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return false
+        }
+        return bytes.count > 0 && weir_target_count(base, bytes.count) == bytes.count
+    }
+
+    @inline(__always)
+    static func equals(_ bytes: UnsafeRawBufferPointer, _ text: StaticString) -> Bool {
+        guard bytes.count == text.utf8CodeUnitCount, let base = bytes.baseAddress else {
+            return false
+        }
+        return memcmp(base, text.utf8Start, bytes.count) == 0
+    }
+
     /// `lower` is in lower case. Both are tokens, where setting bit 5 changes only letters. By words,
     /// the last of which overlaps the one before: for a name that is written in the source, that
     /// makes two or three comparisons.

@@ -161,6 +161,8 @@ package enum HeadParser {
 
     // MARK: First lines
 
+    static let methodBytesMax = 32
+
     /// RFC 9112 §3: `method SP request-target SP HTTP-version`, single spaces.
     private static func requestLine(
         _ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int, _ head: inout HTTPHead
@@ -170,7 +172,8 @@ package enum HeadParser {
         }
         var position = start
         position += weir_token_count(base + position, end - position)
-        guard position > start, position - start <= 32, position < end, bytes[position] == 0x20
+        guard position > start, position - start <= methodBytesMax, position < end,
+            bytes[position] == 0x20
         else { return .malformed }
         head.methodRange = ByteRange(start, position)
         head.method = .of(UnsafeRawBufferPointer(rebasing: bytes[start..<position]))

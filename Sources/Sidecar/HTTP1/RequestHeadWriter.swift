@@ -29,9 +29,7 @@ enum RequestHeadWriter {
         writeLength(exchange, head, &writer)
         if !exchange.isOwn {
             writeForwarded(exchange, head, &writer)
-            writer.write("via: 1.")
-            writer.write(decimal: UInt64(head.minorVersion))
-            writer.write(" weir\r\n")
+            writeVia(head, &writer)
         }
         if !hasTrace { writeTrace(exchange.worker, &writer) }
         if exchange.announcesDeadline { writeDeadline(exchange, &writer) }
@@ -40,6 +38,14 @@ enum RequestHeadWriter {
         guard !writer.overflowed else { return false }
         connection.commit(writer.count)
         return true
+    }
+
+    /// RFC 9110 §7.6.3: the protocol that the message came by.
+    private static func writeVia(_ head: HTTPHead, _ writer: inout HeadWriter) {
+        if head.flags.contains(.http2) { return writer.write("via: 2 weir\r\n") }
+        writer.write("via: 1.")
+        writer.write(decimal: UInt64(head.minorVersion))
+        writer.write(" weir\r\n")
     }
 
     /// What is left now, after the queue and the connect.

@@ -13,6 +13,10 @@ package final class Worker {
     let scratch = WriteScratch()
     /// Where heads are parsed to before anything is decided about them.
     let headFields: UnsafeMutablePointer<HTTPField>
+    /// Where HTTP/2 blocks are put together and messages laid out; made when the first peer speaks
+    /// it.
+    private(set) lazy var headAssembler = HTTP2HeadAssembler()
+    private(set) lazy var nameValues = HTTP2NameValues()
     package internal(set) var isDraining = false
     package internal(set) var exchangesBegun: UInt64 = 0
 

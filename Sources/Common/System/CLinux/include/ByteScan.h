@@ -15,10 +15,15 @@
 extern const uint8_t weir_byte_classes[256];
 
 typedef uint8_t weir_vector __attribute__((vector_size(16)));
+typedef char weir_signed __attribute__((vector_size(16)));
 typedef uint64_t weir_words __attribute__((vector_size(16)));
 
-/* The index of the first byte of `hits` that is not zero; 16 for none. */
+/* The index of the first byte of `hits` that is set, all its bits being the same; 16 for none. */
 static inline size_t weir_first_hit(weir_vector hits) {
+#ifdef __SSE2__
+    int mask = __builtin_ia32_pmovmskb128((weir_signed)hits);
+    return mask ? (size_t)__builtin_ctz((unsigned)mask) : 16;
+#else
     weir_words words = (weir_words)hits;
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "the first byte must be the lowest one of its word"
@@ -26,6 +31,7 @@ static inline size_t weir_first_hit(weir_vector hits) {
     if (words[0]) return (size_t)__builtin_ctzll(words[0]) / 8;
     if (words[1]) return 8 + (size_t)__builtin_ctzll(words[1]) / 8;
     return 16;
+#endif
 }
 
 static inline int weir_is_field_value(uint8_t byte) {

@@ -18,7 +18,9 @@ package final class AdmissionSnapshot: Sendable {
 
         /// `nil`: a tier that the projection does not have. No privileges and no limits of its own:
         /// the delegation bounds what it may spend.
-        init(_ tier: TierPolicy?, _ agent: AgentPolicy, _ prices: [String: ModelPrice], isMesh: Bool) {
+        init(
+            _ tier: TierPolicy?, _ agent: AgentPolicy, _ prices: [String: ModelPrice], isMesh: Bool
+        ) {
             name = tier?.name ?? ""
             priority = tier?.priority ?? 0
             // Gateways count a user's requests; here a plan's steps would count again.

@@ -50,9 +50,9 @@ package enum ASCII {
         return memcmp(base, text.utf8Start, bytes.count) == 0
     }
 
-    /// `lower` is in lower case. Both are tokens, where setting bit 5 changes only letters. By words,
-    /// the last of which overlaps the one before: for a name that is written in the source, that
-    /// makes two or three comparisons.
+    /// `lower` is in lower case. Both are tokens, where setting bit 5 changes only letters. By
+    /// words, the last of which overlaps the one before: for a name that is written in the source,
+    /// that makes two or three comparisons.
     @inline(__always)
     package static func equalsIgnoringCase(
         _ bytes: UnsafeRawBufferPointer, _ lower: StaticString

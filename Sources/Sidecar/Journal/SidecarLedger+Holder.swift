@@ -82,8 +82,8 @@ extension SidecarLedger {
         state.withLock { $0.open(reservation) }
     }
 
-    /// `reserve` and `open` in one, for an attempt that nobody waits for. With `.reserved` comes the
-    /// key of the record; without one nothing is set aside.
+    /// `reserve` and `open` in one, for an attempt that nobody waits for. With `.reserved` comes
+    /// the key of the record; without one nothing is set aside.
     package func openAttempt(
         _ payer: Payer, worstCase: NanoUSD, least: NanoUSD
     ) -> (ReserveOutcome, paidBy: ChildKey?) {

@@ -240,6 +240,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         context.terms = terms
         if let refusal = reserve(terms, context) { return .refuse(refusal) }
         prepareUpstream(exchange, context.snapshot, terms)
+        if let outbound { allowCalls(exchange, context, outbound) }
         exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
@@ -297,12 +298,13 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             exchange.removeRequestField(.acceptEncoding)
             exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
         }
-        allowCalls(exchange, context)
     }
 
     /// Gives the agent what it needs for calls of its own, where its gateway set money aside.
-    private func allowCalls(_ exchange: Exchange, _ context: AttemptContext) {
-        guard let outbound, let delegation = context.delegation, delegation.outbound > .zero,
+    private func allowCalls(
+        _ exchange: Exchange, _ context: AttemptContext, _ outbound: OutboundRuns
+    ) {
+        guard let delegation = context.delegation, delegation.outbound > .zero,
             let policy = context.snapshot.agent.outbound
         else { return }
         let until =

@@ -117,10 +117,8 @@ if buildsSidecar {
             sources: ["WeirSidecar.swift"], swiftSettings: swiftSettings,
             // The sidecar runs in images without a Swift runtime.
             linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
-        // Counts the allocations of a thread by standing before malloc: in the benchmark only.
-        .target(name: "CAllocationCounter", path: "Benchmarks/AllocationCounter"),
         .executableTarget(
-            name: "DataPlaneBenchmark", dependencies: ["SidecarCore", "CAllocationCounter"],
+            name: "DataPlaneBenchmark", dependencies: ["SidecarCore"],
             path: "Benchmarks/DataPlane", swiftSettings: swiftSettings,
             linkerSettings: [.unsafeFlags(["-static-stdlib"])]),
         tests(

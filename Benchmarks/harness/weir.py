@@ -82,3 +82,18 @@ def stripped(stage: Stage) -> pathlib.Path:
             ["strip", "-g", "-o", str(output), str(release_binary("weir-sidecar"))], check=True
         )
     return output
+
+
+# The option of weir-sidecar without which a form of traffic cannot be served.
+OPTIONS_OF_FORM: dict[str, str | None] = {
+    "h1": None,
+    "tls": "--tls-certificate",
+    "mtls": "--tls-client-ca",
+    "h2": "--http2",
+    "grpc": "--upstream-protocol",
+}
+
+
+def form_options(stage: Stage, form: str) -> list[str]:
+    """What a form of traffic adds to the command line."""
+    return []

@@ -80,6 +80,11 @@ package enum Limits {
     package static let waitingPerCluster = 1024
     /// Replays of one request after a reused connection died without an answer.
     package static let staleRetriesMax = 2
+
+    // MARK: Calls of the agent's own
+
+    /// Requests at an agent that may make calls of their own.
+    package static let outboundRunsMax = 65_536
 }
 
 /// How long each phase of an exchange may take, in nanoseconds. `UInt64.max` means no limit.
@@ -300,6 +305,12 @@ package enum GatewayLimits {
     /// A tier leaves one place in so many free for each priority above its own.
     package static let headroomShare = 10
     package static let originsMax = 64
+    /// How deep agents may call one another for one request.
+    package static let callDepthMax: UInt8 = 3
+    /// Sidecars whose calls are told apart from repeated ones.
+    package static let callersMax = 4_096
+    /// How far such calls may come out of order; a multiple of 64.
+    package static let callWindow = 4_096
     /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
     package static let ratedUsersMax = 65_536
 }

@@ -135,7 +135,9 @@ extension Exchange {
         client = nil
         if !endedAhead {
             let isGone = server == nil
+            upstreamTrailers = trailers
             end(isGone ? .clientGone : .completed, isGone ? .cancelled : .admitted, true)
+            upstreamTrailers = nil
         }
         server?.sendEnd(upstreamTrailers: trailers)
         leave()

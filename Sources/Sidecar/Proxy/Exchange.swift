@@ -43,6 +43,8 @@ package final class Exchange: Timed {
     // The response.
     /// The upstream's final head, during `responseBegan` only.
     package internal(set) var responseHead: HTTPHead?
+    /// The upstream's trailers, during `exchangeEnded` only.
+    package internal(set) var upstreamTrailers: HTTPHead?
     var headIsSent = false
     /// `exchangeEnded` came before the head, because the settlement stands in its fields.
     var endedAhead = false

@@ -239,8 +239,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     ) -> Verdict {
         context.terms = terms
         if let refusal = reserve(terms, context) { return .refuse(refusal) }
-        prepareUpstream(exchange, context.snapshot, terms)
-        if let outbound { allowCalls(exchange, context, outbound) }
+        prepareUpstream(exchange, context, terms)
         exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
@@ -286,10 +285,10 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     private func prepareUpstream(
-        _ exchange: Exchange, _ snapshot: AdmissionSnapshot, _ terms: AttemptTerms
+        _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
     ) {
         exchange.announceDeadline()
-        if let credential = snapshot.credential {
+        if let credential = context.snapshot.credential {
             exchange.removeRequestField(.authorization)
             exchange.addedRequestFields.add(credential)
         }
@@ -298,13 +297,12 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             exchange.removeRequestField(.acceptEncoding)
             exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
         }
+        allowCalls(exchange, context)
     }
 
     /// Gives the agent what it needs for calls of its own, where its gateway set money aside.
-    private func allowCalls(
-        _ exchange: Exchange, _ context: AttemptContext, _ outbound: OutboundRuns
-    ) {
-        guard let delegation = context.delegation, delegation.outbound > .zero,
+    private func allowCalls(_ exchange: Exchange, _ context: AttemptContext) {
+        guard let outbound, let delegation = context.delegation, delegation.outbound > .zero,
             let policy = context.snapshot.agent.outbound
         else { return }
         let until =

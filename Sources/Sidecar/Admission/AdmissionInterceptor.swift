@@ -238,6 +238,12 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
     ) -> Verdict {
         context.terms = terms
+        if exchange.asksUpgrade, terms.bound.price.isPerToken, !terms.bound.isPolicyCeiling {
+            return .refuse(
+                RefusalShape.refusal(
+                    .unmeteredPath, "Tokens in a tunnel cannot be counted.",
+                    for: context.snapshot.agent))
+        }
         if let refusal = reserve(terms, context) { return .refuse(refusal) }
         prepareUpstream(exchange, context, terms)
         exchange.upstreamAddress = context.permit?.endpoint?.key

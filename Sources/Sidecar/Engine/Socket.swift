@@ -13,18 +13,32 @@ package enum Socket {
     ) throws(SystemError) -> FileDescriptor {
         let descriptor = try open(address)
         if case .unix(let path) = address {
-            // A socket file of a process that is gone would make bind fail for ever.
-            unlink(path)
+            removeStale(path, address)
         } else {
             setOption(descriptor.raw, SOL_SOCKET, SO_REUSEADDR)
             if sharesPort { setOption(descriptor.raw, SOL_SOCKET, SO_REUSEPORT) }
         }
         let bound = address.withSockaddr { bind(descriptor.raw, $0, $1) }
         guard bound == 0 else { throw SystemError("bind \(address)") }
+        if case .unix(let path) = address {
+            // For the owner and the group, whatever the umask; nobody can connect before `listen`.
+            guard chmod(path, 0o660) == 0 else { throw SystemError("chmod \(address)") }
+        }
         guard Glibc.listen(descriptor.raw, Limits.listenBacklog) == 0 else {
             throw SystemError("listen \(address)")
         }
         return descriptor
+    }
+
+    /// The socket file of a process that is gone would make bind fail for ever. Anything else at the
+    /// path, and a socket that somebody listens on, stays, and bind says so.
+    private static func removeStale(_ path: String, _ address: SocketAddress) {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK,
+            let probe = try? open(address)
+        else { return }
+        let isDead = address.withSockaddr { Glibc.connect(probe.raw, $0, $1) } != 0
+        if isDead, errno == ECONNREFUSED { unlink(path) }
     }
 
     /// Begins to connect. The result is known when the descriptor becomes writable; then ask

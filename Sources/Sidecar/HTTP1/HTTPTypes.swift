@@ -102,12 +102,13 @@ package struct HTTPHead {
         package static let close = Flags(rawValue: 2)
         package static let keepAlive = Flags(rawValue: 4)
         package static let expectsContinue = Flags(rawValue: 8)
-        package static let websocket = Flags(rawValue: 16)
         package static let acceptsTrailers = Flags(rawValue: 32)
         /// `Connection` names fields beyond the usual ones.
         package static let namesFields = Flags(rawValue: 64)
         /// The message came by HTTP/2.
         package static let http2 = Flags(rawValue: 128)
+        /// `Connection` names `Upgrade`.
+        package static let namesUpgrade = Flags(rawValue: 256)
     }
 
     package var base: UnsafeRawPointer

@@ -4,7 +4,7 @@ enum HeadRules {
     /// Names whose presence asks for a closer look; an ordinary head has `Host` and little else.
     private static let looked: UInt64 =
         bit(.host) | bit(.contentLength) | bit(.transferEncoding) | bit(.connection)
-        | bit(.expect) | bit(.upgrade) | bit(.te)
+        | bit(.expect) | bit(.te)
 
     /// A reader that took protected fields from here would see another message than one that does
     /// not (RFC 9110 §6.5.1).
@@ -45,12 +45,6 @@ enum HeadRules {
         case .expect where isRequest:
             guard ASCII.equalsIgnoringCase(value, "100-continue") else { return .expectation }
             head.flags.insert(.expectsContinue)
-            return nil
-        case .upgrade:
-            _ = ASCII.forEachListElement(value) { element in
-                if ASCII.equalsIgnoringCase(element, "websocket") { head.flags.insert(.websocket) }
-                return true
-            }
             return nil
         case .te:
             _ = ASCII.forEachListElement(value) { element in
@@ -129,6 +123,7 @@ enum HeadRules {
                 let id = FieldName.of(option)
                 if id.isProtected { return false }
                 if !id.isHopByHop { flags.insert(.namesFields) }
+                if id == .upgrade { flags.insert(.namesUpgrade) }
             }
             return true
         }

@@ -33,6 +33,7 @@ enum RequestHeadWriter {
         }
         if !hasTrace { writeTrace(exchange.worker, &writer) }
         if exchange.announcesDeadline { writeDeadline(exchange, &writer) }
+        if exchange.asksUpgrade { writeUpgrade(head, &writer) }
         writer.write(exchange.addedRequestFields.lines)
         writer.write("\r\n")
         guard !writer.overflowed else { return false }
@@ -46,6 +47,13 @@ enum RequestHeadWriter {
         writer.write("via: 1.")
         writer.write(decimal: UInt64(head.minorVersion))
         writer.write(" weir\r\n")
+    }
+
+    private static func writeUpgrade(_ head: HTTPHead, _ writer: inout HeadWriter) {
+        guard let offer = head.value(of: .upgrade) else { return }
+        writer.write("connection: upgrade\r\nupgrade: ")
+        writer.write(offer)
+        writer.write("\r\n")
     }
 
     /// What is left now, after the queue and the connect.

@@ -68,6 +68,17 @@ enum ResponseHeadWriter {
         }
     }
 
+    /// 101: the upstream's fields with the two that make it one, and ours.
+    static func writeSwitch(
+        _ head: HTTPHead, exchange: Exchange, connection: Connection
+    ) -> Bool {
+        exchange.addedResponseFields.add("connection", "upgrade" as StaticString)
+        exchange.addedResponseFields.add("upgrade", head.string(of: .upgrade) ?? "")
+        return write(
+            status: head.status, upstream: head, exchange: exchange, connection: connection,
+            contentLength: -1, isChunked: false, closes: false, keepsAliveOld: false)
+    }
+
     static func writeInformational(_ head: HTTPHead, to connection: Connection) {
         guard let room = connection.reserve(head.byteCount + 64) else { return }
         var writer = HeadWriter(room)

@@ -82,6 +82,7 @@ extension Exchange {
     func downstreamFailed() {
         guard phase != .ended, phase != .idle else { return }
         server = nil
+        if asksUpgrade { return abandon() }
         // Without the rest of the request the upstream cannot answer.
         if phase == .forwarding, requestIsWhole,
             interceptor?.clientDisconnected(self) == .drain

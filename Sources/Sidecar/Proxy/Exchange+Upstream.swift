@@ -61,12 +61,15 @@ extension Exchange {
 
     /// The upstream takes no more for now.
     func upstreamCongested() {
-        if phase == .forwarding, !bodyIsHeld { server?.pauseBody() }
+        if phase == .forwarding, !bodyIsHeld || asksUpgrade { server?.pauseBody() }
     }
 
     func upstreamDrained() {
         guard phase == .forwarding else { return }
-        if bodyIsHeld {
+        if asksUpgrade, headIsSent {
+            server?.resumeBody()
+            finishTunnel()
+        } else if bodyIsHeld {
             if heldSent < held.count { sendHeld() }
         } else if !requestIsWhole {
             server?.resumeBody()
@@ -89,12 +92,12 @@ extension Exchange {
         guard informationals <= Limits.informationalMax else {
             return upstreamFailed(.protocolError)
         }
-        // RFC 9110 §15.2: a 1.0 client knows none; 100 only for who asked; 101 we never ask for.
+        // RFC 9110 §15.2: a 1.0 client knows none; 100 and 101 only for who asked.
         switch head.status {
         case 100 where requestHead.flags.contains(.expectsContinue) && !bodyIsHeld:
             server?.sendInformational(head)
         case 100: break
-        case 101: upstreamFailed(.protocolError)
+        case 101: if !switchProtocols(head) { upstreamFailed(.protocolError) }
         default: if requestHead.minorVersion >= 1 { server?.sendInformational(head) }
         }
     }
@@ -193,6 +196,10 @@ extension Exchange {
     }
 
     func totalDeadlinePassed() {
+        if asksUpgrade, headIsSent, phase == .forwarding {
+            tunnelTimedOut()
+            return worker.flush()
+        }
         switch phase {
         case .idle, .ended: return
         case .deciding, .holding, .waiting, .connecting, .forwarding, .gathering, .answering:

@@ -50,6 +50,8 @@ package final class Exchange: Timed {
     var endedAhead = false
     /// What the client was told.
     var status = 0
+    /// `nil` for requests that ask for no other protocol.
+    var tunnel: TunnelState?
     var requestBytesSeen: UInt64 = 0
     var responseBytesSeen: UInt64 = 0
     var informationals = 0
@@ -186,9 +188,10 @@ package final class Exchange: Timed {
         guard keep(head) else {
             return refuseBeforeBegin(Refusal(.overloaded, retryAfterSeconds: 1))
         }
-        if head.method == .connect || head.method == .trace || head.flags.contains(.websocket) {
+        if head.method == .connect || head.method == .trace {
             return refuseBeforeBegin(Refusal(.notImplemented))
         }
+        if head.flags.contains(.namesUpgrade), UpgradeRules.isPassed(head) { tunnel = .asked }
         apply(interceptor.requestBegan(self))
     }
 
@@ -304,6 +307,7 @@ package final class Exchange: Timed {
         requestBytesSeen = 0
         responseBytesSeen = 0
         informationals = 0
+        tunnel = nil
         trustsPeer = false
         trustsUpstream = false
         isOwn = false

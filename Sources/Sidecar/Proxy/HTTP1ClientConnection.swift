@@ -7,6 +7,8 @@ package final class HTTP1ClientConnection: ClientStream {
     private enum Phase {
         case connecting, idle
         case head, lengthBody, chunkedBody, untilClose
+        /// Another protocol's bytes.
+        case tunnel
         /// The response is whole; the connection is on its way back or closed.
         case closed
     }
@@ -23,6 +25,7 @@ package final class HTTP1ClientConnection: ClientStream {
     private var requestIsChunked = false
     private var responseKeepsAlive = true
     private var isHead = false
+    private var endsOutput = false
     private var idleSinceNanoseconds: UInt64 = 0
     /// An idle connection that was used this recently is taken without asking the kernel: what the
     /// loop has not heard of by now is as likely to come after the question.
@@ -96,6 +99,7 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func sendBody(_ bytes: UnsafeRawBufferPointer) {
         guard let connection, bytes.count > 0 else { return }
+        if phase == .tunnel { touch() }
         guard requestIsChunked else { return connection.emit(bytes) }
         guard let room = connection.reserve(bytes.count + 20) else {
             exchange?.upstreamFailed(.noMemory)
@@ -131,6 +135,10 @@ package final class HTTP1ClientConnection: ClientStream {
             case .untilClose:
                 touch()
                 exchange?.responseBytes(rest)
+                used = rest.count
+            case .tunnel:
+                touch()
+                exchange?.tunnelDown(rest)
                 used = rest.count
             case .connecting, .idle:
                 // A response that nobody asked for. Whoever comes next must not get it.
@@ -266,6 +274,7 @@ package final class HTTP1ClientConnection: ClientStream {
     override func ended() {
         switch phase {
         case .untilClose: complete(hasMore: false)
+        case .tunnel: exchange?.tunnelUpstreamEnded()
         case .connecting, .idle: closeQuietly()
         case .head: fail(.closedBeforeAnswer)
         case .lengthBody, .chunkedBody: fail(.diedMidStream)
@@ -279,6 +288,9 @@ package final class HTTP1ClientConnection: ClientStream {
         case .idle: closeQuietly()
         case .head: fail(code == ENOBUFS ? .noMemory : .closedBeforeAnswer)
         case .lengthBody, .chunkedBody, .untilClose: fail(.diedMidStream)
+        case .tunnel:
+            exchange?.tunnelUpstreamBroke()
+            closeQuietly()
         case .closed: break
         }
     }
@@ -290,7 +302,10 @@ package final class HTTP1ClientConnection: ClientStream {
     }
 
     override func congested() { exchange?.upstreamCongested() }
-    override func drained() { exchange?.upstreamDrained() }
+    override func drained() {
+        if endsOutput { connection?.shutDownWriting() }
+        exchange?.upstreamDrained()
+    }
 
     override func deadlinePassed() {
         switch phase {
@@ -298,6 +313,7 @@ package final class HTTP1ClientConnection: ClientStream {
         case .idle: closeQuietly()
         case .head: fail(.firstByteTimeout)
         case .lengthBody, .chunkedBody, .untilClose: fail(.stalled)
+        case .tunnel: exchange?.tunnelTimedOut()
         case .closed: break
         }
     }
@@ -324,6 +340,18 @@ package final class HTTP1ClientConnection: ClientStream {
         } else {
             worker.loop.setDeadline(connection, afterNanoseconds: nanoseconds)
         }
+    }
+
+    // MARK: A tunnel
+
+    override func beginTunnel() {
+        phase = .tunnel
+        touch()
+    }
+
+    override func endTunnelOutput() {
+        endsOutput = true
+        connection?.shutDownWriting()
     }
 
     // MARK: The end

@@ -10,6 +10,8 @@ package final class HTTP1ServerConnection: ServerStream {
         case lengthBody, chunkedBody
         /// The request is whole, the response is not.
         case responding
+        /// Another protocol's bytes.
+        case tunnel
         /// The response is whole, the request is not: what is left of it is thrown away.
         case discarding
         /// The last response is sent; what still comes is read and thrown away, so that the close
@@ -43,6 +45,7 @@ package final class HTTP1ServerConnection: ServerStream {
     var closesAfter = false
     private var responseIsWhole = false
     private var aborted = false
+    private var endsOutput = false
 
     init(_ accepted: AcceptedConnection) {
         interceptor = accepted.interceptor
@@ -78,6 +81,10 @@ package final class HTTP1ServerConnection: ServerStream {
                 // A pipelined request. It waits, and nothing more is read before its turn.
                 connection?.pause()
                 return offset
+            case .tunnel:
+                if bodyIsPaused { return offset }
+                exchange?.tunnelUp(rest)
+                used = rest.count
             case .discarding, .lingering: used = discard(rest)
             case .closed: return bytes.count
             }
@@ -221,6 +228,7 @@ package final class HTTP1ServerConnection: ServerStream {
         case .head, .discarding, .lingering: close()
         case .lengthBody, .chunkedBody: fail()
         case .responding: exchange?.downstreamEnded()
+        case .tunnel: exchange?.tunnelClientEnded()
         case .closed: break
         }
     }
@@ -241,8 +249,9 @@ package final class HTTP1ServerConnection: ServerStream {
     }
 
     override func drained() {
+        if endsOutput { connection?.shutDownWriting() }
         switch phase {
-        case .responding: setDeadline(.max)
+        case .responding, .tunnel: setDeadline(.max)
         case .lingering: linger()
         case .head, .lengthBody, .chunkedBody, .discarding, .closed: break
         }
@@ -259,7 +268,7 @@ package final class HTTP1ServerConnection: ServerStream {
             closesAfter = true
             clientKeepsAlive = false
             exchange?.requestTimedOut()
-        case .responding: fail()
+        case .responding, .tunnel: fail()
         case .discarding, .lingering: close()
         case .closed: break
         }
@@ -281,6 +290,7 @@ package final class HTTP1ServerConnection: ServerStream {
             setDeadline(.max)
             connection?.pause()
         }
+        if phase == .tunnel { connection?.pause() }
     }
 
     override func resumeBody() {
@@ -290,6 +300,7 @@ package final class HTTP1ServerConnection: ServerStream {
             setDeadline(worker.timeouts.bodyProgressNanoseconds)
             connection?.resume()
         }
+        if phase == .tunnel { connection?.resume() }
     }
 
     override var isCongested: Bool { connection?.isCongested ?? false }
@@ -321,7 +332,9 @@ package final class HTTP1ServerConnection: ServerStream {
         } else {
             framing = clientMinorVersion >= 1 ? .chunked : .untilClose
         }
-        closesAfter = closesAfter || decidesToClose()
+        // What comes behind an upgrade that did not happen may be of another protocol: no request.
+        closesAfter =
+            closesAfter || UpgradeRules.mayBeOptimistic(exchange.requestHead) || decidesToClose()
         let isWritten = ResponseHeadWriter.write(
             status: status, upstream: upstream, exchange: exchange, connection: connection,
             contentLength: framing == .chunked ? -1 : contentLength, isChunked: framing == .chunked,
@@ -338,7 +351,7 @@ package final class HTTP1ServerConnection: ServerStream {
             // A client that was not told to continue may send the body or the next request.
             return remaining > Int64(Limits.drainBytesMax) || (expectsContinue && !continueSent)
         case .chunkedBody: return expectsContinue && !continueSent
-        case .head, .responding, .discarding, .lingering, .closed: return false
+        case .head, .responding, .tunnel, .discarding, .lingering, .closed: return false
         }
     }
 
@@ -377,8 +390,40 @@ package final class HTTP1ServerConnection: ServerStream {
             setDeadline(worker.timeouts.lingerNanoseconds)
             connection.resume()
         case .lingering: linger()
-        case .head, .discarding, .closed: break
+        case .head, .tunnel, .discarding, .closed: break
         }
+    }
+
+    // MARK: A tunnel
+
+    override func beginTunnel(_ head: HTTPHead) {
+        guard let exchange, let connection else { return }
+        framing = .none
+        let isWritten = ResponseHeadWriter.writeSwitch(
+            head, exchange: exchange, connection: connection)
+        guard isWritten else { return cut() }
+        phase = .tunnel
+        bodyIsPaused = false
+        setDeadline(.max)
+        // What came behind the head waits unread.
+        connection.resume()
+        connection.offerAgain()
+        if hasEnded { exchange.tunnelClientEnded() }
+    }
+
+    override func sendTunnel(_ bytes: UnsafeRawBufferPointer) { connection?.emit(bytes) }
+
+    override func endTunnelOutput() {
+        endsOutput = true
+        connection?.shutDownWriting()
+    }
+
+    override func endTunnel() {
+        exchange = nil
+        closesAfter = true
+        endsOutput = false
+        phase = .responding
+        next()
     }
 
     override func abort() {

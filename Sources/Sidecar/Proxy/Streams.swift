@@ -32,6 +32,15 @@ package class ServerStream: ConnectionOwner {
     func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
     /// The end of the response, with the exchange's trailers and those of the upstream.
     func sendEnd(upstreamTrailers: HTTPHead?) { preconditionFailure("abstract") }
+    // A tunnel (`Exchange+Tunnel`); only HTTP/1.1 has them.
+    /// Writes the head of a 101; from here on the connection carries bytes.
+    func beginTunnel(_ head: HTTPHead) { preconditionFailure("abstract") }
+    func sendTunnel(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
+    /// The upstream sends no more.
+    func endTunnelOutput() { preconditionFailure("abstract") }
+    /// Closes, once everything has left.
+    func endTunnel() { preconditionFailure("abstract") }
+
     /// The response cannot be finished: make sure that the client sees that.
     func abort() { preconditionFailure("abstract") }
     func pauseBody() { preconditionFailure("abstract") }
@@ -76,6 +85,9 @@ package class ClientStream: ConnectionOwner {
     func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
     func sendEnd(trailers: HTTPHead?) { preconditionFailure("abstract") }
     func cancel() { preconditionFailure("abstract") }
+    func beginTunnel() { preconditionFailure("abstract") }
+    /// The client sends no more.
+    func endTunnelOutput() { preconditionFailure("abstract") }
     func pauseResponse() { preconditionFailure("abstract") }
     func resumeResponse() { preconditionFailure("abstract") }
     var isCongested: Bool { preconditionFailure("abstract") }

@@ -30,7 +30,7 @@ def weir_options() -> str:
 
 
 def weir_cannot(form: str) -> str | None:
-    needed = weir.OPTIONS_OF_FORM[form]
+    needed = weir.OPTIONS_OF_FORM.get(form)
     if needed is not None and needed not in weir_options():
         return f"this build has no {needed}"
     return None
@@ -39,8 +39,15 @@ def weir_cannot(form: str) -> str | None:
 def weir_command(metered: bool) -> Callable[[Stage, str, int, int], list[str]]:
     def make(stage: Stage, form: str, listen: int, upstream: int) -> list[str]:
         name = f"weir-{form}-{listen}"
-        options = weir.form_options(stage, form)
-        return weir.command(stage, name, listen, upstream, metered=metered, options=options)
+        return weir.command(
+            stage,
+            name,
+            listen,
+            upstream,
+            metered=metered,
+            options=weir.form_options(stage, form),
+            scheme="h2c" if form == "grpc" else "http",
+        )
 
     return make
 

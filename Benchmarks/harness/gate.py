@@ -17,9 +17,10 @@ INSTRUCTIONS, SYSTEM_CALLS, ALLOCATIONS = "instructions", "system_calls", "alloc
 MARGINS = {
     INSTRUCTIONS: lambda base: base * 1.05,
     SYSTEM_CALLS: lambda base: base + 0.1,
-    ALLOCATIONS: lambda base: base + 0.05,
+    ALLOCATIONS: lambda base: base * 1.05 + 0.05,
 }
-# What the project set out for, at light load with everything enforced.
+# What the project set out for, at light load with everything enforced. A few allocations in a
+# thousand requests are those of threads beside the worker and of timers.
 TARGETS = {INSTRUCTIONS: 10_000, SYSTEM_CALLS: 6.1, ALLOCATIONS: 0.05}
 TARGET_PATHS = ("get", "post")
 

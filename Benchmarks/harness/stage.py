@@ -54,7 +54,8 @@ class Stage:
         self.proxy_core, self.load_core = cores()
         self._running: list[tuple[str, subprocess.Popen]] = []
         self._tools: dict[str, pathlib.Path] = {}
-        self._port = 20_000 + os.getpid() % 20_000
+        # Below the ports that the kernel gives to connections.
+        self._port = 20_000 + os.getpid() % 12_000
 
     def __enter__(self) -> "Stage":
         # The default action would leave without ending anything.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import contenders as who
+from . import gate
 from .figures import Spread, ratios
 from .measure import Memory
 
@@ -54,7 +55,21 @@ class Verdict:
 
 def verdicts(results: Results) -> list[Verdict]:
     found = [of_ratio(results, target) for target in RATIOS]
-    return found + [of_latency(results), *of_memory(results)]
+    return [*found, of_latency(results), *of_counts(), *of_memory(results)]
+
+
+def of_counts() -> list[Verdict]:
+    """What Benchmarks/check keeps: no time is in it, so that it needs no quiet machine."""
+    baseline = gate.read_baseline()
+    made = []
+    for path in gate.TARGET_PATHS:
+        for figure, limit in gate.TARGETS.items():
+            value = baseline.get(path, {}).get(figure)
+            what = f"{figure.replace('_', ' ')} of a {path.upper()} (Benchmarks/check)"
+            text = "" if value is None else f"{value:,g}"
+            met = None if value is None else value <= limit
+            made.append(Verdict(what, f"{limit:,g}", text, met))
+    return made
 
 
 def of_ratio(results: Results, target: Ratio) -> Verdict:

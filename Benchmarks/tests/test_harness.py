@@ -98,7 +98,7 @@ class Reckoning(unittest.TestCase):
         # Everything takes twice as long in the second round: the ratio does not.
         self.assertEqual(ratios([turn(12), turn(24)], [turn(10), turn(20)]), Spread(1.2, 1.2, 1.2))
         with self.assertRaises(ValueError):
-            ratios([turn(1)], [])
+            ratios([turn(1), turn(2)], [turn(1)])
 
     def test_everybody_goes_first_and_nobody_is_left_out(self) -> None:
         orders = [rotated(["a", "b", "c"], number) for number in range(6)]

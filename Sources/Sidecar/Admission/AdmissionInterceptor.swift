@@ -239,7 +239,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     ) -> Verdict {
         context.terms = terms
         if let refusal = reserve(terms, context) { return .refuse(refusal) }
-        prepareUpstream(exchange, context.snapshot, terms)
+        prepareUpstream(exchange, context, terms)
         exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
@@ -285,10 +285,10 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     private func prepareUpstream(
-        _ exchange: Exchange, _ snapshot: AdmissionSnapshot, _ terms: AttemptTerms
+        _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
     ) {
         exchange.announceDeadline()
-        if let credential = snapshot.credential {
+        if let credential = context.snapshot.credential {
             exchange.removeRequestField(.authorization)
             exchange.addedRequestFields.add(credential)
         }

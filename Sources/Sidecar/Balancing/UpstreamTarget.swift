@@ -8,8 +8,16 @@ package final class Endpoint {
     var idle: ContiguousArray<HTTP1ClientConnection> = []
     var openConnections = 0
     var isRetired = false
+    /// For the next TLS connection to it.
+    let ticket = TLSTicket()
 
     init(_ address: SocketAddress) { self.address = address }
+}
+
+/// How the connections to an upstream are made.
+package enum UpstreamTransport: Sendable {
+    case plaintext
+    case tls(TLSUpstream)
 }
 
 /// The connections of one worker to the endpoints of one agent. Which endpoint a request goes to is
@@ -27,6 +35,7 @@ package final class UpstreamTarget {
     unowned(unsafe) let worker: Worker
     /// Sent as `Host` instead of the client's, when set.
     package let hostOverride: String?
+    let transport: UpstreamTransport
     /// Changed by a new policy: what is under way keeps the deadline that it has.
     package var timeouts: Timeouts
     package private(set) var endpoints: ContiguousArray<Endpoint> = []
@@ -35,11 +44,13 @@ package final class UpstreamTarget {
 
     package init(
         name: String, worker: Worker, addresses: [SocketAddress], hostOverride: String? = nil,
-        timeouts: Timeouts? = nil, connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
+        transport: UpstreamTransport = .plaintext, timeouts: Timeouts? = nil,
+        connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
     ) {
         self.name = name
         self.worker = worker
         self.hostOverride = hostOverride
+        self.transport = transport
         self.timeouts = timeouts ?? worker.timeouts
         connectionsMax = connectionsPerEndpoint
         update(addresses: addresses)
@@ -95,15 +106,31 @@ package final class UpstreamTarget {
 
     private func connect(_ endpoint: Endpoint, for exchange: Exchange) -> Checkout {
         do {
+            let tls = try session(to: endpoint)
             let descriptor = try Socket.connect(to: endpoint.address)
             let connection = HTTP1ClientConnection(target: self, endpoint: endpoint)
-            try connection.start(descriptor.take(), for: exchange)
+            try connection.start(descriptor.take(), tls: tls, for: exchange)
             endpoint.openConnections += 1
             exchange.opening = connection
             return .pending
         } catch {
             return .refused(error.code == EMFILE ? .overloaded : .upstreamError)
         }
+    }
+
+    private func session(to endpoint: Endpoint) throws(SystemError) -> TLSSession? {
+        guard case .tls(let upstream) = transport else { return nil }
+        do throws(TLSFailure) {
+            return try upstream.session(to: endpoint.address, ticket: endpoint.ticket)
+        } catch {
+            upstream.report(error, at: endpoint.address)
+            throw SystemError("TLS", code: ENOMEM)
+        }
+    }
+
+    /// For operators: the client is told less.
+    func handshakeFailed(_ failure: TLSFailure, at endpoint: Endpoint) {
+        if case .tls(let upstream) = transport { upstream.report(failure, at: endpoint.address) }
     }
 
     /// The exchange needs no connection any more.

@@ -180,7 +180,7 @@ extension Exchange {
             bodyIsHeld || requestBytesSeen == 0
         else { return false }
         switch failure {
-        case .connectFailed, .connectTimeout:
+        case .connectFailed, .handshakeFailed, .connectTimeout:
             return interceptor?.upstreamUnreachable(self) ?? false
         case .closedBeforeAnswer:
             guard let client, client.isReused, replays < Limits.staleRetriesMax else {
@@ -220,7 +220,7 @@ extension Exchange {
 extension UpstreamFailure {
     var reason: Reason {
         switch self {
-        case .connectFailed, .closedBeforeAnswer, .diedMidStream: .upstreamError
+        case .connectFailed, .handshakeFailed, .closedBeforeAnswer, .diedMidStream: .upstreamError
         case .connectTimeout, .firstByteTimeout, .stalled: .deadline
         case .protocolError: .upstreamProtocol
         case .noMemory: .overloaded
@@ -231,6 +231,7 @@ extension UpstreamFailure {
     var detail: String {
         switch self {
         case .connectFailed: "the connection to the agent failed"
+        case .handshakeFailed: "the TLS handshake with the agent failed"
         case .connectTimeout: "connecting to the agent took too long"
         case .closedBeforeAnswer: "the agent closed the connection before it answered"
         case .protocolError: "the agent's response is not valid HTTP"

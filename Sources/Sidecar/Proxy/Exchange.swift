@@ -119,6 +119,8 @@ package final class Exchange: Timed {
 
     package var peer: SocketAddress? { server?.peer }
     package var isSecure: Bool { server?.isSecure ?? false }
+    /// Whom the client's verified certificate names.
+    package var peerIdentity: PeerIdentity? { server?.identity }
 
     package func removeRequestField(_ name: FieldName) {
         removedRequestFields |= 1 << UInt64(name.rawValue)

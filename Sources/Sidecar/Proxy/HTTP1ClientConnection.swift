@@ -33,11 +33,13 @@ package final class HTTP1ClientConnection: ClientStream {
         super.init(worker: target.worker, endpoint: endpoint)
     }
 
-    func start(_ descriptor: Int32, for exchange: Exchange) throws(SystemError) {
+    func start(
+        _ descriptor: Int32, tls: TLSSession?, for exchange: Exchange
+    ) throws(SystemError) {
         let connection: Connection
         do {
             connection = try Connection(
-                worker: worker, descriptor: descriptor, owner: self, isConnecting: true)
+                worker: worker, descriptor: descriptor, owner: self, isConnecting: true, tls: tls)
         } catch {
             _ = Glibc.close(descriptor)
             throw error
@@ -273,12 +275,18 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func failed(_ code: Int32) {
         switch phase {
-        case .connecting: fail(.connectFailed(code))
+        case .connecting: connectFailed(code)
         case .idle: closeQuietly()
         case .head: fail(code == ENOBUFS ? .noMemory : .closedBeforeAnswer)
         case .lengthBody, .chunkedBody, .untilClose: fail(.diedMidStream)
         case .closed: break
         }
+    }
+
+    private func connectFailed(_ code: Int32) {
+        guard let failure = connection?.tlsFailure else { return fail(.connectFailed(code)) }
+        target.handshakeFailed(failure, at: endpoint)
+        fail(.handshakeFailed(failure))
     }
 
     override func congested() { exchange?.upstreamCongested() }

@@ -83,6 +83,34 @@ import Testing
         }
     }
 
+    @Test func onlyTheSocketOfNobodyIsReplaced() throws {
+        var name = Array("/tmp/weir-XXXXXX".utf8CString)
+        let folder = try #require(mkdtemp(&name).map { String(cString: $0) })
+        let path = folder + "/a.sock"
+        defer {
+            unlink(path)
+            rmdir(folder)
+        }
+        let address = SocketAddress.unix(path)
+        do {
+            let living = try Socket.listen(on: address)
+            #expect(throws: SystemError.self) { _ = try Socket.listen(on: address).take() }
+            // It goes on: what failed did not take its path away.
+            _ = try Socket.connect(to: address).raw
+            withExtendedLifetime(living.raw) {}
+        }
+        var status = stat()
+        #expect(lstat(path, &status) == 0, "its process is gone, the file is left")
+        let next = try Socket.listen(on: address)
+        #expect(lstat(path, &status) == 0 && status.st_mode & 0o777 == 0o660)
+        withExtendedLifetime(next.raw) {}
+        unlink(path)
+        let file = open(path, O_CREAT | O_WRONLY, 0o600)
+        close(file)
+        #expect(throws: SystemError.self) { _ = try Socket.listen(on: address).take() }
+        #expect(lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG)
+    }
+
     @Test func signalsAreEvents() throws {
         let seen = Atomic<Int32>(0)
         let done = Signal()

@@ -90,6 +90,11 @@ def stripped(stage: Stage) -> pathlib.Path:
 OPTIONS_OF_FORM = {"tls": "--tls-certificate", "mtls": "--tls-client-ca"}
 
 
+def scheme(form: str) -> str:
+    """Of the upstream's URL."""
+    return "h2c" if form == "grpc" else "http"
+
+
 def form_options(stage: Stage, form: str) -> list[str]:
     """What a form of traffic adds to the command line."""
     return []

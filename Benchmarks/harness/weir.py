@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 
 from .messages import CHAT_PATH, MODEL
+from .peers import certificates
 from .stage import Stage, release_binary
 
 API_VERSION = "weir.mesh/v1"
@@ -97,4 +98,8 @@ def scheme(form: str) -> str:
 
 def form_options(stage: Stage, form: str) -> list[str]:
     """What a form of traffic adds to the command line."""
-    return []
+    if form not in ("tls", "mtls"):
+        return []
+    made = certificates(stage)
+    options = ["--tls-certificate", str(made.server), "--tls-key", str(made.server_key)]
+    return options + (["--tls-client-ca", str(made.authority)] if form == "mtls" else [])

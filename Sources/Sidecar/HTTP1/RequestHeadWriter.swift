@@ -8,7 +8,7 @@ enum RequestHeadWriter {
             .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
             .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer, .host,
             .contentLength, .expect, .xForwardedFor, .xForwardedProto, .xForwardedHost, .forwarded,
-            .traceparent,
+            .traceparent, .maxForwards,
         ] { set |= 1 << UInt64(name.rawValue) }
         return set
     }()
@@ -27,6 +27,11 @@ enum RequestHeadWriter {
         copyFields(exchange, head, hasTrace, &writer)
         writeHost(exchange, head, &writer)
         writeLength(exchange, head, &writer)
+        if let left = exchange.maxForwards {
+            writer.write("max-forwards: ")
+            writer.write(decimal: left - 1)
+            writer.write("\r\n")
+        }
         if !exchange.isOwn {
             writeForwarded(exchange, head, &writer)
             writeVia(head, &writer)
@@ -105,6 +110,7 @@ enum RequestHeadWriter {
         // A held body has been asked for by us already.
         case .expect: return head.flags.contains(.expectsContinue) && !exchange.bodyIsHeld
         case .traceparent: return hasTrace
+        case .maxForwards: return exchange.maxForwards == nil
         case .xForwardedProto, .xForwardedHost: return exchange.isOwn || exchange.trustsPeer
         case .xForwardedFor, .forwarded: return exchange.isOwn
         default: return false

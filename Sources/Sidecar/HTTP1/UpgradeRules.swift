@@ -2,8 +2,8 @@
 /// answers do. What is not passed on is ignored, as the RFC allows: the request goes on without it.
 ///
 /// Protocols that would carry further requests past the admission (HTTP in any version, TLS) are
-/// never passed on: with `h2c` that is a known way to smuggle. Nor is an upgrade of a request with a
-/// body, because where that ends and the new protocol begins two parsers may see differently.
+/// never passed on: with `h2c` that is a known way to smuggle. Nor is an upgrade of a request with
+/// a body, because where that ends and the new protocol begins two parsers may see differently.
 enum UpgradeRules {
     static func isPassed(_ head: HTTPHead) -> Bool {
         guard head.flags.contains(.namesUpgrade), !head.flags.contains(.http2),
@@ -30,8 +30,8 @@ enum UpgradeRules {
         return !ASCII.forEachListElement(offer) { !equals($0, chosen) }
     }
 
-    /// Whether a client may have taken the upgrade for granted. One that asks for `h2c` may not (RFC
-    /// 7540 §3.2 told it to wait), and some do so with every first request.
+    /// Whether a client may have taken the upgrade for granted. One that asks for `h2c` may not
+    /// (RFC 7540 §3.2 told it to wait), and some do so with every first request.
     static func mayBeOptimistic(_ request: HTTPHead) -> Bool {
         request.flags.contains(.namesUpgrade) && !request.has(.http2Settings)
     }

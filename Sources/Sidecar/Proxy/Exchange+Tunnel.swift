@@ -13,6 +13,7 @@ extension Exchange {
     /// The upstream agrees. `false`: not to what it was asked.
     func switchProtocols(_ head: HTTPHead) -> Bool {
         guard tunnel == .asked, UpgradeRules.isAgreed(head, to: requestHead) else { return false }
+        guard client?.carriesTunnels == true, server?.carriesTunnels ?? true else { return false }
         guard let server, let client else {
             // The client left meanwhile.
             stopUpstream()

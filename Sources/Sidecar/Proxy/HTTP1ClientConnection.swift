@@ -344,6 +344,8 @@ package final class HTTP1ClientConnection: ClientStream {
 
     // MARK: A tunnel
 
+    override var carriesTunnels: Bool { true }
+
     override func beginTunnel() {
         phase = .tunnel
         touch()

@@ -320,6 +320,7 @@ package final class HTTP1ServerConnection: ServerStream {
     }
 
     override var isCongested: Bool { connection?.isCongested ?? false }
+    override var carriesTunnels: Bool { true }
     override var carriesTrailers: Bool { clientMinorVersion >= 1 }
 
     // MARK: The response goes out

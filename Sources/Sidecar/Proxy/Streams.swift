@@ -32,7 +32,9 @@ package class ServerStream: ConnectionOwner {
     func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
     /// The end of the response, with the exchange's trailers and those of the upstream.
     func sendEnd(upstreamTrailers: HTTPHead?) { preconditionFailure("abstract") }
-    // A tunnel (`Exchange+Tunnel`); only HTTP/1.1 has them.
+    // A tunnel (`Exchange+Tunnel`).
+    /// Whether the connection can turn into another protocol's; HTTP/2 cannot (RFC 9113 §8.6).
+    var carriesTunnels: Bool { false }
     /// Writes the head of a 101; from here on the connection carries bytes.
     func beginTunnel(_ head: HTTPHead) { preconditionFailure("abstract") }
     func sendTunnel(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
@@ -85,6 +87,7 @@ package class ClientStream: ConnectionOwner {
     func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
     func sendEnd(trailers: HTTPHead?) { preconditionFailure("abstract") }
     func cancel() { preconditionFailure("abstract") }
+    var carriesTunnels: Bool { false }
     func beginTunnel() { preconditionFailure("abstract") }
     /// The client sends no more.
     func endTunnelOutput() { preconditionFailure("abstract") }

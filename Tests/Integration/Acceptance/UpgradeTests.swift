@@ -153,7 +153,7 @@ struct UpgradeTests {
             #expect(seen["text"]?.string == "hello" && seen["again"]?.string == "again")
             #expect(seen["whole"]?.bool == true && seen["pong"]?.bool == true, "\(last)")
             // A tunnel has the agent's only place as long as it is open.
-            #expect(seen["second"]?.int64 == 429)
+            #expect(seen["second"]?.int64 == 503)
             #expect(seen["close"]?.int64 == 1000)
             // Two tunnels; what was refused costs nothing.
             try await eventually("both are charged") {

@@ -112,7 +112,8 @@ import WeirCore
         get("/", "Upgrade: websocket\r\n"),
         "GET / HTTP/1.0\r\nHost: a\r\n\(upgrade)\r\n",
         post("/", "body", upgrade),
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\(upgrade)\r\n1\r\nx\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\(upgrade)\r\n"
+            + "1\r\nx\r\n0\r\n\r\n",
     ])
     func whatMayNotBeUpgradedGoesOnWithoutIt(text: String) throws {
         let upstream = try TestUpstream { _ in okay("plain") }

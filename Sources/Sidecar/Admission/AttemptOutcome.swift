@@ -63,6 +63,7 @@ enum AttemptOutcome {
         guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(context) else {
             return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
         }
+        if let known = terms.fixedCost { return known }
         let nanoseconds = outcome.endedNanoseconds &- outcome.startedNanoseconds
         if terms.isFixed { return terms.bound.fixedCost(nanoseconds: nanoseconds) }
         return terms.bound.cost(

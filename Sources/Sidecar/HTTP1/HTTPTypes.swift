@@ -39,6 +39,10 @@ package enum FieldName: UInt8, Sendable {
     case setCookie, xAPIKey, idempotencyKey, cacheControl, origin, userAgent, location, xRequestID
     case requestTimeout
 
+    /// In a set of names.
+    @inline(__always)
+    var bit: UInt64 { 1 &<< UInt64(rawValue) }
+
     /// Never forwarded: they speak about one hop (RFC 9110 §7.6.1, RFC 9113 §3.2.1 for the last).
     package var isHopByHop: Bool {
         switch self {

@@ -2,16 +2,14 @@
 /// those that only we may say, then ours.
 enum RequestHeadWriter {
     /// Fields that need a decision; everything else is copied in runs.
-    private static let decided: UInt64 = {
-        var set: UInt64 = 0
-        for name: FieldName in [
-            .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
-            .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer, .host,
-            .contentLength, .expect, .xForwardedFor, .xForwardedProto, .xForwardedHost, .forwarded,
-            .traceparent,
-        ] { set |= 1 << UInt64(name.rawValue) }
-        return set
-    }()
+    private static let decided: UInt64 =
+        FieldName.connection.bit | FieldName.keepAlive.bit | FieldName.proxyConnection.bit
+        | FieldName.te.bit | FieldName.upgrade.bit | FieldName.transferEncoding.bit
+        | FieldName.proxyAuthenticate.bit | FieldName.proxyAuthorization.bit
+        | FieldName.http2Settings.bit | FieldName.weir.bit | FieldName.trailer.bit
+        | FieldName.host.bit | FieldName.contentLength.bit | FieldName.expect.bit
+        | FieldName.xForwardedFor.bit | FieldName.xForwardedProto.bit | FieldName.xForwardedHost.bit
+        | FieldName.forwarded.bit | FieldName.traceparent.bit
 
     /// False when there is no memory for it.
     static func write(_ exchange: Exchange, to connection: Connection) -> Bool {
@@ -143,7 +141,7 @@ enum RequestHeadWriter {
         let trusts = exchange.trustsPeer
         writer.write("x-forwarded-for: ")
         writeJoined(.xForwardedFor, head, &writer)
-        if let peer = exchange.peer { writer.write(host: peer) }
+        if let server = exchange.server { writer.write(server.peerHost) }
         writer.write("\r\n")
         if !(trusts && head.has(.xForwardedProto)) {
             writer.write("x-forwarded-proto: ")
@@ -158,10 +156,10 @@ enum RequestHeadWriter {
         writer.write("forwarded: ")
         writeJoined(.forwarded, head, &writer)
         writer.write("for=\"")
-        if let peer = exchange.peer {
-            if case .ipv6 = peer { writer.write("[") }
-            writer.write(host: peer)
-            if case .ipv6 = peer { writer.write("]") }
+        if let server = exchange.server {
+            if case .ipv6 = server.peer { writer.write("[") }
+            writer.write(server.peerHost)
+            if case .ipv6 = server.peer { writer.write("]") }
         }
         writer.write(exchange.isSecure ? "\";proto=https\r\n" : "\";proto=http\r\n")
     }

@@ -5,6 +5,8 @@ package class ServerStream: ConnectionOwner {
     unowned(unsafe) let worker: Worker
     /// Who sent the request.
     let peer: SocketAddress
+    /// Written once for all requests that come from there.
+    private(set) lazy var peerHost = HostText(peer)
     let isSecure: Bool
     /// Whom the client's verified certificate names; `nil` where it had to show none.
     let identity: PeerIdentity?

@@ -19,7 +19,9 @@ extension FieldName {
         case 9: return match(name, "forwarded", .forwarded, "x-api-key", .xAPIKey)
         case 10: return match10(name)
         case 11: return match(name, "retry-after", .retryAfter, "traceparent", .traceparent)
-        case 12: return match(name, "content-type", .contentType, "x-request-id", .xRequestID)
+        case 12:
+            let first = match(name, "content-type", .contentType, "x-request-id", .xRequestID)
+            return first != .other ? first : match(name, "max-forwards", .maxForwards)
         case 13: return match(name, "authorization", .authorization, "cache-control", .cacheControl)
         case 14:
             return match(name, "content-length", .contentLength, "http2-settings", .http2Settings)

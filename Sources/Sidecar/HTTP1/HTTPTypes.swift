@@ -37,7 +37,7 @@ package enum FieldName: UInt8, Sendable {
         http2Settings
     case contentType, contentEncoding, accept, acceptEncoding, date, server, retryAfter, cookie
     case setCookie, xAPIKey, idempotencyKey, cacheControl, origin, userAgent, location, xRequestID
-    case requestTimeout
+    case requestTimeout, maxForwards
 
     /// In a set of names.
     @inline(__always)
@@ -53,7 +53,8 @@ package enum FieldName: UInt8, Sendable {
             .xForwardedProto, .xForwardedHost, .forwarded, .traceparent, .tracestate,
             .authorization, .contentType, .contentEncoding, .accept, .acceptEncoding, .date,
             .server, .retryAfter, .cookie, .setCookie, .xAPIKey, .idempotencyKey, .cacheControl,
-            .origin, .userAgent, .location, .xRequestID, .requestTimeout:
+            .origin, .userAgent, .location, .xRequestID, .requestTimeout,
+            .maxForwards:
             false
         }
     }
@@ -71,7 +72,7 @@ package enum FieldName: UInt8, Sendable {
         case .other, .keepAlive, .proxyConnection, .te, .upgrade, .tracestate,
             .proxyAuthorization, .proxyAuthenticate, .http2Settings, .accept, .acceptEncoding,
             .date, .server, .retryAfter, .origin, .userAgent, .location, .xRequestID,
-            .requestTimeout:
+            .requestTimeout, .maxForwards:
             false
         }
     }
@@ -85,7 +86,7 @@ package struct HTTPField {
 
 /// Why a head cannot be taken.
 package enum HeadError: Error, Equatable, Sendable {
-    case malformed, tooLarge, version, notImplemented, expectation
+    case malformed, tooLarge, targetTooLong, version, notImplemented, expectation
 }
 
 package enum HeadResult: Equatable, Sendable {

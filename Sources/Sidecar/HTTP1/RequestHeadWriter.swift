@@ -9,7 +9,7 @@ enum RequestHeadWriter {
         | FieldName.http2Settings.bit | FieldName.weir.bit | FieldName.trailer.bit
         | FieldName.host.bit | FieldName.contentLength.bit | FieldName.expect.bit
         | FieldName.xForwardedFor.bit | FieldName.xForwardedProto.bit | FieldName.xForwardedHost.bit
-        | FieldName.forwarded.bit | FieldName.traceparent.bit
+        | FieldName.forwarded.bit | FieldName.traceparent.bit | FieldName.maxForwards.bit
 
     /// False when there is no memory for it.
     static func write(_ exchange: Exchange, to connection: Connection) -> Bool {
@@ -25,6 +25,11 @@ enum RequestHeadWriter {
         copyFields(exchange, head, hasTrace, &writer)
         writeHost(exchange, head, &writer)
         writeLength(exchange, head, &writer)
+        if let left = exchange.maxForwards {
+            writer.write("max-forwards: ")
+            writer.write(decimal: left - 1)
+            writer.write("\r\n")
+        }
         if !exchange.isOwn {
             writeForwarded(exchange, head, &writer)
             writeVia(head, &writer)
@@ -95,6 +100,7 @@ enum RequestHeadWriter {
         // A held body has been asked for by us already.
         case .expect: return head.flags.contains(.expectsContinue) && !exchange.bodyIsHeld
         case .traceparent: return hasTrace
+        case .maxForwards: return exchange.maxForwards == nil
         case .xForwardedProto, .xForwardedHost: return exchange.isOwn || exchange.trustsPeer
         case .xForwardedFor, .forwarded: return exchange.isOwn
         default: return false

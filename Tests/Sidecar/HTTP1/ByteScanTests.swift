@@ -74,7 +74,7 @@ struct FieldNameTests {
         ("forwarded", .forwarded), ("x-api-key", .xAPIKey), ("connection", .connection),
         ("keep-alive", .keepAlive), ("set-cookie", .setCookie), ("tracestate", .tracestate),
         ("user-agent", .userAgent), ("retry-after", .retryAfter), ("traceparent", .traceparent),
-        ("content-type", .contentType), ("x-request-id", .xRequestID),
+        ("content-type", .contentType), ("x-request-id", .xRequestID), ("max-forwards", .maxForwards),
         ("authorization", .authorization), ("cache-control", .cacheControl),
         ("content-length", .contentLength), ("http2-settings", .http2Settings),
         ("accept-encoding", .acceptEncoding), ("x-forwarded-for", .xForwardedFor),

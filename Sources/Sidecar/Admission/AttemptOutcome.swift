@@ -47,7 +47,7 @@ enum AttemptOutcome {
         let kind: CircuitBreaker.Failure
         switch failure {
         case .connectFailed, .connectTimeout: kind = .connect
-        case .closedBeforeAnswer: kind = .closedBeforeAnswer
+        case .closedBeforeAnswer, .refused, .reset: kind = .closedBeforeAnswer
         case .protocolError: kind = .protocolError
         case .firstByteTimeout: kind = .firstByteStall
         case .stalled: kind = .timeout

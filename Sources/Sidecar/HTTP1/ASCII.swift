@@ -49,6 +49,14 @@ package enum ASCII {
         return true
     }
 
+    @inline(__always)
+    static func equals(_ bytes: UnsafeRawBufferPointer, _ text: StaticString) -> Bool {
+        guard bytes.count == text.utf8CodeUnitCount, let base = bytes.baseAddress else {
+            return false
+        }
+        return memcmp(base, text.utf8Start, bytes.count) == 0
+    }
+
     /// `lower` is in lower case. Both are tokens, where setting bit 5 changes only letters.
     @inline(__always)
     package static func equalsIgnoringCase(

@@ -106,6 +106,8 @@ package struct HTTPHead {
         package static let acceptsTrailers = Flags(rawValue: 32)
         /// `Connection` names fields beyond the usual ones.
         package static let namesFields = Flags(rawValue: 64)
+        /// The message came by HTTP/2.
+        package static let http2 = Flags(rawValue: 128)
     }
 
     package var base: UnsafeRawPointer

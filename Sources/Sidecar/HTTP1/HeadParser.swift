@@ -153,6 +153,8 @@ package enum HeadParser {
 
     // MARK: First lines
 
+    static let methodBytesMax = 32
+
     /// RFC 9112 §3: `method SP request-target SP HTTP-version`, single spaces.
     private static func requestLine(
         _ bytes: UnsafeRawBufferPointer, _ start: Int, _ end: Int, _ head: inout HTTPHead
@@ -162,7 +164,8 @@ package enum HeadParser {
         }
         var position = start
         while position < end, ASCII.isToken(base[position]) { position += 1 }
-        guard position > start, position - start <= 32, position < end, bytes[position] == 0x20
+        guard position > start, position - start <= methodBytesMax, position < end,
+            bytes[position] == 0x20
         else { return .malformed }
         head.methodRange = ByteRange(start, position)
         head.method = .of(UnsafeRawBufferPointer(rebasing: bytes[start..<position]))
@@ -180,7 +183,7 @@ package enum HeadParser {
     /// RFC 3986 characters, and `{`, `|`, `}` that clients send unescaped. No fragment, nothing
     /// that servers read differently (`\`), nothing beyond ASCII.
     @inline(__always)
-    private static func isTarget(_ byte: UInt8) -> Bool {
+    static func isTarget(_ byte: UInt8) -> Bool {
         switch byte {
         case 0x22, 0x23, 0x3C, 0x3E, 0x5C, 0x5E, 0x60: false
         default: byte > 0x20 && byte < 0x7F

@@ -1,16 +1,6 @@
 /// Writes response heads for HTTP/1.1 clients: the upstream's fields without those of its hop, ours
 /// behind them, and the framing of the body that we chose.
 enum ResponseHeadWriter {
-    /// Fields that may be dropped; a head without any of them is copied in one piece.
-    private static let dropped: UInt64 = {
-        var set: UInt64 = 0
-        for name: FieldName in [
-            .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
-            .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer,
-        ] { set |= 1 << UInt64(name.rawValue) }
-        return set
-    }()
-
     /// `contentLength` below 0: none is written. False when there is no memory for it.
     static func write(
         status: Int, upstream: HTTPHead?, exchange: Exchange, connection: Connection,
@@ -73,13 +63,8 @@ enum ResponseHeadWriter {
     ) {
         let namesFields = head.flags.contains(.namesFields)
         writer.copyFields(of: head) { field in
-            if field.id == .other && !namesFields { return true }
-            if field.id == .contentLength { return keepsLength }
-            if exchange.removesResponseField(field.id) { return false }
-            if dropped >> UInt64(field.id.rawValue) & 1 != 0 {
-                return field.id == .weir && exchange.trustsUpstream
-            }
-            return !namesFields || !head.connectionNames(head.bytes(field.name))
+            ResponseRules.keeps(
+                field, of: head, exchange, keepsLength: keepsLength, namesFields: namesFields)
         }
     }
 
@@ -91,9 +76,7 @@ enum ResponseHeadWriter {
         writer.write(" ")
         writer.write(ReasonPhrase.of(head.status))
         writer.write("\r\n")
-        writer.copyFields(of: head) { field in
-            !field.id.isHopByHop && field.id != .weir && field.id != .contentLength
-        }
+        writer.copyFields(of: head, keeps: ResponseRules.keepsInformational)
         writer.write("\r\n")
         if !writer.overflowed { connection.commit(writer.count) }
     }
@@ -110,10 +93,7 @@ enum ResponseHeadWriter {
         var writer = HeadWriter(room)
         writer.write("0\r\n")
         if let upstreamTrailers {
-            writer.copyFields(of: upstreamTrailers) { field in
-                if field.id == .weir { return exchange.trustsUpstream }
-                return !field.id.isHopByHop && !field.id.isProtected
-            }
+            writer.copyFields(of: upstreamTrailers) { ResponseRules.keepsTrailer($0, exchange) }
         }
         writer.write(exchange.responseTrailers.lines)
         writer.write("\r\n")

@@ -186,7 +186,9 @@ extension Exchange {
             }
             if !client.hasSent { return true }
             return requestHead.method.isIdempotent || requestHead.has(.idempotencyKey)
-        case .protocolError, .firstByteTimeout, .stalled, .diedMidStream, .noMemory: return false
+        case .refused: return replays < Limits.refusedRetriesMax
+        case .reset, .protocolError, .firstByteTimeout, .stalled, .diedMidStream, .noMemory:
+            return false
         }
     }
 
@@ -203,8 +205,7 @@ extension Exchange {
     /// Takes the exchange off its upstream, whose answer nobody needs.
     func stopUpstream() {
         if phase == .connecting {
-            // The connection is opened nevertheless, and waits for somebody else.
-            opening?.exchange = nil
+            opening?.forget(self)
             opening = nil
             target?.forget(self)
         }
@@ -218,7 +219,7 @@ extension Exchange {
 extension UpstreamFailure {
     var reason: Reason {
         switch self {
-        case .connectFailed, .closedBeforeAnswer, .diedMidStream: .upstreamError
+        case .connectFailed, .closedBeforeAnswer, .refused, .reset, .diedMidStream: .upstreamError
         case .connectTimeout, .firstByteTimeout, .stalled: .deadline
         case .protocolError: .upstreamProtocol
         case .noMemory: .overloaded
@@ -231,6 +232,8 @@ extension UpstreamFailure {
         case .connectFailed: "the connection to the agent failed"
         case .connectTimeout: "connecting to the agent took too long"
         case .closedBeforeAnswer: "the agent closed the connection before it answered"
+        case .refused: "the agent refused the request without beginning it"
+        case .reset: "the agent gave up the request before it answered"
         case .protocolError: "the agent's response is not valid HTTP"
         case .firstByteTimeout: "the agent did not begin to answer in time"
         case .stalled: "the agent stopped in the middle of its response"

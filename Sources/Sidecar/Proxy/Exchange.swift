@@ -21,7 +21,7 @@ package final class Exchange: Timed {
     var server: ServerStream?
     var client: ClientStream?
     /// A connection that is being opened for this exchange.
-    var opening: ClientStream?
+    var opening: UpstreamOpening?
     package internal(set) var target: UpstreamTarget?
     /// Which of the target's endpoints; `nil` for the first.
     package var upstreamAddress: SocketAddress?

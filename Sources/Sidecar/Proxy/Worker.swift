@@ -13,10 +13,15 @@ package final class Worker {
     let scratch = WriteScratch()
     /// Where heads are parsed to before anything is decided about them.
     let headFields: UnsafeMutablePointer<HTTPField>
+    /// Where HTTP/2 blocks are put together and messages laid out; made when the first peer speaks
+    /// it.
+    private(set) lazy var headAssembler = HTTP2HeadAssembler()
+    private(set) lazy var nameValues = HTTP2NameValues()
     package internal(set) var isDraining = false
     package internal(set) var exchangesBegun: UInt64 = 0
 
     private var connections: ContiguousArray<HTTP1ServerConnection> = []
+    private var sources: ContiguousArray<OutputSource> = []
     private var freeExchanges: ContiguousArray<Exchange> = []
     private static let freeExchangesMax = 256
     private var randomSource = PseudoRandom()
@@ -37,7 +42,26 @@ package final class Worker {
     }
 
     /// Ends the turn: what has gathered for a connection leaves.
-    func flush() { scratch.flush() }
+    func flush() {
+        if !sources.isEmpty { produce() }
+        scratch.flush()
+    }
+
+    /// Asks `source` for its output before the turn ends.
+    func produceLater(_ source: OutputSource) {
+        guard !source.isWaiting else { return }
+        source.isWaiting = true
+        sources.append(source)
+    }
+
+    /// What one produces may wake others, in both directions of a proxied stream: until all have
+    /// had their turn.
+    private func produce() {
+        while let source = sources.popLast() {
+            source.isWaiting = false
+            source.produce()
+        }
+    }
 
     // MARK: Exchanges
 

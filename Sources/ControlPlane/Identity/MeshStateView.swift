@@ -30,7 +30,8 @@ package actor MeshStateView {
 
     private nonisolated func read() async throws -> MeshState {
         let now = try await redis.time()
-        let seen = try await sidecars.live(within: MeshLimits.stateMilliseconds, now: now)
+        let seen = try await sidecars.live(
+            since: UnixTime(milliseconds: now.milliseconds - MeshLimits.stateMilliseconds))
         // The newest reports are first: what is left out has been silent for longest.
         let members = seen.prefix(MeshLimits.stateMembersMax).map { Self.member($0, now: now) }
         return MeshState(

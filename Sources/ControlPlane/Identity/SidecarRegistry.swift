@@ -38,7 +38,7 @@ package struct SidecarRegistry: Sendable {
         health.bound()
         let reply = try await redis.run(
             RegistryScripts.heartbeat,
-            keys: [StoreKeys.incarnation(incarnation), StoreKeys.live],
+            keys: [StoreKeys.incarnation(incarnation), StoreKeys.live, StoreKeys.hearing],
             arguments: [
                 incarnation.description, health.state.rawValue,
                 try JSON.encodeValue(health).text, String(StoreLimits.accountKeepMilliseconds),
@@ -79,14 +79,14 @@ package struct SidecarRegistry: Sendable {
 
     /// Everybody that reported within a day and was not succeeded, the newest report first.
     package func list() async throws -> [SidecarStatus] {
-        try await live(
-            within: StoreLimits.sidecarKeepMilliseconds, now: try await redis.time())
+        let now = try await redis.time()
+        return try await live(
+            since: UnixTime(milliseconds: now.milliseconds - StoreLimits.sidecarKeepMilliseconds))
     }
 
     /// Where gateways find agents: sidecars that have reported lately and are not draining.
     package func endpoints() async throws -> [Projection.Endpoint] {
-        let now = try await redis.time()
-        let fresh = try await live(within: StoreLimits.endpointFreshMilliseconds, now: now)
+        let fresh = try await live(since: try await reportsCountSince())
         let secrets = try await redis.readAll(
             fresh.map {
                 ["HGET", StoreKeys.incarnation($0.incarnation), "hop_secret"]
@@ -107,10 +107,28 @@ package struct SidecarRegistry: Sendable {
         return endpoints.sorted { $0.incarnation < $1.incarnation }
     }
 
-    /// Those that reported within so many milliseconds, the newest report first.
-    func live(within age: Int64, now: UnixTime) async throws -> [SidecarStatus] {
+    /// From when on a report says that its sidecar is there. While nobody could be heard (the
+    /// control plane or its store was away), and until everybody has had the time to speak again,
+    /// silence says nothing: who was there before it is there still. Otherwise a control plane that
+    /// comes back would take every agent away from its gateways.
+    private func reportsCountSince() async throws -> UnixTime {
+        let silence = StoreLimits.endpointFreshMilliseconds
+        let now = try await redis.time().milliseconds
+        let hearing = try await redis.read("HGETALL", StoreKeys.hearing).fields
+        func time(_ field: String) -> Int64 { hearing[field].flatMap { Int64($0) } ?? 0 }
+        var heard = now
+        if now - time("last") >= silence {
+            heard = time("last")
+        } else if now - time("since") < silence {
+            heard = time("before")
+        }
+        return UnixTime(milliseconds: max(0, heard - silence))
+    }
+
+    /// Those that reported since then, the newest report first.
+    func live(since time: UnixTime) async throws -> [SidecarStatus] {
         let reply = try await redis.read(
-            "ZRANGE", StoreKeys.live, "+inf", String(now.milliseconds - age), "BYSCORE", "REV",
+            "ZRANGE", StoreKeys.live, "+inf", String(time.milliseconds), "BYSCORE", "REV",
             "LIMIT", "0", String(StoreLimits.sidecarsListedMax), "WITHSCORES")
         guard let texts = reply.texts else { throw RedisError.unexpectedReply("ZRANGE") }
         var seen: [(Incarnation, Int64)] = []
@@ -159,7 +177,7 @@ extension SidecarHealth {
 }
 
 enum RegistryScripts {
-    /// Keys: the incarnation's row, the live set. Arguments: incarnation, state, health, how long
+    /// Keys: the incarnation's row, the live set, hearing. Arguments: incarnation, state, health, how long
     /// the row and the place in the set are kept without a report. Answer: 1, or 0 when unknown.
     static let heartbeat = RedisScript(
         name: "heartbeat",
@@ -170,6 +188,7 @@ enum RegistryScripts {
             redis.call('HSET', KEYS[1], 'state', ARGV[2], 'health', ARGV[3])
             redis.call('PEXPIRE', KEYS[1], ARGV[4])
             redis.call('ZADD', KEYS[2], text(now), ARGV[1])
+            hear(KEYS[3], \(StoreLimits.endpointFreshMilliseconds))
             redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now - tonumber(ARGV[5])))
             if before ~= ARGV[2] and (before == 'draining' or ARGV[2] == 'draining') then
               redis.call('PUBLISH', 'weir:endpoints', ARGV[1])

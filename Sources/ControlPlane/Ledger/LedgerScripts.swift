@@ -21,6 +21,13 @@ enum LedgerScripts {
           local time = redis.call('TIME')
           return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
         end
+        local function hear(key, silence)
+          local now, last = clock(), number(key, 'last')
+          if now - last >= silence then
+            redis.call('HSET', key, 'since', text(now), 'before', text(last))
+          end
+          redis.call('HSET', key, 'last', text(now))
+        end
         local function unpackLease(packed)
           local holder, granted, consumed, released =
             string.match(packed, '^(%d+) (%d+) (%d+) (%d+)$')

@@ -19,7 +19,8 @@ extension LedgerStore {
         if let version = request.agentVersion { row += ["agent_version", version] }
         if let endpoint = request.endpoint { row += ["endpoint", endpoint] }
         let reply = try await redis.run(
-            MeshScripts.join, keys: [StoreKeys.lastIncarnation, StoreKeys.epoch],
+            MeshScripts.join,
+            keys: [StoreKeys.lastIncarnation, StoreKeys.epoch, StoreKeys.hearing],
             arguments: [StoreKeys.mesh, predecessor?.description ?? ""] + row)
         guard let parts = reply.array, parts.count == 3, let number = parts[0].integer,
             let epoch = parts[1].integer, let adopted = parts[2].text

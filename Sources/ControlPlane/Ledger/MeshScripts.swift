@@ -31,7 +31,7 @@ enum MeshScripts {
     /// A predecessor that was adopted by an incarnation which never spoke was adopted by an answer
     /// that got lost: then that one is adopted in turn. Once an adopter has spoken, nobody else is.
     ///
-    /// Keys: last incarnation, epoch. Arguments: prefix of keys, predecessor (its proof was
+    /// Keys: last incarnation, epoch, hearing. Arguments: prefix of keys, predecessor (its proof was
     /// checked; or ""), then field and value pairs of the new row. Answer: incarnation, epoch,
     /// adopted or "".
     static let join = RedisScript(
@@ -73,6 +73,7 @@ enum MeshScripts {
             end
             -- Gateways look for agents' sidecars from their first moment on.
             redis.call('ZADD', prefix .. 'live', text(clock()), incarnation)
+            hear(KEYS[3], \(StoreLimits.endpointFreshMilliseconds))
             redis.call('PUBLISH', 'weir:endpoints', incarnation)
             return {incarnation, epoch, adopted}
             """,

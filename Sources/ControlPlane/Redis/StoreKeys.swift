@@ -47,6 +47,9 @@ enum StoreKeys {
     static let lastIncarnation = mesh + "last_incarnation"
     /// A sorted set: incarnations by the time of their last report.
     static let live = mesh + "live"
+    /// The unbroken time in which somebody was heard: since when, the last report, and the last one
+    /// before the silence ahead of it.
+    static let hearing = mesh + "hearing"
 
     static func incarnation(_ incarnation: Incarnation) -> String {
         mesh + "incarnation:\(incarnation)"

@@ -1,6 +1,7 @@
 import Foundation
 import Testing
 import WeirCore
+import WeirMeshProtocol
 
 /// An orderly stop of the whole mesh and a start on the same data change nothing that counts.
 @Suite(.timeLimit(.minutes(2)), .serialized)
@@ -39,6 +40,27 @@ struct RestartTests {
             #expect(try late.json()["reason"]?.string == "budget_exhausted")
             #expect(try await mesh.settledBooks(of: "alice").consumed == budget)
             #expect(try await mesh.agentAttempts("finbert") == 10)
+        }
+    }
+
+    /// Longer than a sidecar may be silent: when the control plane returns, it has not heard of
+    /// anybody for that long, and takes no agent away for it.
+    @Test func `agents stay known while the control plane is away and when it returns`()
+        async throws
+    {
+        try await Mesh.run(Mesh.Options(agents: ["finbert", "llama2-7b"])) { mesh in
+            func areKnown(for span: Duration) async throws {
+                try await steadily("every agent is known", for: span) {
+                    try await mesh.lackingAgents().isEmpty
+                }
+            }
+            try await mesh.controlPlane.process.killAtOnce()
+            try await areKnown(for: .milliseconds(MeshLimits.silentMilliseconds + 1_000))
+            try mesh.controlPlane.startAgain()
+            try await mesh.controlPlane.ready()
+            try await areKnown(for: .seconds(4))
+            let answer = try await mesh.analyze(AcceptancePolicy.newsAnalysis)
+            #expect(answer.status == 200, "\(answer.text)")
         }
     }
 

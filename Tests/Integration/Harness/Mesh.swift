@@ -113,8 +113,8 @@ final class Mesh: Sendable {
         try await eventually("the stores are open") { try await api.get("/readyz").status == 200 }
         try await apply(options.policyFolder)
         for agent in options.agents { try startSidecar(agent) }
+        try await agentsHaveJoined()
         try startGateway()
-        for part in parts.withLock({ Array($0.values) }) { try await part.ready() }
         try await gatewayKnowsAgents()
     }
 
@@ -182,8 +182,9 @@ final class Mesh: Sendable {
     /// Ends everything but the agents as an operator would, each with exit code 0, and starts it
     /// again on the same data.
     func restartEverything() async throws {
-        let all = parts.withLock { Array($0.values) }.sorted { left, _ in left.name == "gateway" }
-        for part in all + [controlPlane] {
+        let gateway = try part("gateway")
+        let others = parts.withLock { Array($0.values) }.filter { $0 !== gateway }
+        for part in [gateway] + others + [controlPlane] {
             let status = try await part.process.terminate()
             guard status == 0 else {
                 throw TestProcess.Failed(description: "\(part.name) ended with \(status)")
@@ -194,22 +195,45 @@ final class Mesh: Sendable {
         redisNow.withLock { $0 = next }
         try controlPlane.startAgain()
         try await controlPlane.ready()
-        for part in all { try part.startAgain() }
-        for part in all { try await part.ready() }
+        for part in others { try part.startAgain() }
+        try await agentsHaveJoined()
+        try gateway.startAgain()
         try await gatewayKnowsAgents()
     }
 
-    /// Whoever calls before the gateway has heard of an agent's sidecar is refused (`no_endpoint`):
-    /// it is ready with its policy, and sidecars may come later.
-    private func gatewayKnowsAgents() async throws {
-        let awaited = Set(options.agents.map { "agent/\($0)" } + ["policy", "agents"])
-        try await eventually("the gateway knows every agent", within: .seconds(15)) {
-            let lacking = try await gateway.get("/health").json()["degraded"]?.array
-            guard let lacking else { return false }
-            return !lacking.contains {
-                awaited.contains($0["part"]?.string ?? "")
-                    && ["no_endpoint", "none received yet"].contains($0["reason"]?.string)
+    /// A sidecar serves from its disk before the control plane knows of it again; a gateway that
+    /// comes now is told of all of them with its first policy.
+    private func agentsHaveJoined() async throws {
+        for part in parts.withLock({ Array($0.values) }) where part.name != "gateway" {
+            try await part.ready()
+        }
+        try await eventually("the sidecars have joined", within: .seconds(15)) {
+            let members = try await api.get("/v1/sidecars", headers: adminHeaders).json()
+            let serving = (members["sidecars"]?.array ?? []).filter {
+                $0["connected"]?.bool == true && $0["health"]?["state"]?.string != "draining"
             }
+            return Set(options.agents).isSubset(of: serving.compactMap { $0["agent"]?.string })
+        }
+    }
+
+    /// Whoever calls before the gateway has heard of an agent's sidecar is refused (`no_endpoint`).
+    private func gatewayKnowsAgents() async throws {
+        try await part("gateway").ready()
+        try await eventually("the gateway knows every agent", within: .seconds(15)) {
+            let health = try await gateway.get("/health").json()
+            guard health["control_plane"]?["reachable"]?.bool == true else { return false }
+            return try await lackingAgents().isEmpty
+        }
+    }
+
+    /// What the gateway says it has no endpoint for, or no policy yet.
+    func lackingAgents() async throws -> [String] {
+        let lacks = try await gateway.get("/health").json()["degraded"]?.array ?? []
+        return lacks.compactMap { lack in
+            guard ["no_endpoint", "none received yet"].contains(lack["reason"]?.string),
+                let name = lack["part"]?.string?.split(separator: "/").last.map(String.init)
+            else { return nil }
+            return name == "policy" || options.agents.contains(name) ? name : nil
         }
     }
 

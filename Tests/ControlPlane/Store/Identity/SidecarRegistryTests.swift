@@ -24,16 +24,55 @@ import WeirPolicy
         #expect(try await registry.endpoints().isEmpty)
         #expect(try await registry.heartbeat(health(.degraded), by: sidecar.incarnation))
         #expect(try await registry.endpoints() == [endpoint])
-        // Silence: the last report is too old.
+        // Silence, while others are heard: the last report is too old.
         let old =
             try await mesh.redis.time().milliseconds
             - StoreLimits.endpointFreshMilliseconds - 1
+        try await mesh.redis.command(["HSET", StoreKeys.hearing, "since", String(old)])
         try await mesh.redis.command([
             "ZADD", StoreKeys.live, String(old), sidecar.incarnation.description,
         ])
         #expect(try await registry.endpoints().isEmpty)
         #expect(try await registry.list().count == 2)
         #expect(try await registry.heartbeat(health(.serving), by: Incarnation(5)) == false)
+    }
+
+    /// Nobody could report for a minute: that takes no agent away, neither while it lasts nor before
+    /// everybody has had the time to report again.
+    @Test func aSilenceOfAllSaysNothing() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let gone = try await mesh.join(.agent, agent: "risk", endpoint: "127.0.0.1:7002")
+        let sidecar = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:7001")
+        let gateway = try await mesh.join(.gateway)
+        let heard = try await mesh.redis.time().milliseconds - 60_000
+        let longBefore = heard - StoreLimits.endpointFreshMilliseconds - 1
+        for (member, seen) in [(gone, longBefore), (sidecar, heard), (gateway, heard)] {
+            try await mesh.redis.command([
+                "ZADD", StoreKeys.live, String(seen), member.incarnation.description,
+            ])
+        }
+        try await mesh.redis.command([
+            "HSET", StoreKeys.hearing, "last", String(heard), "since", String(longBefore),
+        ])
+        func known() async throws -> [Incarnation] {
+            try await registry.endpoints().map(\.incarnation)
+        }
+        #expect(try await known() == [sidecar.incarnation])
+        try await registry.heartbeat(health(.serving), by: gateway.incarnation)
+        #expect(try await known() == [sidecar.incarnation])
+        try await registry.heartbeat(health(.draining), by: sidecar.incarnation)
+        #expect(try await known().isEmpty)
+        try await registry.heartbeat(health(.serving), by: sidecar.incarnation)
+        #expect(try await known() == [sidecar.incarnation])
+        // Heard of others for long enough, and not of this one.
+        try await mesh.redis.command([
+            "HSET", StoreKeys.hearing, "since", String(heard), "before", "0",
+        ])
+        try await mesh.redis.command([
+            "ZADD", StoreKeys.live, String(heard), sidecar.incarnation.description,
+        ])
+        #expect(try await known().isEmpty)
     }
 
     @Test func gatewaysAreToldWhatEverybodyReported() async throws {

@@ -1,0 +1,1 @@
+"""What `Benchmarks/run`, `Benchmarks/check` and `Benchmarks/instructions` are made of."""

@@ -72,6 +72,18 @@ enum RequestHeadWriter {
         return !field.id.isHopByHop && !field.id.isProtected
     }
 
+    /// The last chunk, and the trailers that may pass.
+    static func writeEnd(_ trailers: HTTPHead, _ exchange: Exchange?, to connection: Connection) {
+        guard let exchange, let room = connection.reserve(trailers.byteCount + 8) else {
+            return connection.emit("0\r\n\r\n")
+        }
+        var writer = HeadWriter(room)
+        writer.write("0\r\n")
+        writer.copyFields(of: trailers) { keepsTrailer($0, exchange) }
+        writer.write("\r\n")
+        connection.commit(writer.count)
+    }
+
     private static func writeOwn(
         _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool, _ writer: inout HeadWriter
     ) {
@@ -98,6 +110,11 @@ enum RequestHeadWriter {
         writer.write("request-timeout-ms: ")
         writer.write(decimal: left / 1_000_000)
         writer.write("\r\n")
+        guard exchange.isGRPC else { return }
+        // Eight digits at most, which are a day and more in milliseconds.
+        writer.write("grpc-timeout: ")
+        writer.write(decimal: min(left / 1_000_000, 99_999_999))
+        writer.write("m\r\n")
     }
 
     private static func writeRequestLine(

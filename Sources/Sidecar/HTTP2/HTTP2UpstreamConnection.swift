@@ -287,9 +287,8 @@ package final class HTTP2UpstreamConnection: OutputSource {
         switch worker.headAssembler.finish(endsStream: endsStream) {
         case .failure: stream.failed(.protocolError)
         case .success(let head) where stream.hasHead:
-            guard endsStream, HeadRules.allowTrailers(head) else {
-                return stream.failed(.protocolError)
-            }
+            // What must not stand in trailers is left out behind this, as in HTTP/1.1.
+            guard endsStream else { return stream.failed(.protocolError) }
             stream.responseIsWhole(head.fieldCount == 0 ? nil : head)
         case .success(let head): stream.headReceived(head, endsStream: endsStream)
         }

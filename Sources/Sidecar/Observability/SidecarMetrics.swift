@@ -22,6 +22,7 @@ package struct SidecarMetrics: Sendable {
     package let loopLag: Metrics.Family
     package let observed: Metrics.Family
     package let retries: Metrics.Family
+    package let grpcCalls: Metrics.Family
 
     package init(_ registry: Metrics) {
         self.registry = registry
@@ -62,6 +63,10 @@ package struct SidecarMetrics: Sendable {
             .counter, "weir_retries_total",
             help: "Requests sent to another endpoint because one could not be connected to.",
             labels: ["agent"])
+        grpcCalls = registry.family(
+            .counter, "weir_grpc_requests_total",
+            help: "Calls of gRPC by method and the status that the caller was told.",
+            labels: ["agent", "method", "status"])
         observed = registry.family(
             .counter, "weir_observed_total",
             help: "Requests that would have been refused, had the policy not only observed.",
@@ -187,6 +192,7 @@ final class AgentSeries {
     private let duration: Metrics.Series
     private let firstByte: Metrics.Series
     private let retries: Metrics.Series
+    private var grpc: GRPCSeries
     private var attempts: [Key: Metrics.Series] = [:]
     /// Tiers and models come from the policy, outcomes from `Reason`; this bounds what a caller
     /// with odd ones could make of it. Beyond it every lookup asks the registry, which has its own
@@ -208,6 +214,11 @@ final class AgentSeries {
         duration = metrics.registry.series(metrics.upstreamDuration, [agent])
         firstByte = metrics.registry.series(metrics.firstByte, [agent])
         retries = metrics.registry.series(metrics.retries, [agent])
+        grpc = GRPCSeries(metrics, shard: shard, agent: agent)
+    }
+
+    func called(_ path: UnsafeRawBufferPointer, _ status: GRPCStatus, isServed: Bool) {
+        grpc.ended(path, status, isServed: isServed)
     }
 
     func retried() { shard.add(retries) }

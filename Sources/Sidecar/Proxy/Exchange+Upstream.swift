@@ -35,10 +35,15 @@ extension Exchange {
             interceptor?.upstreamFirstByteSent(self)
         }
         guard client.begin(self) else { return upstreamFailed(.noMemory) }
-        if bodyIsHeld {
-            sendHeld()
-        } else if requestIsWhole {
-            client.sendEnd(trailers: nil)
+        if bodyIsHeld { return sendHeld() }
+        if keepsForReplay {
+            // What an upstream before this one had been given.
+            client.sendBody(held.bytes)
+        } else if target?.wire == .http2, requestBytesSeen == 0 {
+            keepsForReplay = true
+        }
+        if requestIsWhole {
+            client.sendEnd(trailers: requestTrailers)
         } else {
             server?.resumeBody()
         }
@@ -54,7 +59,7 @@ extension Exchange {
             heldSent = end
             worker.flush()
         }
-        client.sendEnd(trailers: nil)
+        client.sendEnd(trailers: requestTrailers)
     }
 
     // MARK: Back-pressure
@@ -103,11 +108,13 @@ extension Exchange {
     func responseBegan(_ head: HTTPHead, contentLength: Int64, hasBody: Bool) {
         firstByteNanoseconds = worker.loop.nowNanoseconds
         // It can be repeated no more, so nobody needs the body again.
-        if heldSent == held.count {
+        if keepsForReplay || heldSent == held.count {
+            keepsForReplay = false
             held.discard(pool: worker.loop.pool)
             heldSent = 0
         }
         responseHead = head
+        if isGRPC { grpcStatus = head.grpcStatus }
         interceptor?.responseBegan(self, status: head.status)
         responseHead = nil
         headIsSent = true
@@ -133,6 +140,9 @@ extension Exchange {
     func responseEnded(trailers: HTTPHead?) {
         guard phase == .forwarding || endedAhead else { return }
         client = nil
+        if isGRPC, grpcStatus == nil {
+            grpcStatus = trailers?.grpcStatus ?? GRPCStatus(httpStatus: status)
+        }
         if !endedAhead {
             let isGone = server == nil
             end(isGone ? .clientGone : .completed, isGone ? .cancelled : .admitted, true)
@@ -163,7 +173,7 @@ extension Exchange {
         let reason = failure.reason
         if headIsSent || server == nil {
             end(server == nil ? .clientGone : .upstreamFailed, reason, false)
-            server?.abort()
+            cutResponse(reason, failure.detail)
             leave()
         } else {
             refuse(Refusal(reason, detail: failure.detail), kind: .upstreamFailed)
@@ -175,7 +185,7 @@ extension Exchange {
     /// 9110 §9.2.2); and only while we still have the whole request.
     private func mayRepeat(_ failure: UpstreamFailure, _ client: ClientStream?) -> Bool {
         guard !headIsSent, informationals == 0, server != nil,
-            bodyIsHeld || requestBytesSeen == 0
+            bodyIsHeld || requestBytesSeen == 0 || keepsForReplay
         else { return false }
         switch failure {
         case .connectFailed, .connectTimeout:

@@ -85,7 +85,13 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func sendEnd(trailers: HTTPHead?) {
         guard let connection, phase != .closed else { return }
-        if requestIsChunked { connection.emit("0\r\n\r\n") }
+        if requestIsChunked {
+            if let trailers {
+                RequestHeadWriter.writeEnd(trailers, exchange, to: connection)
+            } else {
+                connection.emit("0\r\n\r\n")
+            }
+        }
         requestIsWhole = true
         if phase == .head { setDeadline(target.timeouts.firstByteNanoseconds) }
     }

@@ -39,6 +39,7 @@ final class ProxyFixture {
     init(
         _ upstreams: [SocketAddress], timeouts: Timeouts = Timeouts(),
         connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint,
+        wire: UpstreamProtocol = .http1,
         make: (UpstreamTarget, OutcomeLog) -> Interceptor = {
             TestInterceptor(target: $0, outcomes: $1)
         }
@@ -49,7 +50,7 @@ final class ProxyFixture {
         server = try SidecarServer(configuration) { worker in
             make(
                 UpstreamTarget(
-                    name: "agent", worker: worker, addresses: upstreams,
+                    name: "agent", worker: worker, addresses: upstreams, wire: wire,
                     connectionsPerEndpoint: connectionsPerEndpoint), log)
         }
     }

@@ -122,7 +122,7 @@ run_visibly() {
 # The last line of a log, short, as part of a progress message.
 last_words() {
     local line
-    line=$(tail -c 400 "$1" 2>/dev/null | tr '\r' '\n' | grep -v '^[[:space:]]*$' | tail -n 1 || true)
+    line=$(tail -c 400 "$1" 2>/dev/null | tr '\r' '\n' | grep -av '^[[:space:]]*$' | tail -n 1 || true)
     [[ -n $line ]] && printf ' (%s)' "${line:0:90}"
     return 0
 }

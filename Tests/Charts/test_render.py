@@ -197,7 +197,7 @@ class Values(unittest.TestCase):
 
 
 class SeedsCommand(unittest.TestCase):
-    """helm install agent-orchestration … --set image.tag --set database.url --set openaiKey"""
+    """helm install agent-orchestration … with image.tag, database.url and secrets.openaiKey"""
 
     def test_each_value_arrives(self):
         import base64

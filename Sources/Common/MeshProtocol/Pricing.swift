@@ -36,6 +36,12 @@ extension ModelPrice.TokenPrices {
             + Self.product(UInt64(outputTokens), dearestOutput)
     }
 
+    fileprivate var countOutput: Bool { output.rawValue > 0 || reasoning.rawValue > 0 }
+
+    fileprivate var countSomething: Bool {
+        input.rawValue > 0 || cachedInput.rawValue > 0 || cacheWrite.rawValue > 0 || countOutput
+    }
+
     private static func product(_ quantity: UInt64, _ price: NanoUSD) -> Int128 {
         Int128(quantity) * Int128(max(price.rawValue, 0))
     }
@@ -67,19 +73,12 @@ extension ModelPrice {
 
     /// Whether tokens change the cost at all.
     package var countsTokens: Bool {
-        ([tokens] + steps.map(\.tokens)).contains { prices in
-            [
-                prices.input, prices.cachedInput, prices.cacheWrite, prices.output,
-                prices.reasoning,
-            ].contains { $0.rawValue > 0 }
-        }
+        tokens.countSomething || steps.contains { $0.tokens.countSomething }
     }
 
     /// Whether output tokens change the cost.
     package var countsOutput: Bool {
-        ([tokens] + steps.map(\.tokens)).contains {
-            $0.output.rawValue > 0 || $0.reasoning.rawValue > 0
-        }
+        tokens.countOutput || steps.contains { $0.tokens.countOutput }
     }
 
     private func tokenPrices(inputTokens: Int64) -> TokenPrices {

@@ -177,8 +177,9 @@ extension SidecarHealth {
 }
 
 enum RegistryScripts {
-    /// Keys: the incarnation's row, the live set, hearing. Arguments: incarnation, state, health, how long
-    /// the row and the place in the set are kept without a report. Answer: 1, or 0 when unknown.
+    /// Keys: the incarnation's row, the live set, hearing. Arguments: incarnation, state, health,
+    /// how long the row and the place in the set are kept without a report. Answer: 1, or 0 when
+    /// unknown.
     static let heartbeat = RedisScript(
         name: "heartbeat",
         source: LedgerScripts.prelude + """

@@ -31,8 +31,8 @@ enum MeshScripts {
     /// A predecessor that was adopted by an incarnation which never spoke was adopted by an answer
     /// that got lost: then that one is adopted in turn. Once an adopter has spoken, nobody else is.
     ///
-    /// Keys: last incarnation, epoch, hearing. Arguments: prefix of keys, predecessor (its proof was
-    /// checked; or ""), then field and value pairs of the new row. Answer: incarnation, epoch,
+    /// Keys: last incarnation, epoch, hearing. Arguments: prefix of keys, predecessor (its proof
+    /// was checked; or ""), then field and value pairs of the new row. Answer: incarnation, epoch,
     /// adopted or "".
     static let join = RedisScript(
         name: "join",

@@ -10,17 +10,23 @@ extension AdmissionInterceptor {
         context.status = status
         context.retryAfterNanoseconds = head.value(of: .retryAfter).flatMap(Self.seconds)
         context.isStream = head.value(of: .contentType).map(Self.isEventStream) ?? false
-        if let bound = context.bound {
-            context.meter.begin(context.snapshot.agent, bound, isEventStream: context.isStream)
-        }
-        describe(exchange, context)
+        guard let terms = context.terms else { return }
+        context.meter.begin(
+            context.snapshot.agent.wireProtocol, countsTokens: terms.countsTokens,
+            isEventStream: context.isStream)
+        describe(exchange, context, terms)
     }
 
     /// The fields that explain the answer. `weir-decision` names the stage that would have refused
     /// the request, where the policy only observes.
-    private func describe(_ exchange: Exchange, _ context: AttemptContext) {
-        exchange.addedResponseFields.add(
-            "weir-decision", context.observed?.observedDecision ?? Reason.admitted.name)
+    private func describe(
+        _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
+    ) {
+        guard let observed = context.observed else {
+            exchange.addedResponseFields.add(terms.admittedFields)
+            return
+        }
+        exchange.addedResponseFields.add("weir-decision", observed.observedDecision)
         exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
         exchange.addedResponseFields.add("weir-model", context.model)
         exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
@@ -93,10 +99,13 @@ extension AdmissionInterceptor {
     }
 
     private func names(_ context: AttemptContext) -> RecordNames {
-        RecordNames(
-            subject: context.caller.subject, tier: context.delegation?.tier ?? "",
-            tenant: context.delegation?.tenant ?? "", agent: context.snapshot.agent.name,
-            model: context.model, requestType: context.delegation?.requestType ?? "")
+        guard let delegation = context.delegation else {
+            return context.terms?.localNames ?? RecordNames()
+        }
+        return RecordNames(
+            subject: delegation.subject, tier: delegation.tier, tenant: delegation.tenant,
+            agent: context.snapshot.agent.name, model: context.model,
+            requestType: delegation.requestType)
     }
 
     private func count(
@@ -105,11 +114,11 @@ extension AdmissionInterceptor {
         let wasAdmitted = outcome.upstreamTouched || outcome.kind == .completed
         series.decided(wasAdmitted ? .admitted : outcome.reason)
         if let observed = context.permit?.observed {
-            series.observed(observed, tier: context.delegation?.tier ?? "")
+            series.observed(observed, tier: context.tierName)
         }
         guard wasAdmitted else { return }
         series.attempted(
-            cost, model: context.model, tier: context.delegation?.tier ?? "",
+            cost, model: context.model, tier: context.tierName,
             outcome: AttemptOutcome.reason(outcome, context),
             nanoseconds: outcome.endedNanoseconds &- outcome.startedNanoseconds,
             firstByteNanoseconds: outcome.firstByteNanoseconds == 0

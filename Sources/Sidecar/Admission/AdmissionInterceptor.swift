@@ -65,12 +65,8 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         // What the mesh says about a request is for this hop; the agent has no use for it.
         exchange.removeRequestField(.weir)
         if let refusal = identify(exchange, context) { return .refuse(refusal) }
-        let tier = context.tier
-        context.caller.subject = context.delegation?.subject ?? "local"
-        context.caller.priority = tier.priority
-        context.caller.subjectMax = tier.subjectMax
-        context.caller.subjectRate = tier.rate
-        context.caller.isObserved = tier.isObserved
+        let tier = snapshot.tier(context.tierName)
+        context.begin(tier)
         if exchange.isGRPC, target.wire == .http1 {
             let detail = "The agent is reached by HTTP/1.1; gRPC needs HTTP/2 (--upstream h2c://…)."
             return .refuse(RefusalShape.refusal(.notImplemented, detail, for: snapshot.agent))
@@ -131,9 +127,9 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     /// Checks the delegation and has it accepted; without delegations, everybody is the local
     /// caller.
     private func identify(_ exchange: Exchange, _ context: AttemptContext) -> Refusal? {
-        let agent = snapshot.agent
         setDeadline(exchange, context, callersMilliseconds: nil)
         guard let verifier = snapshot.verifier else { return nil }
+        let agent = snapshot.agent
         guard let header = exchange.requestHead.string(named: "weir-delegation") else {
             return RefusalShape.refusal(
                 .unauthenticated, "Only gateways of the mesh may call this agent.", for: agent)
@@ -185,7 +181,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     private func setDeadline(
         _ exchange: Exchange, _ context: AttemptContext, callersMilliseconds: Int64?
     ) {
-        let agents = UInt64(clamping: snapshot.agent.timeouts.totalMilliseconds) &* 1_000_000
+        let agents = snapshot.totalNanoseconds
         let delegated = callersMilliseconds.map { UInt64(clamping: $0) &* 1_000_000 } ?? .max
         let said = exchange.isGRPC ? GRPC.timeoutNanoseconds(exchange.requestHead) : nil
         let callers = min(delegated, said ?? .max)
@@ -196,7 +192,12 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     // MARK: The cost
 
     private func proceed(_ exchange: Exchange, _ context: AttemptContext) -> Verdict {
-        guard context.snapshot.needsBody else { return pay(exchange, context, body: []) }
+        switch context.snapshot.fixedTerms {
+        case .success(let terms): return pay(exchange, context, terms)
+        case .failure(let refusal):
+            return .refuse(RefusalShape.refusal(refusal, for: context.snapshot.agent))
+        case nil: break
+        }
         if let coding = exchange.requestHead.string(of: .contentEncoding), coding != "identity" {
             return .refuse(
                 RefusalShape.refusal(
@@ -214,25 +215,23 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
         // What the caller sent, whatever is sent in its place.
         context.requestPassed(body)
-        return pay(exchange, context, body: Array(body))
+        return bound(exchange, context, body: Array(body))
     }
 
     override package func requestBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
         Self.context(exchange)?.requestPassed(bytes)
     }
 
-    private func pay(_ exchange: Exchange, _ context: AttemptContext, body: [UInt8]) -> Verdict {
+    /// What this body may cost, and the body that goes upstream.
+    private func bound(
+        _ exchange: Exchange, _ context: AttemptContext, body: [UInt8]
+    ) -> Verdict {
         let snapshot = context.snapshot
         let head = exchange.requestHead
-        let bounder = WorstCase(
-            agent: snapshot.agent, prices: snapshot.prices,
-            outputTokensMax: context.tier.outputTokensMax)
         do {
-            let bound = try bounder.bound(
+            let bound = try context.tier.bounder.bound(
                 method: head.text(head.methodRange),
                 path: String(decoding: head.path, as: UTF8.self), body: body)
-            context.bound = bound
-            if let refusal = reserve(bound, context) { return .refuse(refusal) }
             if let replacement = bound.body,
                 !replacement.withUnsafeBytes({ exchange.replaceHeldBody($0) })
             {
@@ -240,27 +239,44 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
                     RefusalShape.refusal(
                         .overloaded, "No memory is left for the body.", for: snapshot.agent))
             }
+            return pay(exchange, context, snapshot.terms(bound))
         } catch {
             return .refuse(RefusalShape.refusal(error, for: snapshot.agent))
         }
-        prepareUpstream(exchange, context)
+    }
+
+    private func pay(
+        _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
+    ) -> Verdict {
+        context.terms = terms
+        if let refusal = reserve(terms, context) { return .refuse(refusal) }
+        prepareUpstream(exchange, context.snapshot, terms)
         exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
 
-    private func reserve(_ bound: AttemptBound, _ context: AttemptContext) -> Refusal? {
-        let agent = context.snapshot.agent
-        if let attempt = context.attempt {
-            guard bound.worstCase > attempt.reserved else { return nil }
+    private func reserve(_ terms: AttemptTerms, _ context: AttemptContext) -> Refusal? {
+        if let reserved = context.attempt?.reserved {
+            guard terms.bound.worstCase > reserved else { return nil }
             let detail =
-                "The request may cost \(bound.worstCase.usd) USD, and the delegation covers "
-                + "\(attempt.reserved.usd) USD."
-            return RefusalShape.refusal(.budgetExhausted, detail, for: agent)
+                "The request may cost \(terms.bound.worstCase.usd) USD, and the delegation covers "
+                + "\(reserved.usd) USD."
+            return RefusalShape.refusal(
+                .budgetExhausted, detail, for: context.snapshot.agent)
         }
-        switch ledger.open(bound) {
-        case .opened(let attempt):
+        let opening = ledger.open(worstCase: terms.bound.worstCase, least: terms.least)
+        if case .opened(let attempt) = opening {
             context.attempt = attempt
             return nil
+        }
+        return refusal(opening, for: context.snapshot.agent)
+    }
+
+    private func refusal(
+        _ opening: AttemptLedger.Opening, for agent: AgentPolicy
+    ) -> Refusal? {
+        switch opening {
+        case .opened: return nil
         case .exhausted(let account, let resetsAt):
             var refusal = Refusal(.budgetExhausted, detail: "The budget \(account) is spent.")
             refusal.members.append(("account", .string(account.description)))
@@ -279,14 +295,15 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         }
     }
 
-    private func prepareUpstream(_ exchange: Exchange, _ context: AttemptContext) {
-        let snapshot = context.snapshot
+    private func prepareUpstream(
+        _ exchange: Exchange, _ snapshot: AdmissionSnapshot, _ terms: AttemptTerms
+    ) {
         exchange.announceDeadline()
         if let credential = snapshot.credential {
             exchange.removeRequestField(.authorization)
-            exchange.addedRequestFields.add("authorization", credential)
+            exchange.addedRequestFields.add(credential)
         }
-        if context.bound?.price.countsTokens ?? false {
+        if terms.countsTokens {
             // Usage must be readable.
             exchange.removeRequestField(.acceptEncoding)
             exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
@@ -335,6 +352,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     func putBack(_ context: AttemptContext) {
+        context.clear()
         if freeContexts.count < Self.freeContextsMax { freeContexts.append(context) }
     }
 

@@ -6,14 +6,31 @@ import WeirPolicy
 /// Everything that the policy says about one agent's requests, resolved for the way of a request:
 /// immutable, and replaced as a whole. A request keeps the one that it began with.
 package final class AdmissionSnapshot: Sendable {
-    struct Tier: Sendable {
+    /// By reference, because each request keeps the one of its caller.
+    final class Tier: Sendable {
         let name: String
         let priority: Int
-        let outputTokensMax: Int64?
         let subjectMax: Int?
         let rate: GCRA?
         let isObserved: Bool
         let allowsAgent: Bool
+        let bounder: WorstCase
+
+        /// `nil`: a tier that the projection does not have. No privileges and no limits of its own:
+        /// the delegation bounds what it may spend.
+        init(
+            _ tier: TierPolicy?, _ agent: AgentPolicy, _ prices: [String: ModelPrice], isMesh: Bool
+        ) {
+            name = tier?.name ?? ""
+            priority = tier?.priority ?? 0
+            // Gateways count a user's requests; here a plan's steps would count again.
+            subjectMax = isMesh ? nil : tier?.concurrentRequestsMax
+            rate = isMesh ? nil : tier?.rateLimit.map { GCRA($0) }
+            isObserved = tier?.observe ?? false
+            allowsAgent = tier?.agents.contains(agent.name) ?? true
+            bounder = WorstCase(
+                agent: agent, prices: prices, outputTokensMax: tier?.outputTokensMax)
+        }
     }
 
     package enum Funding: Sendable {
@@ -27,11 +44,14 @@ package final class AdmissionSnapshot: Sendable {
     let version: PolicyVersion
     /// What answers say of the policy: its number, as everywhere outside of the mesh.
     let versionText: String
-    let prices: [String: ModelPrice]
-    let needsBody: Bool
+    /// The deadline of a request that has none of its own.
+    let totalNanoseconds: UInt64
+    /// What every request costs at most, or why none is bounded, where no request changes that.
+    /// `nil`: the body must be held and read.
+    let fixedTerms: Result<AttemptTerms, BoundRefusal>?
     let verifier: DelegationVerifier?
-    /// The value of `authorization` upstream, from the environment of this process only.
-    let credential: String?
+    /// `authorization` upstream, from the environment of this process only.
+    let credential: PreparedFields?
     private let tiers: [String: Tier]
     private let noTier: Tier
 
@@ -41,10 +61,10 @@ package final class AdmissionSnapshot: Sendable {
     ) {
         self.agent = agent
         self.version = version
-        self.credential = credential
+        self.credential = credential.map { PreparedFields([("authorization", $0)]) }
         versionText = String(version.number)
-        prices = policy.prices
-        needsBody = WorstCase.needsBody(agent: agent, prices: policy.prices)
+        totalNanoseconds =
+            UInt64(clamping: agent.timeouts.totalMilliseconds) &* 1_000_000
         switch funding {
         case .delegations(let keys, let incarnation):
             verifier = DelegationVerifier(
@@ -52,17 +72,13 @@ package final class AdmissionSnapshot: Sendable {
         case .ownAllowance: verifier = nil
         }
         let isMesh = verifier != nil
-        tiers = policy.tiers.mapValues { tier in
-            Tier(
-                name: tier.name, priority: tier.priority, outputTokensMax: tier.outputTokensMax,
-                // Gateways count a user's requests; here a plan's steps would count again.
-                subjectMax: isMesh ? nil : tier.concurrentRequestsMax,
-                rate: isMesh ? nil : tier.rateLimit.map { GCRA($0) },
-                isObserved: tier.observe, allowsAgent: tier.agents.contains(agent.name))
+        let prices = policy.prices
+        tiers = policy.tiers.mapValues { Tier($0, agent, prices, isMesh: isMesh) }
+        let noTier = Tier(nil, agent, prices, isMesh: isMesh)
+        self.noTier = noTier
+        fixedTerms = noTier.bounder.fixedBound.map { [versionText] result in
+            result.map { AttemptTerms($0, agent: agent, versionText: versionText) }
         }
-        noTier = Tier(
-            name: "", priority: 0, outputTokensMax: nil, subjectMax: nil, rate: nil,
-            isObserved: false, allowsAgent: true)
     }
 
     /// Before there is one: no agent, no prices.
@@ -71,7 +87,10 @@ package final class AdmissionSnapshot: Sendable {
         policy: Policy(), version: PolicyVersion(epoch: 0, number: 0, hash: ""),
         funding: .ownAllowance, credential: nil)
 
-    /// A tier that the projection does not have gets no privileges and no limits of its own: the
-    /// delegation bounds what it may spend.
-    func tier(_ name: String) -> Tier { tiers[name] ?? noTier }
+    func tier(_ name: String) -> Tier { name.isEmpty ? noTier : tiers[name] ?? noTier }
+
+    /// For what a body said.
+    func terms(_ bound: AttemptBound) -> AttemptTerms {
+        AttemptTerms(bound, agent: agent, versionText: versionText)
+    }
 }

@@ -7,6 +7,7 @@ import WeirPolicy
 final class AttemptContext: InterceptorContext {
     /// The request's own from `begin` to the end of the exchange.
     private(set) var snapshot = AdmissionSnapshot.none
+    private(set) var tier: AdmissionSnapshot.Tier
     var delegation: Delegation?
     var caller = AgentAdmission.Caller(ticket: 0)
     var permit: AgentAdmission.Permit?
@@ -16,7 +17,7 @@ final class AttemptContext: InterceptorContext {
     var hasCallersDeadline = false
     var isQueued = false
     var attempt: AttemptLedger.Attempt?
-    var bound: AttemptBound?
+    var terms: AttemptTerms?
     var meter = UsageMeter()
     var requestHash = BodyHash()
     var responseHash = BodyHash()
@@ -26,18 +27,39 @@ final class AttemptContext: InterceptorContext {
     var retryAfterNanoseconds: UInt64?
     var startedAt = UnixTime(milliseconds: 0)
 
+    /// Whose record names nobody: the caller of a sidecar without gateways.
+    static let localSubject = "local"
+
+    override init() {
+        tier = snapshot.tier("")
+        super.init()
+    }
+
     func begin(_ snapshot: AdmissionSnapshot, at time: UnixTime) {
         self.snapshot = snapshot
         startedAt = time
-        delegation = nil
-        caller = AgentAdmission.Caller(ticket: 0)
-        permit = nil
-        tried = []
+    }
+
+    /// The caller is known.
+    func begin(_ tier: AdmissionSnapshot.Tier) {
+        self.tier = tier
+        caller.subject = delegation?.subject ?? Self.localSubject
+        caller.priority = tier.priority
+        caller.subjectMax = tier.subjectMax
+        caller.subjectRate = tier.rate
+        caller.isObserved = tier.isObserved
+    }
+
+    /// As it was made: ready for the next exchange. What most exchanges leave alone is not written.
+    func clear() {
+        if delegation != nil { delegation = nil }
+        if permit != nil { permit = nil }
+        if !tried.isEmpty { tried = [] }
         hasCallersDeadline = false
         isQueued = false
         attempt = nil
-        bound = nil
-        meter = UsageMeter()
+        terms = nil
+        meter.reset()
         requestHash.reset()
         responseHash.reset()
         isStream = false
@@ -62,10 +84,12 @@ final class AttemptContext: InterceptorContext {
             input: requestHash.finish(), output: responseHash.finish())
     }
 
-    var tier: AdmissionSnapshot.Tier { snapshot.tier(delegation?.tier ?? "") }
     /// What would have refused the request, here or at its gateway, where the policy only observes.
     var observed: Reason? {
-        permit?.observed ?? delegation.flatMap { $0.observed == .admitted ? nil : $0.observed }
+        if let here = permit?.observed { return here }
+        guard let there = delegation?.observed, there != .admitted else { return nil }
+        return there
     }
-    var model: String { bound?.model ?? snapshot.agent.defaultModel }
+    var model: String { terms?.bound.model ?? snapshot.agent.defaultModel }
+    var tierName: String { delegation?.tier ?? "" }
 }

@@ -63,16 +63,14 @@ package final class AttemptLedger: Sendable {
     }
 
     /// From the own allowance; journaled when it returns.
-    func open(_ bound: AttemptBound) -> Opening {
+    func open(worstCase: NanoUSD, least: NanoUSD) -> Opening {
         guard let payer else { return .journalFull }
-        switch ledger.reserve(payer, worstCase: bound.worstCase, least: bound.least) {
+        let (outcome, paidBy) = ledger.openAttempt(payer, worstCase: worstCase, least: least)
+        switch outcome {
         case .reserved(let reservation):
-            guard let key = ledger.open(reservation) else {
-                ledger.cancel(reservation)
-                return .journalFull
-            }
+            guard let paidBy else { return .journalFull }
             return .opened(
-                Attempt(kind: .own(reservation), paidBy: key, reserved: bound.worstCase))
+                Attempt(kind: .own(reservation), paidBy: paidBy, reserved: worstCase))
         case .exhausted(let account, let resetsAt):
             return .exhausted(account, resetsAt: resetsAt)
         case .contended(_, let wait): return .contended(retryAfterNanoseconds: wait)

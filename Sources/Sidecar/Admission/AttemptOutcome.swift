@@ -79,19 +79,20 @@ enum AttemptOutcome {
     /// Nothing is due where no byte can have reached the agent, or where its policy says that what
     /// it refuses is free.
     static func cost(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> AttemptCost {
-        guard outcome.upstreamTouched, let bound = context.bound, !isFreeRefusal(context) else {
+        guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(context) else {
             return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
         }
-        return bound.cost(
-            of: context.meter, isWhole: outcome.responseIsWhole,
-            nanoseconds: outcome.endedNanoseconds &- outcome.startedNanoseconds,
+        let nanoseconds = outcome.endedNanoseconds &- outcome.startedNanoseconds
+        if terms.isFixed { return terms.bound.fixedCost(nanoseconds: nanoseconds) }
+        return terms.bound.cost(
+            of: context.meter, isWhole: outcome.responseIsWhole, nanoseconds: nanoseconds,
             whenMissing: context.snapshot.agent.whenUsageIsMissing)
     }
 
     /// An answer that reports usage was worked for, whatever its status says.
     private static func isFreeRefusal(_ context: AttemptContext) -> Bool {
-        context.snapshot.agent.whenAgentRefuses == .free
-            && AgentPolicy.isRefusal(status: context.status) && context.meter.reported == nil
+        AgentPolicy.isRefusal(status: context.status)
+            && context.snapshot.agent.whenAgentRefuses == .free && context.meter.reported == nil
     }
 
     /// What refused it, or what failed.
@@ -121,10 +122,10 @@ enum AttemptOutcome {
         record.status = UInt16(clamping: context.status)
         record.reason = reason(outcome, context)
         record.policyNumber = context.snapshot.version.number
-        record.priceVersion = context.bound?.price.version ?? 0
+        record.priceVersion = context.terms?.bound.price.version ?? 0
         if cost.isOverrun { record.flags.insert(.overrun) }
         if context.isStream { record.flags.insert(.streamed) }
-        if let observed = context.observed, record.reason == .admitted {
+        if record.reason == .admitted, let observed = context.observed {
             record.reason = observed
             record.flags.insert(.observed)
         }

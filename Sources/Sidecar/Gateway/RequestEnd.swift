@@ -6,17 +6,18 @@ import WeirCore
 final class RequestEnd: Sendable {
     private struct State {
         // Names from the policy, or a dash: what is not known yet when a request is refused.
-        var type = "-"
+        var type: String
         var tier = "-"
         var isTold = false
     }
 
-    private let state = Mutex(State())
+    private let state: Mutex<State>
     private let metrics: any GatewayMetrics
     private let clock: any GatewayClock
     private let began: UInt64
 
-    init(_ metrics: any GatewayMetrics, _ clock: any GatewayClock) {
+    init(_ metrics: any GatewayMetrics, _ clock: any GatewayClock, type: String = "-") {
+        state = Mutex(State(type: type))
         self.metrics = metrics
         self.clock = clock
         began = clock.nowNanoseconds
@@ -37,5 +38,21 @@ final class RequestEnd: Sendable {
         metrics.analysisEnded(
             type: ended.type, tier: ended.tier, status: status,
             nanoseconds: clock.nowNanoseconds - began)
+    }
+}
+
+extension WorkloadAdmission {
+    /// Answers inside of the gateway's own limit; a refusal is told as the request's end.
+    func answer(
+        _ end: RequestEnd, _ work: () async throws(GatewayRefusal) -> GatewayAnswer
+    ) async throws(GatewayRefusal) -> GatewayAnswer {
+        do throws(GatewayRefusal) {
+            try enter()
+            defer { leave() }
+            return try await work()
+        } catch {
+            end.tell(error.reason.name)
+            throw error
+        }
     }
 }

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Classes of bytes (RFC 9110 §5.6.2, §5.5) and comparisons without regard to case.
@@ -19,34 +20,26 @@ package enum ASCII {
     }
 
     static func isToken(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        !bytes.isEmpty && bytes.allSatisfy { isToken($0) }
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return false
+        }
+        return bytes.count > 0 && weir_token_count(base, bytes.count) == bytes.count
     }
 
-    /// Whether all bytes may stand in a field value. Eight at a time: a word passes when no byte is
-    /// below 0x20 and none is 0x7F; others (tabs, mostly) are looked at one by one.
+    /// Whether all bytes may stand in a field value.
     static func isFieldValue(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard let base = bytes.baseAddress else { return true }
-        let count = bytes.count
-        var index = 0
-        let ones: UInt64 = 0x0101_0101_0101_0101
-        while index + 8 <= count {
-            let word = base.loadUnaligned(fromByteOffset: index, as: UInt64.self)
-            let low = (word &- ones &* 0x20) & ~word & (ones &* 0x80)
-            let flipped = word ^ (ones &* 0x7F)
-            let delete = (flipped &- ones) & ~flipped & (ones &* 0x80)
-            if low | delete != 0 {
-                for offset in index..<(index + 8) where !isFieldValue(bytes[offset]) {
-                    return false
-                }
-            }
-            index += 8
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return true
         }
-        while index < count {
-            let byte = base.load(fromByteOffset: index, as: UInt8.self)
-            guard isFieldValue(byte) else { return false }
-            index += 1
+        return weir_field_value_count(base, bytes.count) == bytes.count
+    }
+
+    /// Whether all bytes may stand in a request target; see `weir_target_count`.
+    static func isTarget(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let base = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self) else {
+            return false
         }
-        return true
+        return bytes.count > 0 && weir_target_count(base, bytes.count) == bytes.count
     }
 
     @inline(__always)
@@ -57,21 +50,44 @@ package enum ASCII {
         return memcmp(base, text.utf8Start, bytes.count) == 0
     }
 
-    /// `lower` is in lower case. Both are tokens, where setting bit 5 changes only letters.
+    /// `lower` is in lower case. Both are tokens, where setting bit 5 changes only letters. By
+    /// words, the last of which overlaps the one before: for a name that is written in the source,
+    /// that makes two or three comparisons.
     @inline(__always)
     package static func equalsIgnoringCase(
         _ bytes: UnsafeRawBufferPointer, _ lower: StaticString
     ) -> Bool {
         let count = lower.utf8CodeUnitCount
         guard bytes.count == count, let base = bytes.baseAddress else { return false }
-        let expected = lower.utf8Start
+        let expected = UnsafeRawPointer(lower.utf8Start)
+        if count >= 8 {
+            var difference: UInt64 = 0
+            var offset = 0
+            while offset + 8 < count {
+                difference |= Self.difference(base + offset, expected + offset, UInt64.self)
+                offset += 8
+            }
+            return difference
+                | Self.difference(base + count - 8, expected + count - 8, UInt64.self) == 0
+        }
+        if count >= 4 {
+            return difference(base, expected, UInt32.self)
+                | difference(base + count - 4, expected + count - 4, UInt32.self) == 0
+        }
         var index = 0
         while index < count {
-            let byte = base.load(fromByteOffset: index, as: UInt8.self)
-            if byte | 0x20 != expected[index] { return false }
+            guard difference(base + index, expected + index, UInt8.self) == 0 else { return false }
             index += 1
         }
         return true
+    }
+
+    @inline(__always)
+    private static func difference<Word: FixedWidthInteger & BitwiseCopyable>(
+        _ bytes: UnsafeRawPointer, _ lower: UnsafeRawPointer, _ type: Word.Type
+    ) -> Word {
+        let caseBits = ~Word(0) / 0xFF &* 0x20
+        return (bytes.loadUnaligned(as: Word.self) | caseBits) ^ lower.loadUnaligned(as: Word.self)
     }
 
     package static func equalsIgnoringCase(

@@ -1,3 +1,5 @@
+import Glibc
+
 extension FieldName {
     /// The identifier of a name, which must be a token. By length first: most names are told apart
     /// by that alone, and no name is compared with more than a few candidates.
@@ -88,7 +90,8 @@ extension FieldName {
     /// Servers that hand fields on as CGI variables do not tell `_` from `-`, so that
     /// `Content_Length` or `weir_tier` would pass us as one thing and reach the agent as another.
     static func isDisguised(_ name: UnsafeRawBufferPointer) -> Bool {
-        guard name.contains(UInt8(ascii: "_")), name.count <= 64 else { return false }
+        guard let base = name.baseAddress, memchr(base, 0x5F, name.count) != nil, name.count <= 64
+        else { return false }
         return withUnsafeTemporaryAllocation(byteCount: name.count, alignment: 1) { copy in
             for index in 0..<name.count {
                 copy[index] = name[index] == UInt8(ascii: "_") ? UInt8(ascii: "-") : name[index]

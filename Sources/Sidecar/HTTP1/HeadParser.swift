@@ -104,51 +104,59 @@ package enum HeadParser {
         let fields = head.fields
         var position = start
         while true {
-            let end: Int
-            switch line(bytes, from: position) {
+            switch fieldLine(base, position, bytes.count) {
+            case .ends(let end): return .complete(end)
             case .needsMore: return .needsMore
             case .malformed: return .failed(.malformed)
-            case .ends(let offset): end = offset
+            case .field(let field, let end):
+                guard count < Limits.fieldsMax, end < Limits.headBytesMax else {
+                    return .failed(.tooLarge)
+                }
+                fields[count] = field
+                count += 1
+                present |= 1 &<< UInt64(field.id.rawValue)
+                position = end
             }
-            if end == position { return .complete(end + 2) }
-            guard count < Limits.fieldsMax, end < Limits.headBytesMax else {
-                return .failed(.tooLarge)
-            }
-            guard let field = fieldLine(base, position, end) else { return .failed(.malformed) }
-            fields[count] = field
-            count += 1
-            present |= 1 &<< UInt64(field.id.rawValue)
-            position = end + 2
         }
     }
 
+    private enum FieldLine {
+        /// With the offset of the next line.
+        case field(HTTPField, Int)
+        /// The empty line, and what lies behind it.
+        case ends(Int)
+        case needsMore
+        case malformed
+    }
+
     /// RFC 9112 §5: `field-name ":" OWS field-value OWS`, no space before the colon, no folding.
+    /// Each byte is looked at once: what ends a run of good bytes must be the colon, or the line
+    /// end in full. A bare carriage return or line feed ends no line.
     @inline(__always)
     private static func fieldLine(
-        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ end: Int
-    ) -> HTTPField? {
-        var colon = start
-        var hasUnderscore = false
-        while colon < end {
-            let byte = bytes[colon]
-            // Most bytes of names are letters and hyphens.
-            if (byte | 0x20) &- 97 >= 26 && byte != UInt8(ascii: "-") {
-                guard ASCII.isToken(byte) else { break }
-                hasUnderscore = hasUnderscore || byte == UInt8(ascii: "_")
-            }
-            colon += 1
+        _ bytes: UnsafePointer<UInt8>, _ start: Int, _ count: Int
+    ) -> FieldLine {
+        let colon = start + weir_token_count(bytes + start, count - start)
+        guard colon < count else { return .needsMore }
+        guard colon > start, bytes[colon] == UInt8(ascii: ":") else {
+            guard colon == start, bytes[colon] == 0x0D else { return .malformed }
+            guard colon + 1 < count else { return .needsMore }
+            return bytes[colon + 1] == 0x0A ? .ends(colon + 2) : .malformed
         }
-        guard colon > start, colon < end, bytes[colon] == UInt8(ascii: ":") else { return nil }
         var first = colon + 1
+        while first < count, bytes[first] == 0x20 || bytes[first] == 0x09 { first += 1 }
+        let end = first + weir_field_value_count(bytes + first, count - first)
+        guard end + 1 < count else {
+            return end == count || bytes[end] == 0x0D ? .needsMore : .malformed
+        }
+        guard bytes[end] == 0x0D, bytes[end + 1] == 0x0A else { return .malformed }
         var last = end
-        while first < last, bytes[first] == 0x20 || bytes[first] == 0x09 { first += 1 }
         while last > first, bytes[last - 1] == 0x20 || bytes[last - 1] == 0x09 { last -= 1 }
-        let value = UnsafeRawBufferPointer(start: bytes + first, count: last - first)
-        guard ASCII.isFieldValue(value) else { return nil }
         let name = UnsafeRawBufferPointer(start: bytes + start, count: colon - start)
-        if hasUnderscore, FieldName.isDisguised(name) { return nil }
-        return HTTPField(
-            name: ByteRange(start, colon), value: ByteRange(first, last), id: FieldName.of(name))
+        let id = FieldName.of(name)
+        if id == .other || id == .weir, FieldName.isDisguised(name) { return .malformed }
+        let field = HTTPField(name: ByteRange(start, colon), value: ByteRange(first, last), id: id)
+        return .field(field, end + 2)
     }
 
     // MARK: First lines
@@ -163,7 +171,7 @@ package enum HeadParser {
             return .malformed
         }
         var position = start
-        while position < end, ASCII.isToken(base[position]) { position += 1 }
+        position += weir_token_count(base + position, end - position)
         guard position > start, position - start <= methodBytesMax, position < end,
             bytes[position] == 0x20
         else { return .malformed }
@@ -171,23 +179,13 @@ package enum HeadParser {
         head.method = .of(UnsafeRawBufferPointer(rebasing: bytes[start..<position]))
         let targetStart = position + 1
         position = targetStart
-        while position < end, isTarget(base[position]) { position += 1 }
+        position += weir_target_count(base + position, end - position)
         guard position > targetStart, position < end, bytes[position] == 0x20 else {
             return .malformed
         }
         guard position - targetStart <= Limits.targetBytesMax else { return .tooLarge }
         if let error = version(bytes, position + 1, end, &head) { return error }
         return RequestTarget.parse(bytes, targetStart, position, &head)
-    }
-
-    /// RFC 3986 characters, and `{`, `|`, `}` that clients send unescaped. No fragment, nothing
-    /// that servers read differently (`\`), nothing beyond ASCII.
-    @inline(__always)
-    static func isTarget(_ byte: UInt8) -> Bool {
-        switch byte {
-        case 0x22, 0x23, 0x3C, 0x3E, 0x5C, 0x5E, 0x60: false
-        default: byte > 0x20 && byte < 0x7F
-        }
     }
 
     /// `HTTP/1.0` or `HTTP/1.1`; another well-formed version is 505.

@@ -267,23 +267,37 @@ enum RequestHeadWriter {
         let bytes = base.assumingMemoryBound(to: UInt8.self)
         guard bytes[0] == 0x30, bytes[1] == 0x30 else { return false }
         guard bytes[2] == 0x2D, bytes[35] == 0x2D, bytes[52] == 0x2D else { return false }
-        return isHex(bytes + 3, 32, mayBeZero: false) && isHex(bytes + 36, 16, mayBeZero: false)
-            && isHex(bytes + 53, 2, mayBeZero: true)
+        return isIdentifier(base + 3, words: 4) && isIdentifier(base + 36, words: 2)
+            && isLowerHex(bytes[53]) && isLowerHex(bytes[54])
+    }
+
+    /// Digits, not all of them zeros.
+    @inline(__always)
+    private static func isIdentifier(_ bytes: UnsafeRawPointer, words: Int) -> Bool {
+        var nonzero: UInt64 = 0
+        for index in 0..<words {
+            let word = bytes.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self)
+            guard areLowerHex(word) else { return false }
+            nonzero |= word ^ ones &* 0x30
+        }
+        return nonzero != 0
+    }
+
+    private static let ones: UInt64 = 0x0101_0101_0101_0101
+
+    /// Whether eight bytes are digits. Added to a byte below 0x80, 0x80 − n sets its highest bit
+    /// from n on.
+    @inline(__always)
+    private static func areLowerHex(_ word: UInt64) -> Bool {
+        let high = ones &* 0x80
+        guard word & high == 0 else { return false }
+        let isDigit = (word &+ ones &* (0x80 - 0x30)) & ~(word &+ ones &* (0x80 - 0x3A))
+        let isLetter = (word &+ ones &* (0x80 - 0x61)) & ~(word &+ ones &* (0x80 - 0x67))
+        return (isDigit | isLetter) & high == high
     }
 
     @inline(__always)
-    private static func isHex(
-        _ bytes: UnsafePointer<UInt8>, _ count: Int, mayBeZero: Bool
-    ) -> Bool {
-        // A zero is 0x30; any other digit has a bit outside of that.
-        var bits: UInt8 = 0
-        var index = 0
-        while index < count {
-            let byte = bytes[index]
-            guard byte &- 48 < 10 || byte &- 97 < 6 else { return false }
-            bits |= byte ^ 48
-            index += 1
-        }
-        return mayBeZero || bits != 0
+    private static func isLowerHex(_ byte: UInt8) -> Bool {
+        byte &- 0x30 < 10 || byte &- 0x61 < 6
     }
 }

@@ -1,3 +1,5 @@
+import CLinux
+
 /// The forms of a request target (RFC 9112 §3.2).
 enum RequestTarget {
     static func parse(
@@ -68,7 +70,8 @@ enum RequestTarget {
             }
             position = close + 1
         } else {
-            while position < bytes.count, isRegisteredName(bytes[position]) { position += 1 }
+            position = weir_host_count(
+                bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), bytes.count)
             guard position > 0 else { return false }
         }
         if position == bytes.count { return true }
@@ -79,14 +82,6 @@ enum RequestTarget {
             return false
         }
         return true
-    }
-
-    private static func isRegisteredName(_ byte: UInt8) -> Bool {
-        switch byte {
-        case 48...57, 65...90, 97...122: true
-        case 0x2D, 0x2E, 0x5F, 0x7E, 0x25: true
-        default: false
-        }
     }
 }
 

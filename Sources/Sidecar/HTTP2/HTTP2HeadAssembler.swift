@@ -134,7 +134,7 @@ final class HTTP2HeadAssembler {
     private func addRequestPseudo(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
         if ASCII.equals(name, ":path") {
             guard value.count <= Limits.targetBytesMax else { return fail(.tooLarge) }
-            guard !value.isEmpty, value.allSatisfy({ HeadParser.isTarget($0) }) else {
+            guard ASCII.isTarget(value) else {
                 return fail(.malformed)
             }
             progress.target = keep(value)

@@ -33,6 +33,9 @@ final class Journal {
     private var snapshotBytes = 0
     private var writtenIncarnation = Incarnation(0)
     private var writtenSequence: UInt64 = 0
+    /// Of the current one.
+    private var segmentIndex: UInt64 = 0
+    private var lastNames = LastNames()
     private var nameCount: UInt32 = 0
     /// Offset ÷ 8 of a name's entry in the current segment, by the name's checksum; 0 for none.
     private let nameTable: UnsafeMutableBufferPointer<UInt32>
@@ -105,7 +108,9 @@ final class Journal {
         writer.raw(Array(bytes.dropFirst(4)))
         weir_store_release_u32(next.base, SegmentHeader.magic)
         base = next.base
+        segmentIndex = next.index
         offset = SegmentHeader.byteCount
+        lastNames = LastNames()
         nameTable.update(repeating: 0)
         nameCount = 0
         segments.append(Segment(index: next.index, end: offset))
@@ -117,9 +122,9 @@ final class Journal {
     /// Room must have been made.
     @inline(__always)
     private func append(_ head: EntryHead, _ payload: (inout RawWriter) -> Void) {
-        guard let base, offset + head.length <= JournalLimits.segmentBytes,
-            let segment = segments.last
-        else { preconditionFailure("room is made before an entry is written") }
+        guard let base, offset + head.length <= JournalLimits.segmentBytes else {
+            preconditionFailure("room is made before an entry is written")
+        }
         let entry = base + offset
         entry.storeBytes(of: head.kind.rawValue, toByteOffset: 8, as: UInt8.self)
         entry.storeBytes(of: head.a, toByteOffset: 9, as: UInt8.self)
@@ -128,10 +133,15 @@ final class Journal {
         var writer = RawWriter(entry + EntryLayout.headerBytes)
         payload(&writer)
         let length = head.length
-        let sum = EntryLayout.checksum(entry, length: length, segment: segment.index)
+        let sum = EntryLayout.checksum(entry, length: length, segment: segmentIndex)
         entry.storeBytes(of: sum.littleEndian, toByteOffset: 4, as: UInt32.self)
         weir_store_release_u32(entry, UInt32(length).littleEndian)
         offset += length
+    }
+
+    /// The one entry of each request that is no record.
+    func append(_ opened: OpenedReservation) {
+        append(opened.head(.opened)) { opened.write(&$0) }
     }
 
     func append(_ entry: LedgerEntry) {
@@ -148,12 +158,12 @@ final class Journal {
     func appendRecord(
         _ record: inout AttemptRecord, names: RecordNames, number: Int64, endsDelegation: Bool
     ) {
-        record.subject = intern(names.subject)
-        record.tier = intern(names.tier)
-        record.tenant = intern(names.tenant)
-        record.agent = intern(names.agent)
-        record.model = intern(names.model)
-        record.requestType = intern(names.requestType)
+        record.subject = look(up: names.subject, &lastNames.subject)
+        record.tier = look(up: names.tier, &lastNames.tier)
+        record.tenant = look(up: names.tenant, &lastNames.tenant)
+        record.agent = look(up: names.agent, &lastNames.agent)
+        record.model = look(up: names.model, &lastNames.model)
+        record.requestType = look(up: names.requestType, &lastNames.requestType)
         let size =
             record.digests == nil ? AttemptRecord.shortByteCount : AttemptRecord.fullByteCount
         let head = EntryHead(
@@ -175,7 +185,29 @@ final class Journal {
         writtenSequence = 0
     }
 
+    /// A name and its number in this segment.
+    private struct KnownName {
+        var name = ""
+        var number: UInt32 = 0
+    }
+
+    /// What the last record said: most say the same, and nothing is looked up.
+    private struct LastNames {
+        var subject = KnownName()
+        var tier = KnownName()
+        var tenant = KnownName()
+        var agent = KnownName()
+        var model = KnownName()
+        var requestType = KnownName()
+    }
+
     /// The number that stands for a name in this segment, 0 for the empty one.
+    private func look(up name: String, _ last: inout KnownName) -> UInt32 {
+        if last.name == name { return last.number }
+        last = KnownName(name: name, number: intern(name))
+        return last.number
+    }
+
     private func intern(_ name: String) -> UInt32 {
         guard !name.isEmpty else { return 0 }
         let result = name.utf8.withContiguousStorageIfAvailable { intern($0) }

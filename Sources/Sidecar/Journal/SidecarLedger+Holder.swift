@@ -79,14 +79,28 @@ extension SidecarLedger {
     /// Turns a reservation into an own attempt: journaled when this returns, so the first byte may
     /// go upstream. The key is what the record says that it was paid by, with child 0.
     package func open(_ reservation: Reservation) -> ChildKey? {
-        state.withLock { state in
-            guard state.makeRoom(64), state.deferred.isEmpty,
-                let opened = state.book.open(reservation, as: .attempt),
-                let key = state.book.key(of: reservation)
-            else { return nil }
-            state.journal.append(.opened(opened))
-            return ChildKey(lease: key.lease, child: 0)
+        state.withLock { $0.open(reservation) }
+    }
+
+    /// `reserve` and `open` in one, for an attempt that nobody waits for. With `.reserved` comes
+    /// the key of the record; without one nothing is set aside.
+    package func openAttempt(
+        _ payer: Payer, worstCase: NanoUSD, least: NanoUSD
+    ) -> (ReserveOutcome, paidBy: ChildKey?) {
+        let now = Self.bootTime()
+        let (outcome, key, demand) = state.withLock {
+            state -> (ReserveOutcome, ChildKey?, (@Sendable () -> Void)?) in
+            guard state.mayOpen() else { return (.journalFull, nil, nil) }
+            let outcome = state.book.reserve(payer, amount: worstCase, least: least, now: now)
+            var key: ChildKey?
+            if case .reserved(let reservation) = outcome {
+                key = state.open(reservation)
+                if key == nil { state.book.cancel(reservation) }
+            }
+            return (outcome, key, state.demandToSay())
         }
+        demand?()
+        return (outcome, key)
     }
 
     /// Nothing went upstream: the money is free again.
@@ -121,7 +135,7 @@ extension SidecarLedger {
         _ reservation: Reservation, record: AttemptRecord, names: RecordNames
     ) -> NanoUSD {
         let wakes = state.withLock { state -> [@Sendable () -> Void] in
-            _ = state.end(.attempt(reservation, record, names))
+            state.end(reservation, record, names)
             return state.takeWakes()
         }
         for wake in wakes { wake() }
@@ -162,6 +176,15 @@ extension SidecarLedger {
 }
 
 extension SidecarLedger.State {
+    fileprivate mutating func open(_ reservation: Reservation) -> ChildKey? {
+        guard makeRoom(64), deferred.isEmpty,
+            let opened = book.open(reservation, as: .attempt),
+            let key = book.key(of: reservation)
+        else { return nil }
+        journal.append(opened)
+        return ChildKey(lease: key.lease, child: 0)
+    }
+
     mutating func wait(for payer: Payer, _ wake: @escaping @Sendable () -> Void) -> UInt64? {
         guard waiters.count < LedgerLimits.waitersMax else { return nil }
         let number = nextWaiter

@@ -230,6 +230,25 @@ extension SidecarLedger.State {
         return false
     }
 
+    /// The same for an attempt, which most endings are: without an `Ending` on the way.
+    mutating func end(
+        _ reservation: Reservation, _ record: AttemptRecord, _ names: RecordNames
+    ) {
+        guard deferred.isEmpty || settleDebts(), makeRoom(Journal.recordRoom) else {
+            return deferred.append(.attempt(reservation, record, names))
+        }
+        write(reservation, record, names)
+    }
+
+    private mutating func write(
+        _ reservation: Reservation, _ record: AttemptRecord, _ names: RecordNames
+    ) {
+        guard book.isOpenAttempt(reservation) else { return }
+        var record = record
+        append(&record, names, number: reservation.number, endsDelegation: false)
+        book.settle(reservation, cost: record.cost)
+    }
+
     private mutating func write(_ ending: SidecarLedger.Ending) -> Bool {
         guard makeRoom(Journal.recordRoom) else { return false }
         switch ending {
@@ -237,10 +256,8 @@ extension SidecarLedger.State {
             guard book.isOpenChild(key) else { return true }
             journal.append(.childFinal(number: key.child, consumed: max(0, consumed.rawValue)))
             book.childFinal(key, consumed: consumed)
-        case .attempt(let reservation, var record, let names):
-            guard book.isOpenAttempt(reservation) else { return true }
-            append(&record, names, number: reservation.number, endsDelegation: false)
-            book.settle(reservation, cost: record.cost)
+        case .attempt(let reservation, let record, let names):
+            write(reservation, record, names)
         case .delegation(let number, var record, let names):
             guard delegations.find(number) != nil else { return true }
             append(&record, names, number: number, endsDelegation: true)

@@ -9,23 +9,34 @@ struct UsageMeter {
     private enum Form {
         /// Nothing to read: a fixed price, or a protocol that reports nothing.
         case none
-        case json(JSONScanner)
-        case events(SSEScanner)
+        case json, events
     }
 
+    // The scanners lie beside the form and not in it, so that they read where they are.
     private var form = Form.none
+    private var json = JSONScanner()
+    private var events = SSEScanner()
     private(set) var responseBytes: UInt64 = 0
 
     init() {}
 
-    /// The response's head is known. `isEventStream` is its media type, not what was asked for. A
-    /// price that counts no tokens needs no reading.
-    mutating func begin(_ agent: AgentPolicy, _ bound: AttemptBound, isEventStream: Bool) {
+    /// Nothing has come yet.
+    mutating func reset() {
         responseBytes = 0
         form = .none
-        guard bound.price.countsTokens else { return }
-        switch agent.wireProtocol {
-        case .openai, .json: form = isEventStream ? .events(SSEScanner()) : .json(JSONScanner())
+    }
+
+    /// The response's head is known. `isEventStream` is its media type, not what was asked for. A
+    /// price that counts no tokens needs no reading.
+    mutating func begin(
+        _ wireProtocol: AgentPolicy.WireProtocol, countsTokens: Bool, isEventStream: Bool
+    ) {
+        reset()
+        guard countsTokens else { return }
+        switch wireProtocol {
+        case .openai, .json:
+            form = isEventStream ? .events : .json
+            if isEventStream { events = SSEScanner() } else { json = JSONScanner() }
         case .huggingface, .passthrough: break
         }
     }
@@ -34,30 +45,22 @@ struct UsageMeter {
         responseBytes &+= UInt64(bytes.count)
         switch form {
         case .none: break
-        case .json(var scanner):
-            scanner.feed(bytes)
-            form = .json(scanner)
-        case .events(var scanner):
-            scanner.feed(bytes)
-            form = .events(scanner)
+        case .json: json.feed(bytes)
+        case .events: events.feed(bytes)
         }
     }
 
     /// The body ended as its framing says. Not called when it broke off.
     mutating func finish() {
-        if case .events(var scanner) = form {
-            scanner.finish()
-            form = .events(scanner)
-        }
+        if form == .events { events.finish() }
     }
 
     /// What the answer reported; `nil` when it reported nothing that can be trusted.
     var reported: AttemptRecord.Tokens? {
         switch form {
         case .none: nil
-        case .json(let scanner):
-            scanner.status == .complete && !scanner.isDoubtful ? scanner.counts.tokens : nil
-        case .events(let scanner): scanner.isDoubtful ? nil : scanner.counts.tokens
+        case .json: json.status == .complete && !json.isDoubtful ? json.counts.tokens : nil
+        case .events: events.isDoubtful ? nil : events.counts.tokens
         }
     }
 
@@ -65,15 +68,15 @@ struct UsageMeter {
     var reportsError: Bool {
         switch form {
         case .none: false
-        case .json(let scanner): scanner.hasError
-        case .events(let scanner): scanner.hasError
+        case .json: json.hasError
+        case .events: events.hasError
         }
     }
 
     /// Output tokens where the policy takes an estimate: an event holds about one, and text about a
     /// token in three bytes. An upper estimate on purpose.
     fileprivate var estimatedOutputTokens: UInt32 {
-        if case .events(let scanner) = form { return scanner.events }
+        if form == .events { return events.events }
         return UInt32(clamping: responseBytes / 3 + 1)
     }
 }
@@ -104,9 +107,7 @@ extension AttemptBound {
             let known = reported.map { price.cost($0, nanoseconds: nanoseconds) } ?? .zero
             return charge(max(worstCase, known), .ceiling, reported ?? .init())
         }
-        if !price.countsTokens {
-            return charge(price.cost(.init(), nanoseconds: nanoseconds), .reported, .init())
-        }
+        if !price.countsTokens { return fixedCost(nanoseconds: nanoseconds) }
         if let reported {
             return charge(price.cost(reported, nanoseconds: nanoseconds), .reported, reported)
         }
@@ -120,6 +121,12 @@ extension AttemptBound {
             let estimate = min(price.cost(tokens, nanoseconds: nanoseconds), worstCase)
             return charge(estimate, .estimated, tokens)
         }
+    }
+
+    /// The price of an attempt that no token changes.
+    func fixedCost(nanoseconds: UInt64) -> AttemptCost {
+        charge(
+            price.cost(.init(), nanoseconds: min(nanoseconds, nanosecondsMax)), .reported, .init())
     }
 
     private func charge(

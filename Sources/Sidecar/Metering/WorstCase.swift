@@ -74,6 +74,12 @@ package struct WorstCase: Sendable {
         }
     }
 
+    /// The bound of every request, where none of them changes it; `nil` where `needsBody` says yes.
+    package var fixedBound: Result<AttemptBound, BoundRefusal>? {
+        guard !Self.needsBody(agent: agent, prices: prices) else { return nil }
+        return Result { () throws(BoundRefusal) in try boundByPrice(bodyBytes: 0) }
+    }
+
     /// `path` without its query. `body` is empty where `needsBody` says no.
     package func bound(
         method: String, path: String, body: [UInt8]

@@ -79,6 +79,23 @@ package struct FieldBuffer {
         return true
     }
 
+    /// False, and nothing is added, when the limits are reached.
+    @discardableResult
+    package mutating func add(_ prepared: PreparedFields) -> Bool {
+        let count = prepared.bytes.count
+        guard fieldCount + prepared.fieldCount <= Limits.addedFieldsMax,
+            bytes + count <= Limits.addedFieldBytesMax
+        else { return false }
+        let base = memory ?? .allocate(byteCount: Limits.addedFieldBytesMax, alignment: 16)
+        memory = base
+        prepared.bytes.withUnsafeBytes { lines in
+            if let start = lines.baseAddress { memcpy(base + bytes, start, count) }
+        }
+        bytes += count
+        fieldCount += prepared.fieldCount
+        return true
+    }
+
     package mutating func removeAll() {
         bytes = 0
         fieldCount = 0
@@ -88,5 +105,23 @@ package struct FieldBuffer {
         memory?.deallocate()
         memory = nil
         removeAll()
+    }
+}
+
+/// Field lines that many messages carry, checked and written once.
+package struct PreparedFields: Sendable {
+    fileprivate let bytes: ContiguousArray<UInt8>
+    fileprivate let fieldCount: Int
+
+    /// Fields with values that no field may have are left out.
+    package init(_ fields: [(name: StaticString, value: String)]) {
+        var buffer = FieldBuffer()
+        defer { buffer.deallocate() }
+        for field in fields {
+            var value = field.value
+            value.withUTF8 { _ = buffer.add(field.name, UnsafeRawBufferPointer($0)) }
+        }
+        bytes = ContiguousArray(buffer.lines)
+        fieldCount = buffer.fieldCount
     }
 }

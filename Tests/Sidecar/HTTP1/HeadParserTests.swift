@@ -49,6 +49,7 @@ enum HostileHeads {
         ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", .malformed),
         ("GET / HTTP/1.1\r\nHost: a\r\nX(: b\r\n\r\n", .malformed),
         ("GET / HTTP/1.1\r\nHost: a\r\nX\u{E4}: b\r\n\r\n", .malformed),
+        ("GET / HTTP/1.1\r\nHost: a\r\nweir-a_b: c\r\n\r\n", .malformed),
         // Host.
         ("GET / HTTP/1.1\r\n\r\n", .malformed),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", .malformed),

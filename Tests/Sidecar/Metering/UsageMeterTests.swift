@@ -32,7 +32,8 @@ private func meter(
     events: Bool = false
 ) -> UsageMeter {
     var meter = UsageMeter()
-    meter.begin(agent(wireProtocol), bound, isEventStream: events)
+    meter.begin(
+        wireProtocol, countsTokens: bound.price.countsTokens, isEventStream: events)
     Array(body.utf8).withUnsafeBytes { meter.feed($0) }
     meter.finish()
     return meter

@@ -17,13 +17,8 @@ struct AnalyzeEndpoint: GatewayEndpoint {
         to request: GatewayRequest, on worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
         let end = RequestEnd(dependencies.metrics, worker.clock)
-        do throws(GatewayRefusal) {
-            try workload.enter()
-            defer { workload.leave() }
-            return try await admitted(request, worker, end)
-        } catch {
-            end.tell(error.reason.name)
-            throw error
+        return try await workload.answer(end) { () async throws(GatewayRefusal) in
+            try await admitted(request, worker, end)
         }
     }
 

@@ -11,7 +11,7 @@ struct ChatAnswer: Sendable {
     let downgrade: CandidateOrder.Downgrade?
     let ledger: any CallerLedger
     let clock: any GatewayClock
-    let end: ChatEnd
+    let end: RequestEnd
     /// The request's until the last byte of its answer.
     let place: WorkloadPlace
 

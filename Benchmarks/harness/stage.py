@@ -10,11 +10,12 @@ import socket
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 TOOLS = ROOT / "Benchmarks" / "tools"
 _libc = ctypes.CDLL(None, use_errno=True)
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class Missing(Exception):
@@ -47,11 +48,14 @@ class Stage:
     """Use as a context: what it started ends with it."""
 
     def __init__(self) -> None:
+        # Workers whose master ends first become children of this process, which then ends them.
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weir-bench-"))
         self.proxy_core, self.load_core = cores()
         self._running: list[tuple[str, subprocess.Popen]] = []
         self._tools: dict[str, pathlib.Path] = {}
-        self._port = 20_000 + os.getpid() % 20_000
+        # Below the ports that the kernel gives to connections.
+        self._port = 20_000 + os.getpid() % 12_000
 
     def __enter__(self) -> "Stage":
         # The default action would leave without ending anything.
@@ -129,14 +133,29 @@ class Stage:
 
 
 def end(process: subprocess.Popen) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
+    """A server and what it started."""
+    members = family(process.pid)[1:]
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for member in members:
+        reap(member)
+
+
+def reap(pid: int) -> None:
+    """Of a server that has ended; it may have waited for its children itself."""
+    deadline = time.monotonic() + 5
     try:
-        process.wait(5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+    except (ChildProcessError, ProcessLookupError):
+        return
 
 
 def answers(port: int, process: subprocess.Popen, seconds: float) -> bool:
@@ -175,15 +194,29 @@ def cpu_nanoseconds(pid: int) -> int:
     return total
 
 
-def rss_bytes(pid: int) -> int:
-    """Resident memory of a process and its children; what they share counts once for each."""
-    total = 0
-    for member in family(pid):
-        try:
-            text = pathlib.Path(f"/proc/{member}/status").read_text()
-        except OSError:
-            continue
-        for line in text.splitlines():
-            if line.startswith("VmRSS:"):
-                total += int(line.split()[1]) * 1024
-    return total
+@dataclass(frozen=True)
+class Resident:
+    """Memory in bytes: all that is resident, and the part that is no file's."""
+
+    all: int
+    anonymous: int
+
+
+def resident(pid: int) -> Resident:
+    """Of the largest process among a server and its children: the one that serves. What its master
+    needs beside it is left out, in favour of those that have one."""
+    found = [resident_alone(member) for member in family(pid)]
+    if not any(found):
+        raise Missing(f"process {pid} is gone")
+    return max((one for one in found if one), key=lambda one: one.all)
+
+
+def resident_alone(pid: int) -> Resident | None:
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {line.partition(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS:", "RssAnon:"))}
+    if len(sizes) < 2:
+        return None
+    return Resident(int(sizes["VmRSS"]) * 1024, int(sizes["RssAnon"]) * 1024)

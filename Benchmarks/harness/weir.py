@@ -59,6 +59,7 @@ def command(
     metered: bool,
     binary: pathlib.Path | None = None,
     options: list[str] | None = None,
+    scheme: str = "http",
 ) -> list[str]:
     file = stage.folder / f"{name}.policy.json"
     file.write_text(json.dumps(policy(metered=metered)))
@@ -67,7 +68,7 @@ def command(
         "--standalone",
         *("--policy", str(file), "--agent", "bench", "--allowance", "9000000"),
         *("--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{stage.port()}"),
-        *("--upstream", f"http://127.0.0.1:{upstream}"),
+        *("--upstream", f"{scheme}://127.0.0.1:{upstream}"),
         *("--data", str(stage.folder / f"{name}.data"), "--workers", "1"),
         *(options or []),
     ]
@@ -82,3 +83,13 @@ def stripped(stage: Stage) -> pathlib.Path:
             ["strip", "-g", "-o", str(output), str(release_binary("weir-sidecar"))], check=True
         )
     return output
+
+
+# The option of weir-sidecar without which a form of traffic cannot be served. Other forms need
+# none: that a build cannot serve them shows when it is started or asked.
+OPTIONS_OF_FORM = {"tls": "--tls-certificate", "mtls": "--tls-client-ca"}
+
+
+def form_options(stage: Stage, form: str) -> list[str]:
+    """What a form of traffic adds to the command line."""
+    return []

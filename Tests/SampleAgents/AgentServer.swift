@@ -75,6 +75,10 @@ struct AgentServer: Sendable {
         do {
             let fault = requestedFault(request) ?? state.takeFault()
             let body = try await read(request)
+            if case .call(let port) = fault {
+                let called = try await OwnCall(port: port).make(for: request)
+                state.update { $0.called = called }
+            }
             let answer = self.answer(body, fault: fault)
             let delay = delayMilliseconds(fault)
             // A model that streams says its first word early and spends the rest of its time on

@@ -10,6 +10,13 @@ final class AgentState: Sendable {
         let body: String
     }
 
+    /// What came of a call that the agent made.
+    struct Called: Encodable {
+        let status: Int
+        let headers: [String: String]
+        let body: String
+    }
+
     struct Stats: Encodable {
         /// Requests for work whose head arrived.
         var requests = 0
@@ -25,6 +32,8 @@ final class AgentState: Sendable {
         var inputTokens = 0
         var outputTokens = 0
         var last: Seen?
+        /// The last call of its own.
+        var called: Called?
     }
 
     private struct Contents {

@@ -22,13 +22,16 @@ enum Fault: Equatable, Sendable {
     case garbageHead
     /// Work goes on, but `/health` answers 503.
     case unhealthy
+    /// No fault: asks llama2-7b first, as its own sidecar allows it, whose outbound listener is on
+    /// this port of the loopback.
+    case call(port: Int)
 
     /// Stalls end by themselves, with a cut connection, so that no test can leave one behind.
     static let stallSecondsMax = 60
 
     static let help = """
         slow:MS, fail[:STATUS], 429[:RETRY_AFTER_SECONDS], stall, stall-head, die[:BYTES], \
-        wrong-usage, no-usage, garbage, garbage-head, unhealthy, none
+        wrong-usage, no-usage, garbage, garbage-head, unhealthy, call:PORT, none
         """
 
     init?(_ text: some StringProtocol) {
@@ -52,6 +55,9 @@ enum Fault: Equatable, Sendable {
             self = .fail(status: argument ?? 500)
         case "429": self = .rateLimited(retryAfterSeconds: argument ?? 1)
         case "die": self = .die(afterBytes: argument)
+        case "call":
+            guard let argument, (1...65_535).contains(argument) else { return nil }
+            self = .call(port: argument)
         default:
             guard argument == nil, let plain = Self.withoutArgument[kind] else { return nil }
             self = plain

@@ -6,7 +6,7 @@ import WeirLedger
 /// under the hop key of the sidecar that it is addressed to. Accepted once: (issuer, lease, child).
 package struct Delegation: Hashable, Sendable {
     package static let headerName = "weir-delegation"
-    package static let payloadVersion: UInt8 = 2
+    package static let payloadVersion: UInt8 = 3
 
     package var keyID: UInt32
     package var issuer: Incarnation
@@ -27,12 +27,17 @@ package struct Delegation: Hashable, Sendable {
     package var depth: UInt8
     /// What would have refused the request, where the policy only observes; `.admitted`: nothing.
     package var observed: Reason
+    /// What the agent's own calls for this request may cost, beside `amount`.
+    package var outbound: NanoUSD
+    /// For the accounts of those; says nothing where there are none.
+    package var knownBy: KnownBy
 
     package init(
         keyID: UInt32, issuer: Incarnation, audience: Incarnation, key: ChildKey, amount: NanoUSD,
         run: Identifier, request: Identifier, subject: String, tenant: String, tier: String,
         requestType: String, agent: String, method: String, path: String,
-        remainingMilliseconds: UInt32, depth: UInt8 = 0, observed: Reason = .admitted
+        remainingMilliseconds: UInt32, depth: UInt8 = 0, observed: Reason = .admitted,
+        outbound: NanoUSD = .zero, knownBy: KnownBy = .user
     ) {
         self.keyID = keyID
         self.issuer = issuer
@@ -51,6 +56,8 @@ package struct Delegation: Hashable, Sendable {
         self.remainingMilliseconds = remainingMilliseconds
         self.depth = depth
         self.observed = observed
+        self.outbound = outbound
+        self.knownBy = knownBy
     }
 
     package var payload: [UInt8] {
@@ -70,7 +77,8 @@ package struct Delegation: Hashable, Sendable {
         writer.integer(remainingMilliseconds)
         writer.integer(depth)
         writer.integer(observed.rawValue)
-        for text in [subject, tenant, tier, requestType, agent, method, path] {
+        writer.integer(outbound.rawValue)
+        for text in [subject, tenant, tier, requestType, agent, method, path, knownBy.text] {
             writer.string(text)
         }
         return writer.bytes
@@ -89,9 +97,11 @@ package struct Delegation: Hashable, Sendable {
             let remaining = reader.integer(UInt32.self),
             let depth = reader.integer(UInt8.self),
             let observed = reader.integer(UInt8.self).flatMap(Reason.init(rawValue:)),
+            let outbound = reader.integer(Int64.self), outbound >= 0,
             let subject = reader.string(), let tenant = reader.string(),
             let tier = reader.string(), let requestType = reader.string(),
             let agent = reader.string(), let method = reader.string(), let path = reader.string(),
+            let knownBy = reader.string().flatMap(KnownBy.init(text:)),
             reader.isAtEnd
         else { return nil }
         let lease = LeaseID(incarnation: Incarnation(leaseIncarnation), number: leaseNumber)
@@ -100,7 +110,8 @@ package struct Delegation: Hashable, Sendable {
             key: ChildKey(lease: lease, child: child), amount: NanoUSD(amount), run: run,
             request: request, subject: subject, tenant: tenant, tier: tier,
             requestType: requestType, agent: agent, method: method, path: path,
-            remainingMilliseconds: remaining, depth: depth, observed: observed)
+            remainingMilliseconds: remaining, depth: depth, observed: observed,
+            outbound: NanoUSD(outbound), knownBy: knownBy)
     }
 }
 
@@ -108,7 +119,7 @@ package struct Delegation: Hashable, Sendable {
 /// `weir-settlement`, or in a header of that name where the response has no body.
 package struct Settlement: Hashable, Sendable {
     package static let headerName = "weir-settlement"
-    package static let payloadVersion: UInt8 = 2
+    package static let payloadVersion: UInt8 = 3
 
     package var keyID: UInt32
     package var key: ChildKey
@@ -120,10 +131,13 @@ package struct Settlement: Hashable, Sendable {
     package var model: String
     /// The policy only observed: `reason` would have refused the attempt, and did not.
     package var isObserved: Bool
+    /// What the agent's own calls cost, beside `consumed`. For the bill alone: each of them was
+    /// charged by itself, to the same accounts.
+    package var outbound: NanoUSD
 
     package init(
         keyID: UInt32, key: ChildKey, consumed: NanoUSD, isFinal: Bool, source: CostSource,
-        reason: Reason, model: String, isObserved: Bool = false
+        reason: Reason, model: String, isObserved: Bool = false, outbound: NanoUSD = .zero
     ) {
         self.keyID = keyID
         self.key = key
@@ -133,6 +147,7 @@ package struct Settlement: Hashable, Sendable {
         self.reason = reason
         self.model = model
         self.isObserved = isObserved
+        self.outbound = outbound
     }
 
     package var payload: [UInt8] {
@@ -147,6 +162,7 @@ package struct Settlement: Hashable, Sendable {
         writer.integer(UInt8((isFinal ? 1 : 0) + (isObserved ? 2 : 0)))
         writer.integer(source.rawValue)
         writer.integer(reason.rawValue)
+        writer.integer(outbound.rawValue)
         writer.string(model)
         return writer.bytes
     }
@@ -161,13 +177,14 @@ package struct Settlement: Hashable, Sendable {
             let flags = reader.integer(UInt8.self), flags <= 3,
             let source = reader.integer(UInt8.self).flatMap(CostSource.init(rawValue:)),
             let reason = reader.integer(UInt8.self).flatMap(Reason.init(rawValue:)),
+            let outbound = reader.integer(Int64.self), outbound >= 0,
             let model = reader.string(), reader.isAtEnd
         else { return nil }
         let lease = LeaseID(incarnation: Incarnation(leaseIncarnation), number: leaseNumber)
         self.init(
             keyID: keyID, key: ChildKey(lease: lease, child: child), consumed: NanoUSD(consumed),
             isFinal: flags & 1 != 0, source: source, reason: reason, model: model,
-            isObserved: flags & 2 != 0)
+            isObserved: flags & 2 != 0, outbound: NanoUSD(outbound))
     }
 }
 

@@ -20,6 +20,7 @@ extension AgentPolicy {
         prompt = spec.object("prompt").flatMap { PromptTemplate(reading: $0) }
         readMoney(spec)
         credential = spec.string("credential", bytesMax: PolicyLimits.nameBytesMax)
+        outbound = spec.object("outbound").flatMap { Outbound(reading: $0) }
         observe = spec.bool("observe") ?? observe
         bodyDigests = spec.bool("bodyDigests") ?? bodyDigests
         healthWeight =
@@ -132,6 +133,18 @@ extension AgentPolicy.Concurrency {
         self.init(requestsMax: requestsMax)
         self.queueMax = queueMax ?? self.queueMax
         self.queueMilliseconds = queueMilliseconds ?? self.queueMilliseconds
+    }
+}
+
+extension AgentPolicy.Outbound {
+    fileprivate init?(reading reader: ObjectReader) {
+        let agents = reader.names("agents", countMax: PolicyLimits.documentsMax)
+        if reader.value("agents") == nil { reader.report("agents", "is missing") }
+        let cost = reader.money("maxCostPerRequest", required: true)
+        if cost == .zero { reader.report("maxCostPerRequest", "must be above 0") }
+        reader.finish()
+        guard let cost else { return nil }
+        self.init(agents: agents, maxCostPerRequest: cost)
     }
 }
 

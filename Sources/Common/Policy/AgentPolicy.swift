@@ -81,6 +81,18 @@ package struct AgentPolicy: Hashable, Sendable {
         package init(path: String) { self.path = path }
     }
 
+    /// Calls that the agent makes for a request, through its own sidecar.
+    package struct Outbound: Hashable, Sendable {
+        /// Whom it may call. Empty in a sidecar's projection: gateways decide.
+        package var agents: [String]
+        /// All calls for one request together.
+        package var maxCostPerRequest: NanoUSD
+        package init(agents: [String], maxCostPerRequest: NanoUSD) {
+            self.agents = agents
+            self.maxCostPerRequest = maxCostPerRequest
+        }
+    }
+
     package enum WhenUsageIsMissing: String, Sendable, CaseIterable { case ceiling, estimated }
     package enum WhenAgentRefuses: String, Sendable, CaseIterable { case charge, free }
     package enum WhenCallerLeaves: String, Sendable, CaseIterable { case drain, cancel }
@@ -115,6 +127,8 @@ package struct AgentPolicy: Hashable, Sendable {
     package var unmeteredCeiling: NanoUSD?
     /// The name of the credential that its sidecar adds upstream.
     package var credential: String?
+    /// `nil`: it calls nobody.
+    package var outbound: Outbound?
     /// Decide and record, refuse nothing.
     package var observe = false
     /// Hash the bodies as they pass, and record the digests.

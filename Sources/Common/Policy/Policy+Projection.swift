@@ -15,9 +15,9 @@ extension Policy {
         return sorted.compactMap { document -> JSONValue? in
             switch document.kind {
             case .agent:
-                // Falling back is the caller's business, and the health score the gateway's.
-                return document.name == agent
-                    ? document.removing(["fallbacks", "healthWeight"]) : nil
+                // Falling back and calling is the caller's business and the gateway's, and so is
+                // the health score.
+                return document.name == agent ? document.forItsOwnSidecar : nil
             case .tier: return document.keepingAgents { $0 == agent }
             case .priceTable: return document.keepingPrices { models.contains($0) }
             case .mesh: return document.json
@@ -79,6 +79,19 @@ private struct NamedDocument {
             "apiVersion": .string(PolicyReader.apiVersion), "kind": .string(kind.rawValue),
             "metadata": ["name": .string(name)], "spec": .object(spec),
         ]
+    }
+
+    /// Without the agents that it falls back to or calls: who may be called is the caller's
+    /// business and the gateway's, and those are not in the projection.
+    var forItsOwnSidecar: JSONValue {
+        var rest = spec
+        rest["fallbacks"] = nil
+        rest["healthWeight"] = nil
+        if var outbound = spec["outbound"]?.object {
+            outbound["agents"] = []
+            rest["outbound"] = .object(outbound)
+        }
+        return json(rest)
     }
 
     func removing(_ keys: [String]) -> JSONValue {

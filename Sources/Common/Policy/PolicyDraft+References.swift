@@ -6,7 +6,7 @@ extension PolicyDraft {
     func checkReferences() {
         checkNames()
         for agent in sorted(policy.agents) { check(agent) }
-        checkFallbackCycles()
+        checkCycles()
         checkHealthWeights()
         for tier in sorted(policy.tiers) { check(tier) }
         for type in sorted(policy.requestTypes) { PlanCheck(draft: self, type: type).run() }
@@ -70,14 +70,27 @@ extension PolicyDraft {
             problems.add(
                 path.appending("fallbacks").appending(index), "there is no agent \"\(name)\"")
         }
+        for (index, name) in (agent.outbound?.agents ?? []).enumerated()
+        where policy.agents[name] == nil {
+            problems.add(
+                path.appending("outbound").appending("agents").appending(index),
+                "there is no agent \"\(name)\"")
+        }
     }
 
-    /// A chain that comes back to where it began would try for ever.
-    private func checkFallbackCycles() {
-        let graph = policy.agents.mapValues { Set($0.fallbacks) }
-        for name in DependencyGraph(graph).namesOnCycles.sorted() {
+    /// A chain that comes back to where it began would try for ever, and agents that call one
+    /// another in a circle would spend for ever.
+    private func checkCycles() {
+        let fallbacks = policy.agents.mapValues { Set($0.fallbacks) }
+        for name in DependencyGraph(fallbacks).namesOnCycles.sorted() {
             problems.add(
                 spec(.agent, name).appending("fallbacks"), "the fallbacks lead back to this agent")
+        }
+        let calls = policy.agents.mapValues { Set($0.outbound?.agents ?? []) }
+        for name in DependencyGraph(calls).namesOnCycles.sorted() {
+            problems.add(
+                spec(.agent, name).appending("outbound").appending("agents"),
+                "the calls lead back to this agent")
         }
     }
 

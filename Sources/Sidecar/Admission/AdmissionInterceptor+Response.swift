@@ -38,6 +38,7 @@ extension AdmissionInterceptor {
         guard let context = Self.context(exchange) else { return }
         exchange.context = nil
         if outcome.responseIsWhole { context.meter.finish() }
+        if let run = context.outboundRun { context.outboundCost = outbound?.end(run) ?? .zero }
         if context.isQueued {
             forget(context.caller.ticket)
             runtime.leave(context.caller.ticket)
@@ -83,7 +84,7 @@ extension AdmissionInterceptor {
                 keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,
                 isFinal: isFinal,
                 source: cost.source, reason: record.reason, model: context.model,
-                isObserved: record.flags.contains(.observed))
+                isObserved: record.flags.contains(.observed), outbound: context.outboundCost)
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }
         return cost

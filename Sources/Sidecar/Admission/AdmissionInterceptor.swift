@@ -19,6 +19,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     let runtime: AgentRuntime
     let ledger: AttemptLedger
     let series: AgentSeries
+    let outbound: OutboundRuns?
     private(set) var snapshot: AdmissionSnapshot
     private let target: UpstreamTarget
     private var queued: [UInt64: Exchange] = [:]
@@ -27,13 +28,15 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
 
     package init(
         worker: Worker, target: UpstreamTarget, snapshot: AdmissionSnapshot,
-        runtime: AgentRuntime, ledger: AttemptLedger, metrics: SidecarMetrics
+        runtime: AgentRuntime, ledger: AttemptLedger, metrics: SidecarMetrics,
+        outbound: OutboundRuns? = nil
     ) {
         self.worker = worker
         self.target = target
         self.snapshot = snapshot
         self.runtime = runtime
         self.ledger = ledger
+        self.outbound = outbound
         series = AgentSeries(
             metrics, shard: metrics.registry.shard(), agent: snapshot.agent.name)
         super.init()
@@ -250,7 +253,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     ) -> Verdict {
         context.terms = terms
         if let refusal = reserve(terms, context) { return .refuse(refusal) }
-        prepareUpstream(exchange, context.snapshot, terms)
+        prepareUpstream(exchange, context, terms)
         exchange.upstreamAddress = context.permit?.endpoint?.key
         return .admit(target)
     }
@@ -296,10 +299,10 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     private func prepareUpstream(
-        _ exchange: Exchange, _ snapshot: AdmissionSnapshot, _ terms: AttemptTerms
+        _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
     ) {
         exchange.announceDeadline()
-        if let credential = snapshot.credential {
+        if let credential = context.snapshot.credential {
             exchange.removeRequestField(.authorization)
             exchange.addedRequestFields.add(credential)
         }
@@ -308,6 +311,22 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
             exchange.removeRequestField(.acceptEncoding)
             exchange.addedRequestFields.add("accept-encoding", "identity" as StaticString)
         }
+        allowCalls(exchange, context)
+    }
+
+    /// Gives the agent what it needs for calls of its own, where its gateway set money aside.
+    private func allowCalls(_ exchange: Exchange, _ context: AttemptContext) {
+        guard let outbound, let delegation = context.delegation, delegation.outbound > .zero,
+            let policy = context.snapshot.agent.outbound
+        else { return }
+        let until =
+            worker.loop.nowNanoseconds &+ UInt64(delegation.remainingMilliseconds) * 1_000_000
+        let amount = min(delegation.outbound, policy.maxCostPerRequest)
+        guard let run = outbound.begin(delegation, amount: amount, untilNanoseconds: until) else {
+            return
+        }
+        context.outboundRun = run.number
+        exchange.addedRequestFields.add(RunCapability.headerName, run.field)
     }
 
     override package func upstreamUnreachable(_ exchange: Exchange) -> Bool {

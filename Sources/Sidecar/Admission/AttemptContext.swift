@@ -26,6 +26,9 @@ final class AttemptContext: InterceptorContext {
     var status = 0
     var retryAfterNanoseconds: UInt64?
     var startedAt = UnixTime(milliseconds: 0)
+    /// Of the agent's own calls.
+    var outboundRun: UInt64?
+    var outboundCost = NanoUSD.zero
 
     /// Whose record names nobody: the caller of a sidecar without gateways.
     static let localSubject = "local"
@@ -65,6 +68,8 @@ final class AttemptContext: InterceptorContext {
         isStream = false
         status = 0
         retryAfterNanoseconds = nil
+        outboundRun = nil
+        outboundCost = .zero
     }
 
     /// Hashes bytes of a body on their way, where the agent's policy wants it.

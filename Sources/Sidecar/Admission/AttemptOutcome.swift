@@ -65,7 +65,7 @@ enum AttemptOutcome {
     private static func failed(_ failure: UpstreamFailure) -> CircuitBreaker.Outcome {
         let kind: CircuitBreaker.Failure
         switch failure {
-        case .connectFailed, .connectTimeout: kind = .connect
+        case .connectFailed, .handshakeFailed, .connectTimeout: kind = .connect
         case .closedBeforeAnswer, .refused, .reset: kind = .closedBeforeAnswer
         case .protocolError: kind = .protocolError
         case .firstByteTimeout: kind = .firstByteStall

@@ -63,6 +63,21 @@ struct DelegationVerifier: Sendable {
         return delegation.remainingMilliseconds > 0 ? nil : .deadlinePassed
     }
 
+    /// A call of the agent's, for gateways; `nil` when there is no key yet.
+    func seal(
+        _ taken: OutboundRuns.Taken, agent: String, path: String, remainingNanoseconds: UInt64
+    ) -> String? {
+        guard let key = keys.first else { return nil }
+        let delegation = taken.delegation
+        let call = OutboundCall(
+            keyID: key.id, issuer: incarnation, number: taken.number, amount: taken.amount,
+            run: delegation.run, subject: delegation.subject, tenant: delegation.tenant,
+            tier: delegation.tier, knownBy: delegation.knownBy, requestType: delegation.requestType,
+            agent: agent, path: path, depth: delegation.depth &+ 1,
+            remainingMilliseconds: UInt32(clamping: remainingNanoseconds / 1_000_000))
+        return Sealed.seal(call.payload, key: key.secret)
+    }
+
     /// The way back, under the key that the delegation came with; `nil` when that key is gone.
     func seal(_ settlement: Settlement) -> String? {
         keys.first { $0.id == settlement.keyID }.map {

@@ -31,7 +31,10 @@ enum RefusalShape {
     }
 
     static func shaped(_ refusal: Refusal, for agent: AgentPolicy) -> Refusal {
-        guard agent.wireProtocol == .openai else { return refusal }
+        agent.wireProtocol == .openai ? openAI(refusal) : refusal
+    }
+
+    static func openAI(_ refusal: Refusal) -> Refusal {
         var refusal = refusal
         if !OpenAIError.isWorthRetrying(refusal.reason) {
             refusal.fields.append(("x-should-retry", "false"))

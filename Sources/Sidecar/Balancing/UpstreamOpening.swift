@@ -16,11 +16,12 @@ package final class UpstreamOpening: ConnectionOwner {
     }
 
     /// Takes the descriptor over, also when it throws.
-    func start(_ descriptor: Int32) throws(SystemError) {
+    func start(_ descriptor: Int32, tls: TLSSession?) throws(SystemError) {
         let connection: Connection
         do {
             connection = try Connection(
-                worker: target.worker, descriptor: descriptor, owner: self, isConnecting: true)
+                worker: target.worker, descriptor: descriptor, owner: self, isConnecting: true,
+                tls: tls)
         } catch {
             _ = Glibc.close(descriptor)
             throw error
@@ -53,21 +54,35 @@ package final class UpstreamOpening: ConnectionOwner {
     override func connected() {
         guard let connection else { return }
         self.connection = nil
-        switch target.wire {
+        switch chosen(by: connection) {
         case .http1:
             target.worker.loop.setDeadline(connection, atNanoseconds: .max)
             let codec = HTTP1ClientConnection(target, endpoint, connection)
             connection.handOver(to: codec)
-            if let first = takeWaiting().first {
-                first.upstreamReady(codec)
-            } else {
-                target.release(codec)
-            }
+            completed(codec)
         case .http2:
             let codec = HTTP2UpstreamConnection(target, endpoint, connection, opening: self)
             connection.handOver(to: codec)
             codec.start()
         }
+    }
+
+    /// With TLS the peer has chosen (RFC 7301); without a choice it speaks HTTP/1.1.
+    private func chosen(by connection: Connection) -> UpstreamProtocol {
+        guard let tls = connection.tls else { return target.wire }
+        return tls.applicationProtocol == .http2 ? .http2 : .http1
+    }
+
+    /// One of those who wait can have the connection.
+    private func completed(_ connection: HTTP1ClientConnection) {
+        target.opened(self)
+        let waiting = takeWaiting()
+        if let first = waiting.first {
+            first.upstreamReady(connection)
+        } else {
+            target.release(connection)
+        }
+        for exchange in waiting.dropFirst() { exchange.retryCheckout() }
     }
 
     /// The connection takes streams now.
@@ -108,6 +123,10 @@ package final class UpstreamOpening: ConnectionOwner {
     /// Nothing is delivered before `connected`.
     override func received(_ bytes: UnsafeRawBufferPointer) -> Int { 0 }
     override func ended() { fail(.connectFailed(ECONNRESET)) }
-    override func failed(_ code: Int32) { fail(.connectFailed(code)) }
+    override func failed(_ code: Int32) {
+        guard let failure = connection?.tlsFailure else { return fail(.connectFailed(code)) }
+        target.handshakeFailed(failure, at: endpoint)
+        fail(.handshakeFailed(failure))
+    }
     override func deadlinePassed() { fail(.connectTimeout) }
 }

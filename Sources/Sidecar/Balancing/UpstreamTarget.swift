@@ -4,7 +4,7 @@ import WeirCore
 /// What is spoken to an upstream.
 package enum UpstreamProtocol: Sendable {
     case http1
-    /// With prior knowledge (RFC 9113 §3.3).
+    /// With prior knowledge (RFC 9113 §3.3); with TLS, where the peer chooses it.
     case http2
 }
 
@@ -21,8 +21,16 @@ package final class Endpoint {
     fileprivate var openings: ContiguousArray<UpstreamOpening> = []
     var openConnections = 0
     var isRetired = false
+    /// For the next TLS connection to it.
+    let ticket = TLSTicket()
 
     init(_ address: SocketAddress) { self.address = address }
+}
+
+/// How the connections to an upstream are made.
+package enum UpstreamTransport: Sendable {
+    case plaintext
+    case tls(TLSUpstream)
 }
 
 /// The connections of one worker to the endpoints of one agent. Which endpoint a request goes to is
@@ -41,6 +49,7 @@ package final class UpstreamTarget {
     /// Sent as `Host` instead of the client's, when set.
     package let hostOverride: String?
     package let wire: UpstreamProtocol
+    let transport: UpstreamTransport
     /// Changed by a new policy: what is under way keeps the deadline that it has.
     package var timeouts: Timeouts
     package private(set) var endpoints: ContiguousArray<Endpoint> = []
@@ -50,12 +59,18 @@ package final class UpstreamTarget {
     package init(
         name: String, worker: Worker, addresses: [SocketAddress],
         wire: UpstreamProtocol = .http1, hostOverride: String? = nil,
-        timeouts: Timeouts? = nil, connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
+        transport: UpstreamTransport = .plaintext, timeouts: Timeouts? = nil,
+        connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
     ) {
         self.name = name
         self.worker = worker
         self.hostOverride = hostOverride
-        self.wire = wire
+        if case .tls(let upstream) = transport {
+            self.wire = upstream.protocols.contains(.http2) ? .http2 : .http1
+        } else {
+            self.wire = wire
+        }
+        self.transport = transport
         self.timeouts = timeouts ?? worker.timeouts
         connectionsMax = connectionsPerEndpoint
         update(addresses: addresses)
@@ -81,6 +96,13 @@ package final class UpstreamTarget {
         while let connection = endpoint.idle.popLast() { connection.closeQuietly() }
         // They take themselves out of the list.
         for connection in endpoint.shared { connection.retire() }
+    }
+
+    var isSecure: Bool {
+        switch transport {
+        case .plaintext: false
+        case .tls: true
+        }
     }
 
     // MARK: A connection for an exchange
@@ -120,9 +142,10 @@ package final class UpstreamTarget {
 
     private func connect(_ endpoint: Endpoint, for exchange: Exchange) -> Checkout {
         do {
+            let tls = try session(to: endpoint)
             let descriptor = try Socket.connect(to: endpoint.address)
             let opening = UpstreamOpening(target: self, endpoint: endpoint)
-            try opening.start(descriptor.take())
+            try opening.start(descriptor.take(), tls: tls)
             endpoint.openConnections += 1
             if wire == .http2 { endpoint.openings.append(opening) }
             opening.join(exchange)
@@ -130,6 +153,21 @@ package final class UpstreamTarget {
         } catch {
             return .refused(error.code == EMFILE ? .overloaded : .upstreamError)
         }
+    }
+
+    private func session(to endpoint: Endpoint) throws(SystemError) -> TLSSession? {
+        guard case .tls(let upstream) = transport else { return nil }
+        do throws(TLSFailure) {
+            return try upstream.session(to: endpoint.address, ticket: endpoint.ticket)
+        } catch {
+            upstream.report(error, at: endpoint.address)
+            throw SystemError("TLS", code: ENOMEM)
+        }
+    }
+
+    /// For operators: the client is told less.
+    func handshakeFailed(_ failure: TLSFailure, at endpoint: Endpoint) {
+        if case .tls(let upstream) = transport { upstream.report(failure, at: endpoint.address) }
     }
 
     /// The exchange needs no connection any more.

@@ -107,12 +107,19 @@ package enum Limits {
     /// Between two PINGs without another frame of the peer's: servers of gRPC close a connection
     /// that sends more than one in five minutes.
     package static let lonePingNanoseconds: UInt64 = 310_000_000_000
+
+    // MARK: Calls of the agent's own
+
+    /// Requests at an agent that may make calls of their own.
+    package static let outboundRunsMax = 65_536
 }
 
 /// How long each phase of an exchange may take, in nanoseconds. `UInt64.max` means no limit.
 package struct Timeouts: Sendable {
     /// From the first byte of a request (or the accept) to the end of its head: slowloris.
     package var headNanoseconds: UInt64 = 10_000_000_000
+    /// From the accept to the end of the TLS handshake. Upstream it is a part of the connect.
+    package var handshakeNanoseconds: UInt64 = 10_000_000_000
     /// Between two reads of a request body, and between two successful writes to the client.
     package var bodyProgressNanoseconds: UInt64 = 30_000_000_000
     /// An idle connection between requests. Longer than most clients keep theirs, so that they
@@ -136,6 +143,24 @@ package struct Timeouts: Sendable {
     package var drainNanoseconds: UInt64 = 30_000_000_000
 
     package init() {}
+}
+
+/// Those of TLS.
+package enum TLSLimits {
+    /// Handshakes of one loop that are under way. Each holds some 50 KB until it is over; above the
+    /// limit one of them is closed.
+    package static let handshakesPerLoop = 1024
+    /// How long a session may be resumed, where no certificate ends before.
+    package static let ticketSeconds: Int64 = 7_200
+    /// How long tickets are sealed with the same key. Who steals it can read what was sent with
+    /// resumed sessions of TLS 1.2 for so long.
+    package static let ticketKeySeconds: Int64 = 43_200
+    /// A SPIFFE id is at most 2,048 bytes (SPIFFE-ID §2.3).
+    package static let identityBytesMax = 2_049
+    /// A certificate chain, a key or a bundle of authorities: the public ones are 0.3 MB.
+    package static let fileBytesMax = 4 << 20
+    /// How often the files are looked at.
+    package static let watchNanoseconds: UInt64 = 1_000_000_000
 }
 
 /// What one HTTP/2 session may hold, with the reason for each number. Flow control is joined: the
@@ -309,6 +334,12 @@ package enum GatewayLimits {
     /// A tier leaves one place in so many free for each priority above its own.
     package static let headroomShare = 10
     package static let originsMax = 64
+    /// How deep agents may call one another for one request.
+    package static let callDepthMax: UInt8 = 3
+    /// Sidecars whose calls are told apart from repeated ones.
+    package static let callersMax = 4_096
+    /// How far such calls may come out of order; a multiple of 64.
+    package static let callWindow = 4_096
     /// Users whose rates are counted at once; nobody is forgotten before the own bucket is full.
     package static let ratedUsersMax = 65_536
 }

@@ -42,6 +42,8 @@ struct AgentCaller: Sendable {
     let clock: any GatewayClock
     let picker: EndpointPicker
     let budget: RunBudget
+    /// Agents that called one another until here.
+    var depth: UInt8 = 0
 
     /// Which sidecar to call; `nil` when there is none (left). A pick must be used: `open` and
     /// `call` give it back.
@@ -72,11 +74,14 @@ struct AgentCaller: Sendable {
                     "The call may cost \(worstCase.usd), which is more than max_cost_usd or the "
                     + "caller's own limit for a request leaves.")
         }
+        attempt.callsCost =
+            prepared.agent.outbound.map { budget.takeUpTo($0.maxCostPerRequest) } ?? .zero
         let key: ChildKey
         do throws(LedgerRefusal) {
             key = try await delegate(prepared.bound, to: endpoint)
         } catch {
-            budget.settle(worstCase, cost: .zero)
+            budget.settle(worstCase + attempt.callsCost, cost: .zero)
+            attempt.callsCost = .zero
             attempt.outcome = error.reason
             throw Failure(
                 attempt: attempt, detail: "The call may cost \(worstCase.usd).",
@@ -101,13 +106,14 @@ struct AgentCaller: Sendable {
     ) async throws(Failure) -> OpenAgentCall {
         let endpoint = held.picked.endpoint
         do throws(AgentCallError) {
-            let call = makeCall(prepared, endpoint, key, deadline)
+            let call = makeCall(prepared, endpoint, key, deadline, attempt.callsCost)
             let answer = try await transport.open(call, to: endpoint)
             held.headArrived()
             return OpenAgentCall(
                 answer: answer, attempt: attempt, ledger: ledger, budget: budget, held: held,
                 settlements: SettlementReader(key: key, endpoint: endpoint))
         } catch {
+            let reserved = attempt.totalCost
             var attempt = attempt
             attempt.outcome = error.reason
             if error.wasSent {
@@ -116,9 +122,10 @@ struct AgentCaller: Sendable {
                 // The delegation never left this process.
                 ledger.childFinal(key, consumed: .zero)
                 attempt.cost = .zero
+                attempt.callsCost = .zero
                 attempt.source = .none
             }
-            budget.settle(prepared.bound.worstCase, cost: attempt.cost)
+            budget.settle(reserved, cost: attempt.totalCost)
             let end = CallEnd(error)
             held.ended(end.outcome)
             throw Failure(
@@ -128,7 +135,8 @@ struct AgentCaller: Sendable {
     }
 
     private func makeCall(
-        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64
+        _ prepared: Prepared, _ endpoint: AgentEndpoint, _ key: ChildKey, _ deadline: UInt64,
+        _ outbound: NanoUSD
     ) -> AgentCall {
         let agent = prepared.agent
         let now = clock.nowNanoseconds
@@ -142,7 +150,8 @@ struct AgentCaller: Sendable {
             requestType: requestType, agent: agent.name, method: "POST",
             path: agent.path,
             remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
-            observed: ledger.observed.first)
+            depth: depth, observed: ledger.observed.first, outbound: outbound,
+            knownBy: outbound > .zero ? caller.knownBy : .user)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

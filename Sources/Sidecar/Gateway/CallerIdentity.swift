@@ -20,13 +20,15 @@ struct CallerIdentity: Sendable {
     func identify(
         _ request: GatewayRequest, snapshot: GatewaySnapshot, now: UnixTime
     ) async throws(GatewayRefusal) -> Known {
-        let binding = try await binding(of: try authenticate(request, now: now))
+        let subject = try authenticate(request, now: now)
+        let binding = try await binding(of: subject)
         guard let tier = snapshot.policy.tiers[binding.tier] else {
             throw GatewayRefusal(.forbidden, "The policy has no tier \(binding.tier).")
         }
-        let caller = Caller(
+        var caller = Caller(
             user: binding.user, tenant: binding.tenant, tier: tier, roles: binding.roles,
             preferences: binding.preferences ?? Preferences())
+        if let hash = subject.apiKeyHash { caller.knownBy = .apiKey(hash: hash) }
         try EndpointAccess.check(caller.role, for: request.endpoint)
         return Known(caller: caller, binding: binding)
     }

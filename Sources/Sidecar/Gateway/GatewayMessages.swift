@@ -91,7 +91,8 @@ package struct GatewayAnswer: Sendable {
     ) -> GatewayAnswer {
         let fields =
             refusal.reason.status == 401 ? [GatewayField("www-authenticate", "Bearer")] : []
-        return request.path.hasPrefix("/v1/")
+        let isOpenAI = request.path.hasPrefix("/v1/") || request.path.hasPrefix("/outbound/v1/")
+        return isOpenAI
             ? openAIError(refusal, fields) : problem(refusal, requestID: request.id, fields)
     }
 

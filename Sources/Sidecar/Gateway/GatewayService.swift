@@ -17,6 +17,7 @@ package final class GatewayService: Sendable {
         let workload = WorkloadAdmission(max: configuration.analysesMax)
         let identity = CallerIdentity(verifier: configuration.verifier, bind: dependencies.bind)
         self.workload = workload
+        let calls = OutboundCalls()
         func asked(
             _ operation: UserOperation, _ path: String, _ methods: [String]
         ) -> ControlPlaneEndpoint {
@@ -41,6 +42,9 @@ package final class GatewayService: Sendable {
             ]
                 + ModelsEndpoint.Form.allCases.map {
                     ModelsEndpoint(form: $0, identity: identity, dependencies: dependencies)
+                }
+                + OutboundEndpoint.Form.allCases.map {
+                    OutboundEndpoint(form: $0, calls: calls, dependencies: dependencies)
                 })
     }
 

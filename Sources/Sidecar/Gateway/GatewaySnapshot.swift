@@ -64,6 +64,7 @@ package struct Caller: Hashable, Sendable {
     package var roles: [String]
     /// Within what the tier allowed when the binding was made.
     package var preferences: Preferences
+    package var knownBy = KnownBy.user
 
     package init(
         user: String, tenant: String?, tier: TierPolicy, roles: [String],

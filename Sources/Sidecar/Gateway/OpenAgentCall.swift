@@ -107,6 +107,7 @@ final class OpenAgentCall: Sendable {
         report.outcome = refusal ?? .admitted
         if let settlement = settlements.read(answer.settlement) {
             report.observed = settlement.isObserved ? settlement.reason : nil
+            report.callsCost = settlement.outbound
             if settlement.isFinal {
                 report.cost = settlement.consumed
                 report.source = settlement.source
@@ -118,7 +119,7 @@ final class OpenAgentCall: Sendable {
         } else {
             ledger.childLost(key)
         }
-        budget.settle(opened.cost, cost: report.cost)
+        budget.settle(opened.totalCost, cost: report.totalCost)
         return report
     }
 }

@@ -18,6 +18,15 @@ final class RunBudget: Sendable {
         }
     }
 
+    /// As much of an amount as is left.
+    func takeUpTo(_ amount: NanoUSD) -> NanoUSD {
+        committed.withLock { committed in
+            let taken = limit.map { min(amount, max(.zero, $0 - committed)) } ?? amount
+            committed += taken
+            return taken
+        }
+    }
+
     func settle(_ worstCase: NanoUSD, cost: NanoUSD) {
         committed.withLock { $0 = $0 - worstCase + cost }
     }

@@ -10,6 +10,8 @@ package struct AttemptReport: Hashable, Sendable {
     package var outcome: Reason
     package var cost: NanoUSD
     package var source: CostSource
+    /// What the agent's own calls for this one cost, beside `cost`.
+    package var callsCost = NanoUSD.zero
     /// What would have refused it, where the policy only observes.
     package var observed: Reason?
 
@@ -23,6 +25,8 @@ package struct AttemptReport: Hashable, Sendable {
         self.cost = cost
         self.source = source
     }
+
+    package var totalCost: NanoUSD { cost + callsCost }
 }
 
 /// What came of a step, for the answer.
@@ -47,7 +51,7 @@ package struct StepReport: Hashable, Sendable {
         self.end = end
     }
 
-    package var cost: NanoUSD { attempts.reduce(.zero) { $0 + $1.cost } }
+    package var cost: NanoUSD { attempts.reduce(.zero) { $0 + $1.totalCost } }
 
     /// The least certain of the attempts' sources.
     package var source: CostSource {
@@ -131,6 +135,7 @@ extension AttemptReport {
         ]
         object["version"] = version.map { .string($0) }
         if source != .none { object["cost_source"] = .string(source.name) }
+        if callsCost > .zero { object["calls_cost_usd"] = .string(callsCost.usd) }
         if let observed { object["observed"] = .string(observed.name) }
         return .object(object)
     }

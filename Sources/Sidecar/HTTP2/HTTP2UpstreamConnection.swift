@@ -123,7 +123,7 @@ package final class HTTP2UpstreamConnection: OutputSource {
         _ exchange: Exchange, _ head: HTTPHead, to values: HTTP2NameValues
     ) {
         values.add(":method", head.bytes(head.methodRange))
-        values.add(":scheme", "http")
+        values.add(":scheme", target.isSecure ? "https" : "http")
         values.add(":authority") { writer in
             if var host = exchange.target?.hostOverride {
                 host.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }

@@ -42,6 +42,7 @@ final class HTTP2UpstreamStream: ClientStream {
 
     // MARK: The request goes out
 
+    override var speaksHTTP2: Bool { true }
     override var isReused: Bool { connection.hasServed }
     override var hasSent: Bool { connection.bytesWritten > bytesWrittenBefore }
     override var isCongested: Bool { isFull }

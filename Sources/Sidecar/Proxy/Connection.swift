@@ -15,7 +15,7 @@ package class ConnectionOwner {
     func congested() {}
     /// All of it has left now.
     func drained() {}
-    /// A connect has succeeded.
+    /// A connect has succeeded, and the TLS handshake where there is one.
     func connected() {}
     func deadlinePassed() {}
 
@@ -32,24 +32,35 @@ package class OutputSource: ConnectionOwner {
 }
 
 /// A stream socket between the loop and a codec: reading into the loop's scratch, keeping what the
-/// codec leaves, corked writing, back-pressure. TLS will stand in `receive` and `transmit`.
+/// codec leaves, corked writing, back-pressure. TLS stands in `receive` and `send`, so that neither
+/// the codec nor the cork knows of it.
+///
+///     connecting ──► handshaking ──► open        (each but the last may be left out)
 ///
 /// Output is corked: it gathers in the worker's write scratch until the end of the turn, so that a
 /// head and the body behind it leave in one system call. What the socket does not take waits in
 /// `pending`; then the owner hears `congested` and stops its source, so `pending` holds at most
 /// about one read.
 package final class Connection: EventHandler {
+    private enum Stage { case connecting, handshaking, open }
+
     unowned(unsafe) let worker: Worker
     private let descriptor: Int32
     private(set) var owner: ConnectionOwner?
+    /// `nil` in plaintext. Gone when the connection is closed.
+    private(set) var tls: TLSSession?
+    /// Why there is no session, where `failed` was heard for that reason.
+    private(set) var tlsFailure: TLSFailure?
 
     private var pending = ByteQueue()
     private var unread = ByteQueue()
-    /// Bytes that the kernel took from us.
+    /// Bytes that the kernel took from us; with TLS, those that were in the records that it took.
     private(set) var bytesWritten: UInt64 = 0
     private var writeFailure: Int32 = 0
 
-    private var isConnecting: Bool
+    private var stage: Stage
+    /// The end of what we send was not taken by the socket yet.
+    private var owesCloseNotify = false
     private var mayHaveMore = false
     private var sawPeerClose = false
     private var isDelivering = false
@@ -62,30 +73,30 @@ package final class Connection: EventHandler {
     var failsOnHangup = false
 
     init(
-        worker: Worker, descriptor: Int32, owner: ConnectionOwner, isConnecting: Bool
+        worker: Worker, descriptor: Int32, owner: ConnectionOwner, isConnecting: Bool,
+        tls: TLSSession? = nil
     ) throws(SystemError) {
         self.worker = worker
         self.descriptor = descriptor
         self.owner = owner
-        self.isConnecting = isConnecting
+        self.tls = tls
+        stage = isConnecting ? .connecting : tls == nil ? .open : .handshaking
         super.init()
+        if let tls, !tls.attach(descriptor) { throw SystemError("TLS", code: ENOMEM) }
         try worker.loop.register(self, descriptor)
     }
 
-    /// The protocol is known now, or changes: everything that follows goes to another codec.
-    func handOver(to owner: ConnectionOwner) { self.owner = owner }
-
-    var isCongested: Bool { !pending.isEmpty }
+    var isCongested: Bool { !pending.isEmpty || owesCloseNotify }
     var hasUnread: Bool { !unread.isEmpty }
 
     // MARK: Events
 
     override package func ready(_ events: Readiness) {
         guard !isClosed else { return }
-        if isConnecting {
-            guard finishConnecting(events) else { return }
+        if stage != .open {
+            guard advance(events) else { return worker.flush() }
         }
-        if events.contains(.writable), !pending.isEmpty { flushPending() }
+        if events.contains(.writable) { becameWritable() }
         if !events.isDisjoint(with: [.readable, .peerClosed, .failed]) {
             mayHaveMore = true
             if !events.isDisjoint(with: [.peerClosed, .failed]) { sawPeerClose = true }
@@ -106,18 +117,37 @@ package final class Connection: EventHandler {
         worker.flush()
     }
 
-    private func finishConnecting(_ events: Readiness) -> Bool {
-        guard !events.isDisjoint(with: [.writable, .failed, .hungUp]) else { return false }
-        isConnecting = false
-        let code = Socket.pendingError(descriptor)
-        if code != 0 {
-            fail(code)
-            worker.flush()
-            return false
+    /// True when the connection is open, and `ready` may go on.
+    private func advance(_ events: Readiness) -> Bool {
+        if stage == .connecting {
+            guard !events.isDisjoint(with: [.writable, .failed, .hungUp]) else { return false }
+            let code = Socket.pendingError(descriptor)
+            if code != 0 {
+                fail(code)
+                return false
+            }
+            stage = tls == nil ? .open : .handshaking
+        }
+        if let tls, stage == .handshaking {
+            if !events.isDisjoint(with: [.peerClosed, .failed]) { sawPeerClose = true }
+            switch tls.handshake() {
+            case .incomplete: return false
+            case .failed(let failure):
+                tlsFailure = failure
+                fail(EPROTO)
+                return false
+            case .done:
+                stage = .open
+                // What came behind the handshake has been read already, and is no event any more.
+                mayHaveMore = true
+            }
         }
         owner?.connected()
         return !isClosed
     }
+
+    /// Another owner hears what follows. For a codec that is made when the handshake has chosen it.
+    func handOver(to owner: ConnectionOwner) { self.owner = owner }
 
     private func fail(_ code: Int32) {
         let owner = self.owner
@@ -153,7 +183,7 @@ package final class Connection: EventHandler {
             }
             let count = receive(room)
             if count > 0 {
-                if count < room.count, !sawPeerClose { mayHaveMore = false }
+                if !sawPeerClose { mayHaveMore = tls?.mayHaveMore ?? (count == room.count) }
                 if isFresh {
                     deliver(
                         UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<count]))
@@ -201,7 +231,8 @@ package final class Connection: EventHandler {
     }
 
     private func receive(_ room: UnsafeMutableRawBufferPointer) -> Int {
-        recv(descriptor, room.baseAddress, room.count, 0)
+        if let tls { return tls.read(room) }
+        return recv(descriptor, room.baseAddress, room.count, 0)
     }
 
     /// Whether an idle connection is still open, as far as the kernel knows: no data, no end.
@@ -245,7 +276,7 @@ package final class Connection: EventHandler {
     func transmit(_ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) {
         guard !isClosed, writeFailure == 0 else { return }
         var sent = 0
-        if !isConnecting {
+        if stage == .open {
             let count = send(first, second)
             if count < 0 {
                 guard errno == EAGAIN || errno == EINTR else { return writeBroke(errno) }
@@ -265,6 +296,7 @@ package final class Connection: EventHandler {
     }
 
     private func send(_ first: UnsafeRawBufferPointer, _ second: UnsafeRawBufferPointer) -> Int {
+        if let tls { return tls.write(first, second) }
         let flags = Int32(MSG_NOSIGNAL)
         if second.isEmpty { return Glibc.send(descriptor, first.baseAddress, first.count, flags) }
         if first.isEmpty { return Glibc.send(descriptor, second.baseAddress, second.count, flags) }
@@ -290,9 +322,15 @@ package final class Connection: EventHandler {
         worker.loop.runAgain(self)
     }
 
+    private func becameWritable() {
+        if tls?.readAwaitsWritable == true { mayHaveMore = true }
+        if !pending.isEmpty { return flushPending() }
+        guard owesCloseNotify, endOutput() else { return }
+        owner?.drained()
+    }
+
     private func flushPending() {
-        let count = Glibc.send(
-            descriptor, pending.bytes.baseAddress, pending.count, Int32(MSG_NOSIGNAL))
+        let count = send(pending.bytes, UnsafeRawBufferPointer(start: nil, count: 0))
         if count < 0 {
             if errno != EAGAIN, errno != EINTR { writeBroke(errno) }
             return
@@ -311,7 +349,13 @@ package final class Connection: EventHandler {
     /// No more is sent; what was sent leaves first. Reading goes on.
     func shutDownWriting() {
         worker.flush()
-        if pending.isEmpty, !isClosed { shutdown(descriptor, Int32(SHUT_WR)) }
+        if pending.isEmpty, !isClosed { _ = endOutput() }
+    }
+
+    private func endOutput() -> Bool {
+        owesCloseNotify = tls?.closeNotify() == false
+        if !owesCloseNotify { shutdown(descriptor, Int32(SHUT_WR)) }
+        return !owesCloseNotify
     }
 
     /// Closes at once; what was not sent is lost. With `resets`, the peer sees a reset and not an
@@ -321,6 +365,9 @@ package final class Connection: EventHandler {
         isClosed = true
         worker.scratch.forget(self)
         worker.loop.deregister(self)
+        // Behind bytes that were lost, it would say that nothing was.
+        if !resets, pending.isEmpty, writeFailure == 0 { _ = tls?.closeNotify() }
+        tls = nil
         if resets {
             var option = linger(l_onoff: 1, l_linger: 0)
             setsockopt(

@@ -27,8 +27,12 @@ extension Exchange {
 
     func upstreamReady(_ client: ClientStream) {
         guard phase == .connecting else { return client.cancel() }
-        phase = .forwarding
         opening = nil
+        if isGRPC, !client.speaksHTTP2 {
+            client.cancel()
+            return refuse(Refusal(.notImplemented, detail: "The agent does not speak HTTP/2."))
+        }
+        phase = .forwarding
         self.client = client
         if !upstreamTouched {
             upstreamTouched = true
@@ -145,7 +149,9 @@ extension Exchange {
         }
         if !endedAhead {
             let isGone = server == nil
+            upstreamTrailers = trailers
             end(isGone ? .clientGone : .completed, isGone ? .cancelled : .admitted, true)
+            upstreamTrailers = nil
         }
         server?.sendEnd(upstreamTrailers: trailers)
         leave()
@@ -188,7 +194,7 @@ extension Exchange {
             bodyIsHeld || requestBytesSeen == 0 || keepsForReplay
         else { return false }
         switch failure {
-        case .connectFailed, .connectTimeout:
+        case .connectFailed, .handshakeFailed, .connectTimeout:
             return interceptor?.upstreamUnreachable(self) ?? false
         case .closedBeforeAnswer:
             guard let client, client.isReused, replays < Limits.staleRetriesMax else {
@@ -229,7 +235,9 @@ extension Exchange {
 extension UpstreamFailure {
     var reason: Reason {
         switch self {
-        case .connectFailed, .closedBeforeAnswer, .refused, .reset, .diedMidStream: .upstreamError
+        case .connectFailed, .handshakeFailed, .closedBeforeAnswer, .refused, .reset,
+            .diedMidStream:
+            .upstreamError
         case .connectTimeout, .firstByteTimeout, .stalled: .deadline
         case .protocolError: .upstreamProtocol
         case .noMemory: .overloaded
@@ -240,6 +248,7 @@ extension UpstreamFailure {
     var detail: String {
         switch self {
         case .connectFailed: "the connection to the agent failed"
+        case .handshakeFailed: "the TLS handshake with the agent failed"
         case .connectTimeout: "connecting to the agent took too long"
         case .closedBeforeAnswer: "the agent closed the connection before it answered"
         case .refused: "the agent refused the request without beginning it"

@@ -49,6 +49,8 @@ package final class Exchange: Timed {
     // The response.
     /// The upstream's final head, during `responseBegan` only.
     package internal(set) var responseHead: HTTPHead?
+    /// The upstream's trailers, during `exchangeEnded` only.
+    package internal(set) var upstreamTrailers: HTTPHead?
     var headIsSent = false
     /// `exchangeEnded` came before the head, because the settlement stands in its fields.
     var endedAhead = false
@@ -125,6 +127,8 @@ package final class Exchange: Timed {
 
     package var peer: SocketAddress? { server?.peer }
     package var isSecure: Bool { server?.isSecure ?? false }
+    /// Whom the client's verified certificate names.
+    package var peerIdentity: PeerIdentity? { server?.identity }
 
     package func removeRequestField(_ name: FieldName) {
         removedRequestFields |= 1 << UInt64(name.rawValue)

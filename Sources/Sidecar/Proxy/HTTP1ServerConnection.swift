@@ -44,14 +44,20 @@ package final class HTTP1ServerConnection: ServerStream {
     private var responseIsWhole = false
     private var aborted = false
 
-    init(worker: Worker, peer: SocketAddress, interceptor: Interceptor) {
-        self.interceptor = interceptor
-        super.init(worker: worker, peer: peer, isSecure: false)
+    init(_ accepted: AcceptedConnection) {
+        interceptor = accepted.interceptor
+        super.init(
+            worker: accepted.worker, peer: accepted.peer, isSecure: accepted.isSecure,
+            identity: accepted.identity)
     }
 
     func start(_ descriptor: Int32) throws(SystemError) {
-        let connection = try Connection(
-            worker: worker, descriptor: descriptor, owner: self, isConnecting: false)
+        start(
+            on: try Connection(
+                worker: worker, descriptor: descriptor, owner: self, isConnecting: false))
+    }
+
+    func start(on connection: Connection) {
         connection.failsOnHangup = true
         self.connection = connection
         worker.loop.setDeadline(connection, afterNanoseconds: worker.timeouts.headNanoseconds)

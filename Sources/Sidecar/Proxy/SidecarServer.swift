@@ -8,11 +8,17 @@ package struct ServerConfiguration: Sendable {
     package var listen: SocketAddress
     package var workers: Int
     package var timeouts: Timeouts
+    /// `nil`: plaintext.
+    package var tls: TLSListener?
 
-    package init(listen: SocketAddress, workers: Int = 1, timeouts: Timeouts = Timeouts()) {
+    package init(
+        listen: SocketAddress, workers: Int = 1, timeouts: Timeouts = Timeouts(),
+        tls: TLSListener? = nil
+    ) {
         self.listen = listen
         self.workers = workers
         self.timeouts = timeouts
+        self.tls = tls
     }
 }
 
@@ -41,7 +47,9 @@ package final class SidecarServer: @unchecked Sendable {
             let listener = try Listener(
                 Socket.listen(on: address), loop: worker.loop,
                 accepted: { descriptor, peer in
-                    worker.serve(descriptor: descriptor, peer: peer, interceptor: interceptor)
+                    worker.serve(
+                        descriptor: descriptor, peer: peer, interceptor: interceptor,
+                        tls: configuration.tls)
                 })
             // With port 0, the first listener's choice is everybody's.
             if case .unix = address {} else { address = listener.address }

@@ -6,12 +6,17 @@ package class ServerStream: ConnectionOwner {
     /// Who sent the request.
     let peer: SocketAddress
     let isSecure: Bool
+    /// Whom the client's verified certificate names; `nil` where it had to show none.
+    let identity: PeerIdentity?
     var exchange: Exchange?
 
-    init(worker: Worker, peer: SocketAddress, isSecure: Bool) {
+    init(
+        worker: Worker, peer: SocketAddress, isSecure: Bool, identity: PeerIdentity? = nil
+    ) {
         self.worker = worker
         self.peer = peer
         self.isSecure = isSecure
+        self.identity = identity
     }
 
     /// Whether trailers can be sent to this client at all.
@@ -38,6 +43,8 @@ package class ServerStream: ConnectionOwner {
 /// Why an upstream could not give a whole response.
 package enum UpstreamFailure: Equatable, Sendable {
     case connectFailed(Int32)
+    /// Connected, but there was no TLS session with whom we wanted to meet.
+    case handshakeFailed(TLSFailure)
     case connectTimeout
     /// Closed before any byte of the response. On a reused connection, most likely because the
     /// upstream closed it at the same time (RFC 9112 §9.3.1).
@@ -70,6 +77,8 @@ package class ClientStream: ConnectionOwner {
     var hasSent: Bool { preconditionFailure("abstract") }
     /// Writes the head. False when there is no memory for it.
     func begin(_ exchange: Exchange) -> Bool { preconditionFailure("abstract") }
+    /// Whether gRPC can be carried at all.
+    var speaksHTTP2: Bool { false }
     func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
     func sendEnd(trailers: HTTPHead?) { preconditionFailure("abstract") }
     func cancel() { preconditionFailure("abstract") }

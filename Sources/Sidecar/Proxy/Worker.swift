@@ -22,6 +22,8 @@ package final class Worker {
 
     private var connections: ContiguousArray<HTTP1ServerConnection> = []
     private var sources: ContiguousArray<OutputSource> = []
+    /// Connections whose handshake is not over.
+    private var handshakes: ContiguousArray<ServerHandshake> = []
     private var freeExchanges: ContiguousArray<Exchange> = []
     private static let freeExchangesMax = 256
     private var randomSource = PseudoRandom()
@@ -80,24 +82,71 @@ package final class Worker {
 
     // MARK: Connections
 
-    package var connectionCount: Int { connections.count }
+    package var connectionCount: Int { connections.count + handshakes.count }
 
     /// Takes over an accepted socket. Above the limit it is closed at once.
     package func serve(
-        descriptor: Int32, peer: SocketAddress, interceptor: Interceptor
+        descriptor: Int32, peer: SocketAddress, interceptor: Interceptor, tls: TLSListener? = nil
     ) {
-        guard connections.count < Limits.connectionsPerLoop, !isDraining else {
+        guard connectionCount < Limits.connectionsPerLoop, !isDraining else {
             _ = close(descriptor)
             return
         }
         if peer.family != AF_UNIX { Socket.disableNagle(descriptor) }
-        let connection = HTTP1ServerConnection(worker: self, peer: peer, interceptor: interceptor)
+        let accepted = AcceptedConnection(worker: self, peer: peer, interceptor: interceptor)
         do {
-            try connection.start(descriptor)
+            if let tls {
+                try shakeHands(descriptor, accepted, tls)
+            } else {
+                let connection = HTTP1ServerConnection(accepted)
+                try connection.start(descriptor)
+                added(connection)
+            }
         } catch {
             _ = close(descriptor)
-            return
         }
+    }
+
+    private func shakeHands(
+        _ descriptor: Int32, _ accepted: AcceptedConnection, _ tls: TLSListener
+    ) throws {
+        // Whoever begins handshakes without ending them pushes out another one of his own sooner
+        // than somebody who ends it in milliseconds.
+        if handshakes.count >= TLSLimits.handshakesPerLoop {
+            handshakes[Int(random() % UInt64(handshakes.count))].close()
+        }
+        let handshake = ServerHandshake(accepted, tls)
+        try handshake.start(descriptor)
+        handshake.index = handshakes.count
+        handshakes.append(handshake)
+    }
+
+    func handshakeEnded(_ handshake: ServerHandshake) {
+        let index = handshake.index
+        guard index >= 0, index < handshakes.count else { return }
+        handshake.index = -1
+        let last = handshakes.removeLast()
+        if index < handshakes.count {
+            handshakes[index] = last
+            last.index = index
+        }
+    }
+
+    /// A handshake has ended well: from here on the connection is a codec's.
+    func open(
+        _ accepted: AcceptedConnection, on connection: Connection, as chosen: ApplicationProtocol
+    ) {
+        switch chosen {
+        case .http1:
+            let codec = HTTP1ServerConnection(accepted)
+            connection.handOver(to: codec)
+            codec.start(on: connection)
+            added(codec)
+        case .http2: preconditionFailure("a protocol that no listener offers")
+        }
+    }
+
+    private func added(_ connection: HTTP1ServerConnection) {
         connection.index = connections.count
         connections.append(connection)
     }
@@ -120,6 +169,7 @@ package final class Worker {
         loop.preconditionInLoop()
         isDraining = true
         drained = completed
+        for handshake in handshakes { handshake.close() }
         for connection in connections { connection.drain() }
         if connections.isEmpty { return finishDrain() }
         loop.schedule(afterNanoseconds: timeouts.drainNanoseconds) { [self] in

@@ -8,6 +8,9 @@ import WeirMeshProtocol
     @Test func everythingComesBack() {
         #expect(Delegation(payload: Samples.delegation.payload) == Samples.delegation)
         #expect(Settlement(payload: Samples.settlement.payload) == Samples.settlement)
+        #expect(OutboundCall(payload: Samples.outboundCall.payload) == Samples.outboundCall)
+        let capability = RunCapability(number: 3, run: Identifier(high: 1, low: 2))
+        #expect(RunCapability(payload: capability.payload) == capability)
         for withDigests in [true, false] {
             let record = Samples.record(withDigests: withDigests)
             #expect(record.bytes.count == record.byteCount)
@@ -24,14 +27,16 @@ import WeirMeshProtocol
     @Test func goldenBytes() {
         #expect(
             Hex.encode(Samples.settlement.payload)
-                == "0209000000" + "0c00000000000000" + "0700000000000000" + "0300000000000000"
-                + "bfd4010000000000" + "03" + "01" + "00" + "0b00" + "6770742d342d747572626f")
+                == "0309000000" + "0c00000000000000" + "0700000000000000" + "0300000000000000"
+                + "bfd4010000000000" + "03" + "01" + "00" + "0600000000000000" + "0b00"
+                + "6770742d342d747572626f")
         #expect(
-            Hex.encode(Samples.delegation.payload.prefix(100))
-                == "0204030201" + "0c00000000000000" + "2200000000000000" + "0c00000000000000"
+            Hex.encode(Samples.delegation.payload.prefix(108))
+                == "0304030201" + "0c00000000000000" + "2200000000000000" + "0c00000000000000"
                 + "0700000000000000" + "0300000000000000" + "c0d4010000000000"
                 + "efcdab8967452301" + "0100000000000000" + "1032547698badcfe"
-                + "0200000000000000" + "3c730000" + "02" + "32" + "0500" + "616c696365"
+                + "0200000000000000" + "3c730000" + "02" + "32" + "0500000000000000" + "0500"
+                + "616c696365"
                 + "0400")
         let record = Samples.record().bytes
         #expect(
@@ -134,6 +139,9 @@ import WeirMeshProtocol
         var settlement = Samples.settlement
         settlement.consumed = NanoUSD(-1)
         #expect(Settlement(payload: settlement.payload) == nil)
+        var call = Samples.outboundCall
+        call.amount = NanoUSD(-1)
+        #expect(OutboundCall(payload: call.payload) == nil)
         var record = Samples.record()
         record.cost = NanoUSD(-1)
         #expect(AttemptRecord(bytes: record.bytes) == nil)
@@ -144,6 +152,8 @@ import WeirMeshProtocol
             let bytes = Crypto.randomBytes(count)
             _ = Delegation(payload: bytes)
             _ = Settlement(payload: bytes)
+            _ = OutboundCall(payload: bytes)
+            _ = RunCapability(payload: bytes)
             _ = AttemptRecord(bytes: bytes)
             _ = RecordBlock.readAll(bytes)
         }

@@ -19,11 +19,17 @@ enum Samples {
         request: Identifier(high: 0xFEDC_BA98_7654_3210, low: 2), subject: "alice",
         tenant: "acme", tier: "premium", requestType: "news_analysis", agent: "finbert",
         method: "POST", path: "/v1/é", remainingMilliseconds: 29_500, depth: 2,
-        observed: .rateLimited)
+        observed: .rateLimited, outbound: NanoUSD(5), knownBy: .mesh)
+
+    static let outboundCall = OutboundCall(
+        keyID: 9, issuer: Incarnation(34), number: 7, amount: NanoUSD(120_000),
+        run: Identifier(high: 1, low: 2), subject: "alice", tenant: "acme", tier: "premium",
+        knownBy: .apiKey(hash: String(repeating: "0a", count: 32)), requestType: "news_analysis",
+        agent: "finbert", path: "/agents/gpt4-turbo", depth: 1, remainingMilliseconds: 29_500)
 
     static let settlement = Settlement(
         keyID: 9, key: child, consumed: NanoUSD(119_999), isFinal: true, source: .reported,
-        reason: .admitted, model: "gpt-4-turbo", isObserved: true)
+        reason: .admitted, model: "gpt-4-turbo", isObserved: true, outbound: NanoUSD(6))
 
     static func record(sequence: UInt64 = 41, withDigests: Bool = true) -> AttemptRecord {
         var record = AttemptRecord()

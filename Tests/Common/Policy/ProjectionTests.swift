@@ -61,6 +61,21 @@ import WeirCore
         #expect(!JSONValue.array(documents).text.contains("MOOD_KEY"))
     }
 
+    @Test func whomAnAgentCallsIsTheGatewaysToKnow() throws {
+        var documents = try PolicyFixture.documents()
+        let index = try #require(documents.firstIndex { $0["metadata"]?["name"] == "mood" })
+        var mood = try #require(documents[index].object)
+        var spec = try #require(mood["spec"]?.object)
+        spec["outbound"] = ["agents": ["writer"], "maxCostPerRequest": "0.05"]
+        mood["spec"] = .object(spec)
+        documents[index] = .object(mood)
+        let gateway = try PolicyReader.read(Policy.gatewayProjection(of: documents))
+        #expect(gateway.agents["mood"]?.outbound?.agents == ["writer"])
+        let own = try PolicyReader.read(Policy.projection(of: documents, agent: "mood"))
+        #expect(own.agents["mood"]?.outbound?.agents == [])
+        #expect(own.agents["mood"]?.outbound?.maxCostPerRequest == NanoUSD(50_000_000))
+    }
+
     @Test func aMeshThatObservesIsSaidToEveryMember() throws {
         let mesh: JSONValue = [
             "apiVersion": "weir.mesh/v1", "kind": "Mesh", "metadata": ["name": "production"],

@@ -15,6 +15,8 @@ final class Mesh: Sendable {
         /// Settings of single parts by the part's name ("gateway", "finbert", "control-plane").
         var environment: [String: [String: String]] = [:]
         var arguments: [String: [String]] = [:]
+        /// Agents that may call others through their sidecars.
+        var callingAgents: Set<String> = []
     }
 
     static let adminToken = "test-administrator-token-0123456789"
@@ -31,6 +33,7 @@ final class Mesh: Sendable {
     let gatewayAdminPort: UInt16
     private let redisNow: Mutex<PrivateRedis>
     private let sidecarPorts: [String: (listen: UInt16, admin: UInt16)]
+    private let outboundPorts: [String: UInt16]
     private let parts = Mutex<[String: MeshPart]>([:])
 
     var redis: PrivateRedis { redisNow.withLock { $0 } }
@@ -89,6 +92,7 @@ final class Mesh: Sendable {
         sidecarPorts = try options.agents.reduce(into: [:]) {
             $0[$1] = (listen: try Ports.free(), admin: try Ports.free())
         }
+        outboundPorts = try options.callingAgents.reduce(into: [:]) { $0[$1] = try Ports.free() }
         let name = "control-plane"
         let apiPort = apiPort
         controlPlane = try MeshPart(
@@ -120,12 +124,15 @@ final class Mesh: Sendable {
 
     private func startSidecar(_ agent: String) throws {
         guard let ports = sidecarPorts[agent] else { return }
+        let outbound = outboundPorts[agent].map {
+            ["--outbound", "127.0.0.1:\($0)", "--gateway", "http://127.0.0.1:\(gatewayPort)"]
+        }
         try startPart(
             agent, adminPort: ports.admin,
             arguments: [
                 "--agent", agent, "--listen", "127.0.0.1:\(ports.listen)",
                 "--upstream", "http://127.0.0.1:\(try agents.port(agent))",
-            ], environment: [:])
+            ] + (outbound ?? []), environment: [:])
     }
 
     /// One more sidecar, which is ready when this returns and ends with the mesh: before other
@@ -246,6 +253,18 @@ final class Mesh: Sendable {
     }
 
     func sidecar(_ agent: String) throws -> Endpoint { Endpoint(port: try ports(agent).listen) }
+
+    /// Where the agent makes its own calls.
+    func outbound(_ agent: String) throws -> Endpoint {
+        Endpoint(port: UInt16(try outboundPort(agent)))
+    }
+
+    func outboundPort(_ agent: String) throws -> Int {
+        guard let port = outboundPorts[agent] else {
+            throw TestProcess.Failed(description: "\(agent) calls nobody")
+        }
+        return Int(port)
+    }
 
     func sidecarAdmin(_ agent: String) throws -> Endpoint {
         Endpoint(port: try ports(agent).admin)

@@ -52,6 +52,50 @@ import WeirPolicy
         #expect(Set(delegations.map(\.key)).count == 2)
     }
 
+    /// What an agent may spend on calls of its own is set aside in the request's limit, told with
+    /// its delegation, and given back as far as its sidecar says that it was not spent.
+    @Test func callsOfAnAgentAreOnTheRequestsBill() async throws {
+        var policy = try GatewayFixture.policy()
+        policy.agents["mood"]?.outbound = .init(
+            agents: ["scribe"], maxCostPerRequest: NanoUSD(50_000_000))
+        let snapshot = try GatewayFixture.snapshot(policy)
+        let ledger = TestLedger()
+        let given = Mutex<[NanoUSD]>([])
+        let transport = TestTransport { call, delegation in
+            given.withLock { $0.append(delegation.outbound) }
+            guard call.agent == "mood" else { return .answer(TestTransport.prose, cost: 500_000) }
+            #expect(delegation.knownBy == .user)
+            return .called(TestTransport.mood, cost: 120_000, calls: 700)
+        }
+        let report = await AnalysisRun(
+            context: try GatewayFixture.context(
+                "news", ["text": "Up."], transport: transport, ledger: ledger, snapshot: snapshot,
+                maxCost: NanoUSD(10_000_000))
+        ).run()
+        // Less than the policy allows, because the request has no more.
+        #expect(given.withLock { $0 } == [NanoUSD(10_000_000 - 120_000), .zero])
+        #expect(report.totalCost == NanoUSD(120_000 + 700 + 500_000))
+        let attempt = try #require(report.steps.first?.json["attempts"]?.array?.first)
+        #expect(attempt["cost_usd"] == "0.000120" && attempt["calls_cost_usd"] == "0.0000007")
+        // Calls are charged by themselves, not with the call that they were made for.
+        #expect(ledger.state.withLock { $0.consumed } == NanoUSD(620_000))
+    }
+
+    @Test func callsOfAnAgentThatDidNotSettleCountInWhole() async throws {
+        var policy = try GatewayFixture.policy()
+        policy.agents["mood"]?.outbound = .init(
+            agents: ["scribe"], maxCostPerRequest: NanoUSD(50_000_000))
+        let transport = TestTransport { call, _ in
+            call.agent == "mood" ? .lost : .answer(TestTransport.prose, cost: 500_000)
+        }
+        let report = await AnalysisRun(
+            context: try GatewayFixture.context(
+                "news", ["text": "Up."], transport: transport,
+                snapshot: try GatewayFixture.snapshot(policy))
+        ).run()
+        #expect(report.totalCost == NanoUSD(120_000 + 50_000_000))
+    }
+
     @Test func aFallbackIsAnotherChild() async throws {
         let ledger = TestLedger()
         let transport = TestTransport { call, delegation in

@@ -219,6 +219,8 @@ final class TestClock: GatewayClock {
 struct TestTransport: AgentTransport {
     enum Reaction: Sendable {
         case answer(String, cost: Int64)
+        /// The agent made calls of its own, which cost something, too.
+        case called(String, cost: Int64, calls: Int64)
         case pieces([String], cost: Int64)
         /// A stream of events in these pieces.
         case events([String], cost: Int64)
@@ -248,6 +250,9 @@ struct TestTransport: AgentTransport {
         switch await react(call, delegation) {
         case .answer(let text, let cost):
             return answer(200, [text], delegation, NanoUSD(cost), endpoint.hopKey)
+        case .called(let text, let cost, let calls):
+            return answer(
+                200, [text], delegation, NanoUSD(cost), endpoint.hopKey, calls: NanoUSD(calls))
         case .pieces(let pieces, let cost):
             return answer(200, pieces, delegation, NanoUSD(cost), endpoint.hopKey)
         case .events(let pieces, let cost):
@@ -282,11 +287,12 @@ struct TestTransport: AgentTransport {
     private func answer(
         _ status: Int, _ pieces: [String], _ delegation: Delegation, _ cost: NanoUSD,
         _ key: [UInt8], reason: Reason = .admitted, isRefusal: Bool? = nil,
-        contentType: String = "application/json"
+        contentType: String = "application/json", calls: NanoUSD = .zero
     ) -> TestAnswer {
         let settlement = Settlement(
             keyID: delegation.keyID, key: delegation.key, consumed: cost, isFinal: true,
-            source: cost == .zero ? .none : .reported, reason: reason, model: "")
+            source: cost == .zero ? .none : .reported, reason: reason, model: "",
+            outbound: calls)
         let sealed = Sealed.seal(settlement.payload, key: key)
         return TestAnswer(
             status: status, settlement: sealed, pieces: pieces, contentType: contentType,

@@ -96,6 +96,26 @@ import WeirPolicy
         #expect(twice == ["--upstream: 127.0.0.1:9000,127.0.0.1:9000 has an address twice"])
     }
 
+    @Test func theOutboundListenerIsForTheAgentAlone() throws {
+        let line = agent + " --gateway http://127.0.0.1:8000 --outbound "
+        let found = try options(line + "127.0.0.1:7001", environment: secrets)
+        guard case .agent(let mode) = found.mode else {
+            Issue.record("another mode")
+            return
+        }
+        #expect(mode.outbound?.listen == .loopback(port: 7001))
+        #expect(mode.outbound?.gateway.address == .loopback(port: 8000))
+        #expect(
+            problems(line + "0.0.0.0:7001", environment: secrets).map { $0.prefix(11) }
+                == ["--outbound:"])
+        #expect(
+            problems(agent + " --outbound 127.0.0.1:1", environment: secrets)
+                == ["--gateway: is needed"])
+        #expect(
+            problems(agent + " --gateway http://127.0.0.1:1", environment: secrets)
+                == ["--outbound: is needed where a gateway is named"])
+    }
+
     @Test func aGateway() throws {
         var environment = secrets
         environment["CORS_ORIGINS"] = "[\"https://a.example\"]"

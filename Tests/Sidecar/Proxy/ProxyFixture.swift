@@ -34,25 +34,32 @@ final class OutcomeLog: Sendable {
 final class ProxyFixture {
     let server: SidecarServer
     let outcomes = OutcomeLog()
+    /// Touched on the worker's loop.
+    let target: UpstreamTarget
     private var isStopped = false
 
     init(
         _ upstreams: [SocketAddress], timeouts: Timeouts = Timeouts(),
         connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint,
         wire: UpstreamProtocol = .http1,
+        transport: UpstreamTransport = .plaintext, tls: TLSListener? = nil,
         make: (UpstreamTarget, OutcomeLog) -> Interceptor = {
             TestInterceptor(target: $0, outcomes: $1)
         }
     ) throws {
         let configuration = ServerConfiguration(
-            listen: .loopback(port: 0), workers: 1, timeouts: timeouts)
+            listen: .loopback(port: 0), workers: 1, timeouts: timeouts, tls: tls)
         let log = outcomes
+        var made: UpstreamTarget?
         server = try SidecarServer(configuration) { worker in
-            make(
-                UpstreamTarget(
-                    name: "agent", worker: worker, addresses: upstreams, wire: wire,
-                    connectionsPerEndpoint: connectionsPerEndpoint), log)
+            let target = UpstreamTarget(
+                name: "agent", worker: worker, addresses: upstreams, wire: wire,
+                transport: transport, connectionsPerEndpoint: connectionsPerEndpoint)
+            made = target
+            return make(target, log)
         }
+        guard let made else { preconditionFailure("a server without a worker") }
+        target = made
     }
 
     convenience init(_ upstream: TestUpstream, timeouts: Timeouts = Timeouts()) throws {

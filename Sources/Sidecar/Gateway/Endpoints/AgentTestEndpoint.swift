@@ -89,11 +89,10 @@ struct AgentTestEndpoint: GatewayEndpoint {
         }
         var paying = binding
         paying.tier = tier.name
-        return CallerIdentity.Known(
-            caller: Caller(
-                user: binding.user, tenant: nil, tier: tier, roles: [],
-                preferences: Preferences()),
-            binding: paying)
+        var caller = Caller(
+            user: binding.user, tenant: nil, tier: tier, roles: [], preferences: Preferences())
+        caller.knownBy = .mesh
+        return CallerIdentity.Known(caller: caller, binding: paying)
     }
 
     private func write(
@@ -101,7 +100,7 @@ struct AgentTestEndpoint: GatewayEndpoint {
     ) {
         body["model"] = .string(attempt.model)
         body["outcome"] = .string(outcome)
-        body["cost_usd"] = .string(attempt.cost.usd)
+        body["cost_usd"] = .string(attempt.totalCost.usd)
         if attempt.source != .none { body["cost_source"] = .string(attempt.source.name) }
     }
 }

@@ -23,6 +23,11 @@ enum EndpointAccess: Hashable, Sendable {
         "/cost/suggestions": .role(.user),
         "/budget/update": .role(.user),
 
+        // Not by token: a sidecar proves whose request its agent works on.
+        "/outbound/agents/{agent}": .everybody,
+        "/outbound/v1/chat/completions": .everybody,
+        "/outbound/v1/models": .everybody,
+
         "/agents/test": .role(.operator),
         "/stats": .role(.operator),
     ]

@@ -11,9 +11,10 @@ struct ChatAnswer: Sendable {
     let downgrade: CandidateOrder.Downgrade?
     let ledger: any CallerLedger
     let clock: any GatewayClock
-    let end: RequestEnd
+    /// `nil` for a call of an agent's, which is no request of a user.
+    var end: RequestEnd?
     /// The request's until the last byte of its answer.
-    let place: WorkloadPlace
+    var place: WorkloadPlace?
 
     private static let trailers: StaticString = "weir-cost-usd, weir-budget-remaining-usd"
 
@@ -23,10 +24,10 @@ struct ChatAnswer: Sendable {
         let fields = describe(reply)
         switch reply.content {
         case .whole(let body, let attempt):
-            end.tell(reply.status < 300 ? "complete" : Reason.invalid.name)
-            place.leave()
+            end?.tell(reply.status < 300 ? "complete" : Reason.invalid.name)
+            place?.leave()
             return GatewayAnswer(
-                status: reply.status, fields: fields + moneyFields(attempt.cost),
+                status: reply.status, fields: fields + moneyFields(attempt.totalCost),
                 body: .bytes(body))
         case .stream(let call, let first):
             return GatewayAnswer(
@@ -45,7 +46,7 @@ struct ChatAnswer: Sendable {
         // policy.
         defer {
             call.end()
-            place.leave()
+            place?.leave()
         }
         var events = ChatEvents(removesUsage: !request.wantsUsage)
         var piece: [UInt8]? = first
@@ -64,8 +65,8 @@ struct ChatAnswer: Sendable {
             }
         }
         try await send(events.finish(), to: writer)
-        for field in moneyFields(call.end().cost) { writer.addTrailer(field) }
-        end.tell(status)
+        for field in moneyFields(call.end().totalCost) { writer.addTrailer(field) }
+        end?.tell(status)
     }
 
     private func send(_ bytes: [UInt8], to writer: any AnswerWriter) async throws {
@@ -92,7 +93,7 @@ struct ChatAnswer: Sendable {
 
     /// What the request cost, attempts in vain included, and what is left.
     private func moneyFields(_ cost: NanoUSD) -> [GatewayField] {
-        let total = outcome.failures.reduce(cost) { $0 + $1.attempt.cost }
+        let total = outcome.failures.reduce(cost) { $0 + $1.attempt.totalCost }
         var fields = [GatewayField("weir-cost-usd", total.usd)]
         if let balance = ledger.balance { fields.append(balance.remainingField) }
         return fields

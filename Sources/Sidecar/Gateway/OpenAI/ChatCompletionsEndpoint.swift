@@ -47,30 +47,15 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
             trace: request.field("traceparent").flatMap(TraceContext.init(_:)), ledger: ledger,
             transport: worker.transport, clock: worker.clock, picker: dependencies.picker,
             budget: RunBudget(limit: caller.preferences.maxCostPerRequest))
-        let (outcome, downgrade) = await run(chat, calls)
+        // Each call has the time of its agent; this bounds them together.
+        let (outcome, downgrade) = await ChatRun(
+            chat: chat, calls: calls,
+            deadlineNanoseconds: worker.clock.nowNanoseconds
+                + UInt64(GatewayLimits.timeoutMillisecondsMax) * 1_000_000
+        ).run()
         return try ChatAnswer(
             request: chat, outcome: outcome, downgrade: downgrade, ledger: ledger,
             clock: worker.clock, end: end, place: place
         ).answer()
-    }
-
-    private func run(
-        _ chat: ChatRequest, _ calls: AgentCaller
-    ) async -> (AgentFailover.Outcome<ChatReply>, CandidateOrder.Downgrade?) {
-        let order = CandidateOrder(
-            chat.candidates.map { ($0.agent.name, $0.bound.worstCase) }, tier: calls.caller.tier,
-            spentPercent: calls.ledger.balance?.spentPercent)
-        // Each call has the time of its agent; this bounds them together.
-        let deadline =
-            calls.clock.nowNanoseconds + UInt64(GatewayLimits.timeoutMillisecondsMax) * 1_000_000
-        let candidates = order.names.compactMap { name in
-            chat.candidates.first { $0.agent.name == name }
-        }
-        let failover = AgentFailover(calls: calls, deadlineNanoseconds: deadline)
-        let outcome = await failover.run(candidates) {
-            prepared, picked, _ throws(AgentCaller.Failure) in
-            try await ChatReply.open(prepared, at: picked, by: calls, until: deadline)
-        }
-        return (outcome, order.downgrade)
     }
 }

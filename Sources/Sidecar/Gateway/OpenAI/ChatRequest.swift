@@ -33,14 +33,31 @@ struct ChatRequest: Sendable {
         candidates = [first] + rest
         isStream = first.bound.isStream
         wantsUsage = object["stream_options"]?["include_usage"]?.bool == true
-        statedOutputMax = ["max_tokens", "max_completion_tokens"]
-            .compactMap { object[$0]?.int64 }.max()
-        choices = max(1, object["n"]?.int64 ?? 1)
+        (statedOutputMax, choices) = Self.outputLimit(object)
+    }
+
+    /// A body in the agent's own form, for that agent alone.
+    init(
+        direct body: [UInt8], to agent: AgentPolicy, caller: Caller, policy: Policy
+    ) throws(GatewayRefusal) {
+        let prepared = try Self.prepare(body, agent, caller, policy)
+        candidates = [prepared]
+        isStream = prepared.bound.isStream
+        let object = agent.wireProtocol == .openai ? (try? JSON.parse(body))?.object : nil
+        wantsUsage = object?["stream_options"]?["include_usage"]?.bool ?? (object == nil)
+        (statedOutputMax, choices) = Self.outputLimit(object ?? [:])
+    }
+
+    private static func outputLimit(_ object: JSONObject) -> (stated: Int64?, choices: Int64) {
+        let stated = ["max_tokens", "max_completion_tokens"].compactMap { object[$0]?.int64 }.max()
+        return (stated, max(1, object["n"]?.int64 ?? 1))
     }
 
     /// The output limit of each answer, where it is not the one that the client stated.
     func loweredOutputMax(of candidate: AgentCaller.Prepared) -> Int64? {
-        guard !candidate.bound.isPolicyCeiling else { return nil }
+        guard candidate.agent.wireProtocol == .openai, !candidate.bound.isPolicyCeiling else {
+            return nil
+        }
         let limit = candidate.bound.outputTokensMax / choices
         return limit == statedOutputMax ? nil : limit
     }
@@ -63,7 +80,12 @@ struct ChatRequest: Sendable {
     ) throws(GatewayRefusal) -> AgentCaller.Prepared {
         var object = object
         object["model"] = .string(model)
-        let body = JSONValue.object(object).bytes
+        return try prepare(JSONValue.object(object).bytes, agent, caller, policy)
+    }
+
+    private static func prepare(
+        _ body: [UInt8], _ agent: AgentPolicy, _ caller: Caller, _ policy: Policy
+    ) throws(GatewayRefusal) -> AgentCaller.Prepared {
         let worstCase = WorstCase(
             agent: agent, prices: policy.prices, outputTokensMax: caller.tier.outputTokensMax)
         do throws(BoundRefusal) {

@@ -27,8 +27,7 @@ struct ModelsEndpoint: GatewayEndpoint {
         let catalog = ModelCatalog(policy: snapshot.policy)
         let body: JSONValue
         if form == .list {
-            let models = catalog.entries(for: caller).map(\.json)
-            body = ["object": "list", "data": .array(models)]
+            body = catalog.list(for: caller)
         } else {
             let parameters = try request.allParameters()
             let name = [parameters["owner"], parameters["model"]].compactMap(\.self)
@@ -40,6 +39,13 @@ struct ModelsEndpoint: GatewayEndpoint {
             body = entry.json
         }
         return .json(200, body, [GatewayField("cache-control", "no-store")])
+    }
+}
+
+extension ModelCatalog {
+    /// As `GET /v1/models` answers.
+    func list(for caller: Caller) -> JSONValue {
+        ["object": "list", "data": .array(entries(for: caller).map(\.json))]
     }
 }
 

@@ -32,6 +32,13 @@ struct SidecarOptions: Sendable {
         var mesh: Mesh
         /// Where gateways reach the inbound listener.
         var advertise: String
+        var outbound: Outbound?
+    }
+
+    /// Where the agent makes its own calls, and the gateway that they go to.
+    struct Outbound: Sendable {
+        var listen: SocketAddress
+        var gateway: HTTPOrigin
     }
 
     struct Gateway: Sendable {
@@ -140,14 +147,16 @@ struct SidecarOptions: Sendable {
     private static func agent(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
         let agent = reader.text("agent", required: true)
         let upstreams = upstreams(&reader)
-        let mesh = mesh(&reader)
+        let plaintext = plaintext(&reader)
+        let mesh = mesh(&reader, plaintext)
         let advertise = reader.text("advertise") ?? listen?.description
         let version = reader.text("agent-version")
+        let outbound = outbound(&reader, plaintext)
         guard let agent, !upstreams.isEmpty, let mesh, let advertise else { return nil }
         return .agent(
             Agent(
                 agent: agent, version: version, upstreams: upstreams, mesh: mesh,
-                advertise: advertise))
+                advertise: advertise, outbound: outbound))
     }
 
     private static func upstreams(_ reader: inout OptionReader) -> [HTTPOrigin] {
@@ -165,8 +174,24 @@ struct SidecarOptions: Sendable {
         return upstreams
     }
 
+    private static func outbound(
+        _ reader: inout OptionReader, _ plaintext: MeshPlaintext
+    ) -> Outbound? {
+        let listen = reader.address("outbound")
+        if let listen, !listen.isLoopback {
+            reader.report("outbound", "is for the agent beside this sidecar: loopback only")
+        }
+        let gateway = reader.url("gateway", required: reader.isSet("outbound"))
+        if reader.isSet("gateway"), !reader.isSet("outbound") {
+            reader.report("outbound", "is needed where a gateway is named")
+        }
+        if let gateway { check(gateway, "gateway", plaintext, &reader) }
+        guard let listen, let gateway else { return nil }
+        return Outbound(listen: listen, gateway: gateway)
+    }
+
     private static func gateway(_ reader: inout OptionReader) -> Mode? {
-        let mesh = mesh(&reader)
+        let mesh = mesh(&reader, plaintext(&reader))
         let configuration = gatewayConfiguration(&reader)
         var services: [String: [HTTPOrigin]] = [:]
         for (agent, name) in SidecarOptionTable.services {
@@ -218,17 +243,9 @@ struct SidecarOptions: Sendable {
         return reader.oneOf("mesh-plaintext", choices).flatMap(MeshPlaintext.init) ?? .loopback
     }
 
-    private static func mesh(_ reader: inout OptionReader) -> Mesh? {
+    private static func mesh(_ reader: inout OptionReader, _ plaintext: MeshPlaintext) -> Mesh? {
         let controlPlane = reader.urls("control-plane", required: true)
-        let plaintext = plaintext(&reader)
-        for origin in controlPlane
-        where !plaintext.allows(isLoopback: origin.address.isLoopback) {
-            // Until both sides have certificates: the join token travels in the clear.
-            reader.report(
-                "control-plane",
-                "\(origin.authority) is not on the loopback interface, and --mesh-plaintext is not "
-                    + MeshPlaintext.network.rawValue)
-        }
+        for origin in controlPlane { check(origin, "control-plane", plaintext, &reader) }
         let token = reader.text("join-token", required: true)
         let data = reader.text("data", required: true)
         guard !controlPlane.isEmpty, let token, let data else { return nil }
@@ -239,6 +256,18 @@ struct SidecarOptions: Sendable {
 }
 
 extension SidecarOptions {
+    /// Until both sides have certificates: tokens and calls travel in the clear.
+    private static func check(
+        _ origin: HTTPOrigin, _ option: String, _ plaintext: MeshPlaintext,
+        _ reader: inout OptionReader
+    ) {
+        guard !plaintext.allows(isLoopback: origin.address.isLoopback) else { return }
+        reader.report(
+            option,
+            "\(origin.authority) is not on the loopback interface, and --mesh-plaintext is not "
+                + MeshPlaintext.network.rawValue)
+    }
+
     /// What the environment says where the policy is silent.
     func filled(_ agent: AgentPolicy) -> AgentPolicy {
         var agent = agent
@@ -295,6 +324,8 @@ enum SidecarOptionTable {
             "mesh-plaintext", "FAR", environment: MeshPlaintext.environment,
             fallback: MeshPlaintext.loopback.rawValue,
             "How far the mesh may go without TLS: \(MeshPlaintext.choices)"),
+        .value("outbound", "ADDR", environment: "WEIR_OUTBOUND", "Where the agent calls others"),
+        .value("gateway", "URL", environment: "WEIR_GATEWAY_URL", "Where those calls go"),
         .value("data", "DIR", environment: "WEIR_DATA", "Journal and last good policy"),
         .value("workers", "N", environment: "WEIR_WORKERS", fallback: "1", "Threads that serve"),
         .value(

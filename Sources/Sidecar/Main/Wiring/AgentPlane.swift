@@ -12,9 +12,14 @@ final class AgentPlane {
     private let upstreams: [HTTPOrigin]
     private var endpoints: [SocketAddress]
     private var names: NameWatcher?
+    private var gatewayNames: NameWatcher?
     private let context: RoleContext
     private let ledger: AttemptLedger
+    private let outbound: SidecarOptions.Outbound?
+    private let runs: OutboundRuns?
     private var server: SidecarServer?
+    private var outboundServer: SidecarServer?
+    private var callers: [(loop: EventLoop, interceptor: OutboundInterceptor)] = []
     private var runtime: AgentRuntime? { running.runtime }
     private let running = RunningBox()
     private var interceptors: [(loop: EventLoop, interceptor: AdmissionInterceptor)] = []
@@ -26,12 +31,14 @@ final class AgentPlane {
     var healthChanged: @Sendable () -> Void = {}
 
     init(
-        _ agentName: String, upstreams: [HTTPOrigin], ledger: AttemptLedger,
-        _ context: RoleContext
+        _ agentName: String, upstreams: [HTTPOrigin], outbound: SidecarOptions.Outbound? = nil,
+        ledger: AttemptLedger, _ context: RoleContext
     ) {
         self.agentName = agentName
         self.upstreams = upstreams
         endpoints = upstreams.flatMap(\.addresses)
+        self.outbound = outbound
+        runs = outbound.map { _ in OutboundRuns() }
         self.ledger = ledger
         self.context = context
     }
@@ -128,6 +135,7 @@ final class AgentPlane {
         for (loop, interceptor) in interceptors {
             loop.execute { interceptor.apply(snapshot, timeouts: waits) }
         }
+        for (loop, interceptor) in callers { loop.execute { interceptor.apply(snapshot) } }
     }
 
     private func serve(_ snapshot: AdmissionSnapshot) throws {
@@ -141,7 +149,7 @@ final class AgentPlane {
                 timeouts: timeouts(agent, worker.timeouts))
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
-                ledger: ledger, metrics: context.metrics)
+                ledger: ledger, metrics: context.metrics, outbound: runs)
             interceptors.append((worker.loop, interceptor))
             return interceptor
         }
@@ -150,6 +158,7 @@ final class AgentPlane {
         running.set(runtime, checker)
         watchCredentials()
         self.server = server
+        try serveCalls(snapshot)
         if let checker { startChecks(checker) }
         let (plane, control) = (LoopBound(self, loop: context.control), context.control)
         names = try NameWatcher(upstreams) { addresses in
@@ -158,6 +167,32 @@ final class AgentPlane {
         context.log.info(
             "serving", ("agent", agentName), ("address", server.address.description),
             ("workers", String(server.workers.count)))
+    }
+
+    /// The agent's own calls: a few at a time, so one worker serves them.
+    private func serveCalls(_ snapshot: AdmissionSnapshot) throws {
+        guard let outbound, let runs else { return }
+        var configuration = context.serverConfiguration()
+        configuration.listen = outbound.listen
+        configuration.workers = 1
+        let server = try SidecarServer(configuration) { worker in
+            let gateway = UpstreamTarget(
+                name: "gateway", worker: worker, addresses: outbound.gateway.addresses,
+                hostOverride: outbound.gateway.authority)
+            let interceptor = OutboundInterceptor(
+                worker: worker, gateway: gateway, addresses: outbound.gateway.addresses,
+                runs: runs, snapshot: snapshot, registry: context.metrics.registry)
+            callers.append((worker.loop, interceptor))
+            return interceptor
+        }
+        outboundServer = server
+        let watching = callers
+        gatewayNames = try NameWatcher([outbound.gateway]) { addresses in
+            for (loop, interceptor) in watching {
+                loop.execute { interceptor.update(addresses: addresses) }
+            }
+        }
+        context.log.info("outbound listener", ("address", server.address.description))
     }
 
     private func makeChecker(
@@ -208,7 +243,9 @@ final class AgentPlane {
     func stop() {
         checks?.cancel()
         names?.stop()
+        gatewayNames?.stop()
         server?.stop()
+        outboundServer?.stop()
     }
 }
 

@@ -19,7 +19,9 @@ final class AgentRole: Role {
             role: .agent, agent: mode.agent, agentVersion: mode.version,
             endpoint: mode.advertise, mesh: mode.mesh, context)
         let ledger = AttemptLedger(member.ledger) { [member] in member.uplink?.reportSoon() }
-        plane = AgentPlane(mode.agent, upstreams: mode.upstreams, ledger: ledger, context)
+        plane = AgentPlane(
+            mode.agent, upstreams: mode.upstreams, outbound: mode.outbound, ledger: ledger,
+            context)
         plane.healthChanged = { [member] in member.uplink?.reportSoon() }
     }
 

@@ -34,8 +34,14 @@ final class ChatGateway: Sendable {
     private let service: GatewayService
     private let registry = Metrics()
 
-    init() throws {
-        let snapshot = try GatewayFixture.snapshot(try Self.policy())
+    /// - Parameter bind: told what the control plane is asked; `nil` for the user alice.
+    init(
+        change: (inout Policy) -> Void = { _ in },
+        bind: @escaping @Sendable (SubjectRequest) -> CallerBinding? = { _ in nil }
+    ) throws {
+        var policy = try Self.policy()
+        change(&policy)
+        let snapshot = try GatewayFixture.snapshot(policy)
         let binding = SubjectBinding(
             user: "alice", tenant: nil, tier: "gold", roles: [], accounts: [], preferences: nil,
             timeToLiveMilliseconds: 1_000)
@@ -44,7 +50,7 @@ final class ChatGateway: Sendable {
             configuration: GatewayConfiguration(
                 verifier: try #require(TokenVerifier(keys: [TokenVerifierTests.key]))),
             dependencies: GatewayDependencies(
-                snapshot: { snapshot }, bind: { _ in .bound(binding) },
+                snapshot: { snapshot }, bind: { bind($0) ?? .bound(binding) },
                 ledger: { _, _, _ in purse.ledger.withLock { $0 } },
                 ask: { _, _ in .unavailable }, idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },

@@ -8,7 +8,12 @@ extension AdmissionInterceptor {
     func answerBegan(_ exchange: Exchange, status: Int) {
         guard let context = Self.context(exchange), let head = exchange.responseHead else { return }
         context.status = status
-        context.retryAfterNanoseconds = head.value(of: .retryAfter).flatMap(Self.seconds)
+        context.retryAfterNanoseconds = head.value(of: .retryAfter).flatMap {
+            RetryAfter.nanoseconds(
+                String(decoding: $0, as: UTF8.self),
+                answeredAt: head.value(of: .date).map { String(decoding: $0, as: UTF8.self) },
+                now: exchange.worker.wallClock())
+        }
         context.isStream = head.value(of: .contentType).map(Self.isEventStream) ?? false
         guard let terms = context.terms else { return }
         context.meter.begin(
@@ -127,14 +132,6 @@ extension AdmissionInterceptor {
     }
 
     // MARK: Fields
-
-    private static func seconds(_ value: UnsafeRawBufferPointer) -> UInt64? {
-        // The form with a date is left aside: clocks differ, and the back-off does it then.
-        guard let seconds = UInt64(String(decoding: value, as: UTF8.self)), seconds <= 86_400 else {
-            return nil
-        }
-        return seconds * 1_000_000_000
-    }
 
     private static func isEventStream(_ value: UnsafeRawBufferPointer) -> Bool {
         let name: StaticString = "text/event-stream"

@@ -25,7 +25,7 @@ final class HTTP2UpstreamStream: ClientStream {
     private var isPaused = false
     private var unconsumed = 0
     private var wasResetByPeer = false
-    private var exchangesSeen = 0
+    private var isEnding = false
 
     init(_ connection: HTTP2UpstreamConnection) {
         self.connection = connection
@@ -234,7 +234,7 @@ final class HTTP2UpstreamStream: ClientStream {
         trailers.discard(pool: worker.loop.pool)
         if id > 0 {
             connection.reset(self)
-        } else {
+        } else if !isEnding {
             connection.ended(self)
         }
     }
@@ -243,12 +243,7 @@ final class HTTP2UpstreamStream: ClientStream {
 
     /// nghttp2 has ended the stream: whole, by a reset of either side, or by a GOAWAY.
     func closed(_ code: UInt32) {
-        id = 0
-        if exchange != nil {
-            exchange?.upstreamFailed(failure(code))
-            exchange = nil
-        }
-        finish()
+        end(failure(code))
     }
 
     private func failure(_ code: UInt32) -> UpstreamFailure {
@@ -259,14 +254,17 @@ final class HTTP2UpstreamStream: ClientStream {
 
     /// The connection is over, and does not report the ends of its streams any more.
     func connectionFailed(_ failure: UpstreamFailure) {
-        id = 0
-        exchange?.upstreamFailed(
-            hasHead && failure == .closedBeforeAnswer ? .diedMidStream : failure)
-        exchange = nil
-        finish()
+        end(hasHead && failure == .closedBeforeAnswer ? .diedMidStream : failure)
     }
 
-    private func finish() {
+    /// An exchange that is still here has no whole response. It may begin anew at once, and must
+    /// not be given this very object for that, so the object goes back behind it.
+    private func end(_ failure: UpstreamFailure) {
+        id = 0
+        isEnding = true
+        exchange?.upstreamFailed(failure)
+        isEnding = false
+        exchange = nil
         setDeadline(.max)
         queue.discard(pool: worker.loop.pool)
         trailers.discard(pool: worker.loop.pool)

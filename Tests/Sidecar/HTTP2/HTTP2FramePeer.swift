@@ -88,7 +88,8 @@ final class HTTP2FramePeer {
         send(Frame(.settings, payload: payload))
     }
 
-    static func headers(_ stream: Int32, _ fields: [(String, String)], ends: Bool = false) -> Frame {
+    static func headers(_ stream: Int32, _ fields: [(String, String)], ends: Bool = false) -> Frame
+    {
         Frame(.headers, flags: ends ? 5 : 4, stream: stream, payload: block(fields))
     }
 

@@ -20,12 +20,13 @@ import WeirCore
         #expect(withBytes(text, GRPC.isContentType) == isGRPC)
     }
 
-    @Test(arguments: [
-        ("1H", 3_600_000_000_000), ("2M", 120_000_000_000), ("3S", 3_000_000_000),
-        ("100m", 100_000_000), ("5u", 5_000), ("7n", 7), ("99999999H", .max),
-        ("", nil), ("m", nil), ("100", nil), ("-1S", nil), ("1.5S", nil), ("123456789S", nil),
-        ("1 S", nil), ("1s", nil),
-    ] as [(String, UInt64?)])
+    @Test(
+        arguments: [
+            ("1H", 3_600_000_000_000), ("2M", 120_000_000_000), ("3S", 3_000_000_000),
+            ("100m", 100_000_000), ("5u", 5_000), ("7n", 7), ("99999999H", .max),
+            ("", nil), ("m", nil), ("100", nil), ("-1S", nil), ("1.5S", nil), ("123456789S", nil),
+            ("1 S", nil), ("1s", nil),
+        ] as [(String, UInt64?)])
     func timeouts(_ text: String, _ nanoseconds: UInt64?) {
         let bytes = Array("POST / HTTP/1.1\r\nhost: a\r\ngrpc-timeout: \(text)\r\n\r\n".utf8)
         let fields = UnsafeMutablePointer<HTTPField>.allocate(capacity: Limits.fieldsMax)
@@ -43,10 +44,11 @@ import WeirCore
         #expect(GRPC.encoded("a\r\nb é") == "a%0D%0Ab %C3%A9")
     }
 
-    @Test(arguments: [
-        ("0", .ok), ("14", .unavailable), ("16", .unauthenticated), ("17", nil), ("-1", nil),
-        ("014", nil), ("", nil), ("x", nil),
-    ] as [(String, GRPCStatus?)])
+    @Test(
+        arguments: [
+            ("0", .ok), ("14", .unavailable), ("16", .unauthenticated), ("17", nil), ("-1", nil),
+            ("014", nil), ("", nil), ("x", nil),
+        ] as [(String, GRPCStatus?)])
     func statuses(_ text: String, _ status: GRPCStatus?) {
         #expect(withBytes(text) { GRPCStatus($0) } == status)
     }

@@ -10,13 +10,19 @@ let buildsSidecar = plane == "all" || plane == "sidecar"
 let buildsStore = plane == "all" || plane == "store" || plane == "control"
 let buildsAll = plane == "all" || plane == "control"
 
-let swiftSettings: [SwiftSetting] = [
-    .enableUpcomingFeature("ExistentialAny"),
-    .enableUpcomingFeature("MemberImportVisibility"),
-    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
-    .enableUpcomingFeature("InferIsolatedConformances"),
-    .treatAllWarnings(as: .error),
-]
+/// `WEIR_FUZZ=1` (`scripts/fuzz`) builds `weir-fuzz` in place of the tests of `Tests/Fuzz`, with
+/// coverage and address checks in every module that it reaches.
+let isFuzzing = Context.environment["WEIR_FUZZ"] == "1"
+let fuzzFlags = ["-sanitize=fuzzer,address", "-Xcc", "-fsanitize=address"]
+
+let swiftSettings: [SwiftSetting] =
+    [
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+        .enableUpcomingFeature("InferIsolatedConformances"),
+        .treatAllWarnings(as: .error),
+    ] + (isFuzzing ? [.unsafeFlags(fuzzFlags + ["-enable-testing"])] : [])
 
 func module(
     _ name: String, _ path: String, sources: [String]? = nil, dependencies: [Target.Dependency] = []
@@ -26,8 +32,12 @@ func module(
         swiftSettings: swiftSettings)
 }
 
-func tests(_ name: String, _ path: String, dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: path, swiftSettings: swiftSettings)
+func tests(
+    _ name: String, _ path: String, exclude: [String] = [], dependencies: [Target.Dependency]
+) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: path, exclude: exclude,
+        swiftSettings: swiftSettings)
 }
 
 var products: [Product] = []
@@ -42,7 +52,9 @@ var targets: [Target] = [
         "WeirMeshProtocol", "Sources/Common/MeshProtocol",
         dependencies: ["WeirCore", "WeirPolicy", "WeirLedger"]),
 
-    .target(name: "CLinux", path: "Sources/Common/System/CLinux"),
+    .target(
+        name: "CLinux", path: "Sources/Common/System/CLinux",
+        cSettings: isFuzzing ? [.unsafeFlags(["-fsanitize=fuzzer-no-link,address"])] : []),
     .systemLibrary(
         name: "COpenSSL", path: "Sources/Common/System/COpenSSL", pkgConfig: "openssl",
         providers: [.apt(["libssl-dev"])]),
@@ -132,6 +144,21 @@ if buildsSidecar {
             "SimulationTests", "Tests/Simulation",
             dependencies: ["WeirLedger", "WeirCore"]),
     ]
+    let fuzzed: [Target.Dependency] = [
+        "SidecarCore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
+    ]
+    if isFuzzing {
+        products.append(.executable(name: "weir-fuzz", targets: ["Fuzz"]))
+        targets.append(
+            .executableTarget(
+                name: "Fuzz", dependencies: fuzzed, path: "Tests/Fuzz",
+                exclude: ["Corpus", "CorpusTests.swift"], swiftSettings: swiftSettings,
+                linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address", "-use-ld=lld"])]))
+    } else {
+        targets.append(
+            tests(
+                "FuzzTests", "Tests/Fuzz", exclude: ["Corpus", "Main"], dependencies: fuzzed))
+    }
 }
 
 if buildsStore {

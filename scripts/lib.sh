@@ -7,7 +7,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Libraries that the build links, tools that the demo runs, tools that only the tests run.
 BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev libpq-dev pkg-config)
 RUN_PACKAGES=(redis-server curl jq openssl)
-TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql gcc valgrind strace wrk)
+TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql gcc valgrind strace wrk nginx-light
+    haproxy)
 # The peers of Benchmarks/run and what puts load on them.
 BENCHMARK_PACKAGES=(gcc wrk nghttp2-client nginx-light haproxy nghttp2-proxy openssl python3-venv)
 

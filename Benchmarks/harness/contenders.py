@@ -46,7 +46,7 @@ def weir_command(metered: bool) -> Callable[[Stage, str, int, int], list[str]]:
             upstream,
             metered=metered,
             options=weir.form_options(stage, form),
-            scheme="h2c" if form == "grpc" else "http",
+            scheme=weir.scheme(form),
         )
 
     return make

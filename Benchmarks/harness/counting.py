@@ -7,9 +7,14 @@ import signal
 import socket
 import subprocess
 from dataclasses import dataclass
+from typing import Callable
 
-from . import messages, weir
+from . import contenders, load, messages, peers, weir
 from .stage import Missing, Stage, need
+from .workloads import GRPC_BODY, GRPC_FIELDS, GRPC_PATH
+
+# Far enough apart that each is read alone, under valgrind and on a busy machine, too.
+EVENTS, TICK_MS = 200, 4
 
 
 @dataclass(frozen=True)
@@ -20,21 +25,45 @@ class Path:
     path: str
     body: bytes | None
     metered: bool = False
+    form: str = "h1"
+    """How many of what is counted one request is: the events of its stream."""
+    each: int = 1
+    unit: str = "request"
+
+
+def stream(name: str, *, metered: bool) -> Path:
+    return Path(
+        name,
+        messages.CHAT_PATH,
+        messages.stream_request(),
+        metered=metered,
+        each=EVENTS,
+        unit="event",
+    )
 
 
 PATHS = [
     Path("get", "/bytes/1024", None),
     Path("post", "/bytes/2048", messages.json_request()),
     Path("chat", messages.CHAT_PATH, messages.chat_request(), metered=True),
+    stream("event", metered=False),
+    stream("metered-event", metered=True),
+    Path("tls", "/bytes/1024", None, form="tls"),
+    Path("h2", "/bytes/1024", None, form="h2"),
+    Path("grpc", GRPC_PATH, GRPC_BODY, form="grpc"),
 ]
 
 
 class Client:
     """One connection, one request after the other: light load, and exactly as many as asked."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, stage: Stage | None = None) -> None:
+        """With a stage, over TLS, with what that stage has of certificates."""
         self.socket = socket.create_connection(("127.0.0.1", port), 60)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if stage:
+            context = peers.client_context(stage, "tls")
+            self.socket = context.wrap_socket(self.socket, server_hostname="agent.local")
 
     def __enter__(self) -> "Client":
         return self
@@ -46,6 +75,15 @@ class Client:
         for _ in range(count):
             self.socket.sendall(request)
             self.read_answer()
+
+    def follow(self, request: bytes, count: int) -> None:
+        """Streams of events, to the last chunk of each."""
+        for _ in range(count):
+            self.socket.sendall(request)
+            end = b""
+            # Trailers may stand between the last chunk and the last line.
+            while not (b"\r\n0\r\n" in end and end.endswith(b"\r\n\r\n")):
+                end = (end + self.receive())[-4096:]
 
     def read_answer(self) -> bytes:
         data = b""
@@ -69,17 +107,79 @@ class Client:
 
 def serve(stage: Stage, path: Path, wrapper: list[str], binary: pathlib.Path | None = None, **more):
     """Upstream and Weir under `wrapper`; the process and its port."""
+    if reason := contenders.weir_cannot(path.form):
+        raise Missing(reason)
     upstream, listen = stage.port(), stage.port()
-    stage.start(
-        "upstream", [str(stage.tool("upstream")), str(upstream)], stage.load_core, port=upstream
-    )
+    if path.form == "grpc":
+        command = [str(stage.tool("grpc_upstream", "-lnghttp2")), str(upstream)]
+    else:
+        command = [str(stage.tool("upstream")), str(upstream), str(EVENTS), str(TICK_MS)]
+    stage.start("upstream", command, stage.load_core, port=upstream)
     arguments = weir.command(
-        stage, f"weir-{path.name}", listen, upstream, metered=path.metered, binary=binary
+        stage,
+        f"weir-{path.name}",
+        listen,
+        upstream,
+        metered=path.metered,
+        binary=binary,
+        options=weir.form_options(stage, path.form),
+        scheme=weir.scheme(path.form),
     )
     process = stage.start(
         "weir", wrapper + arguments, stage.proxy_core, port=listen, seconds=60, **more
     )
     return process, listen
+
+
+class Asking:
+    """Use as a context: brings a way to ask for a number of what is counted, on one connection
+    where the form allows it."""
+
+    def __init__(self, stage: Stage, path: Path, port: int) -> None:
+        self.stage, self.path, self.port = stage, path, port
+        self.client: Client | None = None
+
+    def __enter__(self) -> Callable[[int], None]:
+        path = self.path
+        if path.form in ("h2", "grpc"):
+            return self.by_h2load
+        self.client = Client(self.port, self.stage if path.form == "tls" else None)
+        fields = messages.FIELDS
+        if path.each > 1:
+            fields = [(n, "text/event-stream" if n == "Accept" else v) for n, v in fields]
+        request = messages.request_bytes(path.path, path.body, fields)
+        ask = self.client.ask if path.each == 1 else self.client.follow
+        return lambda count: ask(request, requests_of(count, path))
+
+    def __exit__(self, *_: object) -> None:
+        if self.client:
+            self.client.socket.close()
+
+    def by_h2load(self, count: int) -> None:
+        """A connection with a hundred streams at once, as in the workloads."""
+        try:
+            load.h2load(
+                self.stage,
+                self.port,
+                self.path.path,
+                clients=1,
+                streams=100,
+                count=count,
+                body=self.path.body,
+                fields=GRPC_FIELDS if self.path.form == "grpc" else None,
+            )
+        except load.LoadFailed as problem:
+            raise Missing(f"this build does not serve it: {problem}") from problem
+
+
+def requests_of(count: int, path: Path) -> int:
+    """Two streams at least."""
+    return max(2, count // path.each)
+
+
+def counted(count: int, path: Path) -> int:
+    """How many there were when `count` were asked for."""
+    return requests_of(count, path) * path.each
 
 
 def instructions(stage: Stage, path: Path, count: int, keep: pathlib.Path | None = None) -> float:
@@ -88,23 +188,22 @@ def instructions(stage: Stage, path: Path, count: int, keep: pathlib.Path | None
     need("valgrind", "valgrind")
     folder = keep or stage.folder
     output = folder / f"callgrind.{path.name}"
-    for old in folder.glob(f"{output.name}*"):
+    for old in folder.glob(f"{output.name}.*"):
         old.unlink()
     wrapper = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
     wrapper += ["--cache-sim=no", "--branch-sim=no"]
     process, port = serve(stage, path, wrapper, weir.stripped(stage))
-    request = messages.request_bytes(path.path, path.body)
-    with Client(port) as client:
+    with Asking(stage, path, port) as ask:
         # Connections, pools and lazily made tables are there after these.
-        client.ask(request, 200)
+        ask(200)
         control("--zero", process.pid)
-        client.ask(request, count)
+        ask(count)
         control("--dump", process.pid)
     stage.stop(process)
     dumps = sorted(folder.glob(f"{output.name}.*"), key=lambda file: file.stat().st_mtime)
     if not dumps:
         raise Missing("callgrind_control brought no dump")
-    return total_of_dump(dumps[0].read_text()) / count
+    return total_of_dump(dumps[0].read_text()) / counted(count, path)
 
 
 def control(what: str, pid: int) -> None:
@@ -146,10 +245,9 @@ def system_calls(stage: Stage, path: Path, count: int) -> dict[str, float]:
     """System calls of the whole process for one request, by name, by strace."""
     strace = need("strace", "strace")
     process, port = serve(stage, path, [])
-    request = messages.request_bytes(path.path, path.body)
     output = stage.folder / "strace.txt"
-    with Client(port) as client:
-        client.ask(request, 2000)
+    with Asking(stage, path, port) as ask:
+        ask(500)
         tracer = subprocess.Popen(
             [strace, "-f", "-c", "-o", str(output), "-p", str(process.pid)],
             stdout=subprocess.DEVNULL,
@@ -159,12 +257,13 @@ def system_calls(stage: Stage, path: Path, count: int) -> dict[str, float]:
         if "attached" not in first:
             tracer.wait(10)
             raise Missing(f"strace cannot look at the sidecar: {first.strip()}")
-        client.ask(request, count)
+        ask(count)
         tracer.send_signal(signal.SIGINT)
         tracer.wait(10)
         tracer.stderr.close()
     stage.stop(process)
-    return {name: calls / count for name, calls in calls_of_strace(output.read_text()).items()}
+    found = calls_of_strace(output.read_text())
+    return {name: calls / counted(count, path) for name, calls in found.items()}
 
 
 def calls_of_strace(text: str) -> dict[str, int]:
@@ -188,17 +287,16 @@ def allocations(stage: Stage, path: Path, count: int) -> float:
         [],
         environment={"LD_PRELOAD": str(library), "WEIR_ALLOCATIONS": str(counter)},
     )
-    request = messages.request_bytes(path.path, path.body)
 
     def read() -> int:
         return int.from_bytes(counter.read_bytes(), "little")
 
-    with Client(port) as client:
-        client.ask(request, 5000)
+    with Asking(stage, path, port) as ask:
+        ask(2000)
         before = read()
-        client.ask(request, count)
+        ask(count)
         after = read()
     stage.stop(process)
     if before == 0:
         raise Missing("nothing was counted: the program does not ask the C library for memory")
-    return (after - before) / count
+    return (after - before) / counted(count, path)

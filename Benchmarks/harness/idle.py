@@ -2,10 +2,9 @@
 
 import resource
 import socket
-import ssl
 
 from . import messages
-from .peers import certificates
+from .peers import client_context
 from .stage import Missing, Stage
 
 
@@ -15,13 +14,8 @@ class Connections:
     def __init__(self, stage: Stage, port: int, form: str, count: int) -> None:
         self.port = port
         self.count = count
-        self.context: ssl.SSLContext | None = None
         self.sockets: list[socket.socket] = []
-        if form in ("tls", "mtls"):
-            made = certificates(stage)
-            self.context = ssl.create_default_context(cafile=str(made.authority))
-            if form == "mtls":
-                self.context.load_cert_chain(str(made.client), str(made.client_key))
+        self.context = client_context(stage, form) if form in ("tls", "mtls") else None
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < count + 200:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 200), hard))

@@ -54,9 +54,11 @@ def filled(make, text: str, size: int) -> bytes:
     return make(text[:low])
 
 
-def request_bytes(path: str, body: bytes | None) -> bytes:
+def request_bytes(
+    path: str, body: bytes | None, fields: list[tuple[str, str]] = FIELDS
+) -> bytes:
     lines = [f"{'GET' if body is None else 'POST'} {path} HTTP/1.1", "Host: agent.local"]
-    lines += [f"{name}: {value}" for name, value in FIELDS]
+    lines += [f"{name}: {value}" for name, value in fields]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + (body or b"")

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import ssl
 import string
 import subprocess
 from dataclasses import dataclass
@@ -69,6 +70,15 @@ def certificates(stage: Stage) -> Certificates:
     # HAProxy wants both in one file.
     (folder / "both.pem").write_text(found.server.read_text() + found.server_key.read_text())
     return found
+
+
+def client_context(stage: Stage, form: str) -> ssl.SSLContext:
+    """Trusts the servers of the run; with a certificate of its own for mTLS."""
+    made = certificates(stage)
+    context = ssl.create_default_context(cafile=str(made.authority))
+    if form == "mtls":
+        context.load_cert_chain(str(made.client), str(made.client_key))
+    return context
 
 
 def fill(stage: Stage, template: str, name: str, values: dict[str, object]) -> pathlib.Path:

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 
 from .messages import CHAT_PATH, MODEL
+from .peers import certificates
 from .stage import Stage, release_binary
 
 API_VERSION = "weir.mesh/v1"
@@ -90,6 +91,15 @@ def stripped(stage: Stage) -> pathlib.Path:
 OPTIONS_OF_FORM = {"tls": "--tls-certificate", "mtls": "--tls-client-ca"}
 
 
+def scheme(form: str) -> str:
+    """Of the upstream's URL."""
+    return "h2c" if form == "grpc" else "http"
+
+
 def form_options(stage: Stage, form: str) -> list[str]:
     """What a form of traffic adds to the command line."""
-    return []
+    if form not in ("tls", "mtls"):
+        return []
+    made = certificates(stage)
+    options = ["--tls-certificate", str(made.server), "--tls-key", str(made.server_key)]
+    return options + (["--tls-client-ca", str(made.authority)] if form == "mtls" else [])

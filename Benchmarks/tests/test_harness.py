@@ -109,7 +109,7 @@ class Reckoning(unittest.TestCase):
     def test_a_gate_closes_at_five_percent(self) -> None:
         self.assertTrue(gate.judge(10_499, 10_000, gate.INSTRUCTIONS)[0])
         self.assertFalse(gate.judge(10_501, 10_000, gate.INSTRUCTIONS)[0])
-        self.assertFalse(gate.judge(6.2, 6.01, gate.SYSTEM_CALLS)[0])
+        self.assertFalse(gate.judge(6.4, 6.01, gate.SYSTEM_CALLS)[0])
         self.assertFalse(gate.judge(1, 0, gate.ALLOCATIONS)[0])
         self.assertFalse(gate.judge(1, None, gate.ALLOCATIONS)[0])
 

@@ -43,7 +43,8 @@ static size_t event_bytes, last_bytes;
 
 static const char stream_head[] =
     "HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Type: text/event-stream\r\n"
-    "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n";
+    /* The last line is for nginx, which else waits for more. */
+    "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 static void compose(struct answer *answer, const char *body, size_t size) {
     answer->bytes = malloc(size + 256);

@@ -1,4 +1,5 @@
-"""Runs the tests named (modules of this folder), and ends with the line that scripts/test counts."""
+"""Runs the tests named (modules of this folder, or of one in PYTHONPATH), and ends with the line that
+scripts/test counts."""
 
 import pathlib
 import sys

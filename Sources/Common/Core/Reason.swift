@@ -14,6 +14,7 @@ package enum Reason: UInt8, CaseIterable, Sendable {
     case headersTooLarge = 9
     case notImplemented = 10
     case version = 11
+    case uriTooLong = 12
 
     case unauthenticated = 20
     case tokenExpired = 21
@@ -61,6 +62,7 @@ package enum Reason: UInt8, CaseIterable, Sendable {
         case .headersTooLarge: "headers_too_large"
         case .notImplemented: "not_implemented"
         case .version: "version"
+        case .uriTooLong: "uri_too_long"
         case .unauthenticated: "unauthenticated"
         case .tokenExpired: "token_expired"
         case .agentNotAllowed: "agent_not_allowed"
@@ -110,6 +112,7 @@ package enum Reason: UInt8, CaseIterable, Sendable {
         case .idempotencyInFlight: 409
         case .lengthRequired: 411
         case .tooLarge: 413
+        case .uriTooLong: 414
         case .mediaType: 415
         case .expectation: 417
         case .invalid: 422
@@ -140,6 +143,7 @@ package enum Reason: UInt8, CaseIterable, Sendable {
         case .headersTooLarge: "The header section is too large"
         case .notImplemented: "Not implemented"
         case .version: "The HTTP version is not supported"
+        case .uriTooLong: "The request target is too long"
         case .unauthenticated: "Authentication is required"
         case .tokenExpired: "The token has expired"
         case .agentNotAllowed: "The tier does not allow this agent"

@@ -56,8 +56,9 @@ package struct OpenAIError {
             .idempotencyInFlight:
             true
         case .admitted, .malformed, .duplicateKey, .lengthRequired, .tooLarge, .mediaType,
-            .expectation, .invalid, .headersTooLarge, .notImplemented, .version, .unauthenticated,
-            .tokenExpired, .agentNotAllowed, .unmeteredPath, .forbidden, .budgetExhausted,
+            .expectation, .invalid, .headersTooLarge, .uriTooLong, .notImplemented, .version,
+            .unauthenticated, .tokenExpired, .agentNotAllowed, .unmeteredPath, .forbidden,
+            .budgetExhausted,
             .unknownAgent, .unknownRoute, .method, .quotaExhausted, .cancelled, .crashed:
             false
         }

@@ -43,7 +43,7 @@ package enum Limits {
     /// Request line and header section together (431 above it). Field ranges are 16-bit numbers,
     /// so this must stay below 65,536.
     package static let headBytesMax = 32 * 1024
-    /// The request target (414 would be the status; we answer 431 like the rest of the head).
+    /// The request target (414 above it). RFC 9112 §3 wants request lines of 8,000 bytes taken.
     package static let targetBytesMax = 8 * 1024
     package static let fieldsMax = 100
     /// The line that opens a chunk: 16 hex digits and extensions. A longer one is an attack on the
@@ -51,6 +51,8 @@ package enum Limits {
     package static let chunkLineBytesMax = 256
     /// All extensions of one body; legitimate senders use none.
     package static let chunkExtensionBytesMax = 4096
+    /// What an OPTIONS request may still pass through behind us, whatever its `Max-Forwards` says.
+    package static let forwardsMax: UInt64 = 100
     package static let trailerBytesMax = 8 * 1024
     /// Informational responses of one exchange that are passed on.
     package static let informationalMax = 8
@@ -60,6 +62,9 @@ package enum Limits {
     /// Unread request body that is read and thrown away so that a refusal reaches a client that is
     /// still sending (closing with unread data makes the kernel send a reset, RFC 9112 §9.6).
     package static let drainBytesMax = 256 * 1024
+    /// The slowest sender of a body that is waited for beyond `bodyProgressNanoseconds`: less than
+    /// any network that still works, more than an attacker with ten thousand connections likes.
+    package static let bodyBytesPerSecondMin: UInt64 = 500
     /// The largest body that an interceptor may ask to have held.
     package static let heldBodyBytesMax = 16 * 1024 * 1024
     /// A local handler's whole request body, unless it says less.
@@ -120,7 +125,8 @@ package struct Timeouts: Sendable {
     package var headNanoseconds: UInt64 = 10_000_000_000
     /// From the accept to the end of the TLS handshake. Upstream it is a part of the connect.
     package var handshakeNanoseconds: UInt64 = 10_000_000_000
-    /// Between two reads of a request body, and between two successful writes to the client.
+    /// Between two reads of a request body (and in all, from a sender that is slower than
+    /// `Limits.bodyBytesPerSecondMin`), and between two successful writes to the client.
     package var bodyProgressNanoseconds: UInt64 = 30_000_000_000
     /// An idle connection between requests. Longer than most clients keep theirs, so that they
     /// close first and no request meets a closing connection.

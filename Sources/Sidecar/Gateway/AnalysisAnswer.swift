@@ -151,9 +151,9 @@ extension Reason {
         case .rateLimited, .concurrency, .quotaExhausted: .overloaded
         case .requestTimeout: .deadline
         case .admitted, .malformed, .duplicateKey, .lengthRequired, .tooLarge, .mediaType,
-            .expectation, .invalid, .headersTooLarge, .notImplemented, .version, .unauthenticated,
-            .tokenExpired, .agentNotAllowed, .unmeteredPath, .forbidden, .unknownAgent,
-            .unknownRoute, .method, .idempotencyInFlight, .cancelled, .crashed:
+            .expectation, .invalid, .headersTooLarge, .uriTooLong, .notImplemented, .version,
+            .unauthenticated, .tokenExpired, .agentNotAllowed, .unmeteredPath, .forbidden,
+            .unknownAgent, .unknownRoute, .method, .idempotencyInFlight, .cancelled, .crashed:
             .upstreamError
         }
     }

@@ -73,6 +73,12 @@ package final class GatewayService: Sendable {
     private func route(
         _ request: GatewayRequest, _ worker: GatewayWorker
     ) async throws(GatewayRefusal) -> GatewayAnswer {
+        // The server as a whole (RFC 9110 §9.3.7).
+        if request.method == "OPTIONS", request.path == "*" {
+            let allow = (endpoints.methods + ["OPTIONS"]).joined(separator: ", ")
+            return GatewayAnswer(
+                status: 204, fields: [GatewayField("allow", allow)], body: .bytes([]))
+        }
         guard let (endpoint, parameters) = endpoints.endpoint(for: request.path) else {
             throw GatewayRefusal(.unknownRoute, "There is nothing at this path.")
         }

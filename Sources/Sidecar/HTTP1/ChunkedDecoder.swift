@@ -15,7 +15,8 @@ package struct ChunkedDecoder {
     }
 
     private enum State {
-        case size, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, trailers, done
+        case size, sizeSpace, extensions, sizeLineFeed, data, dataReturn, dataLineFeed, trailers,
+            done
     }
 
     private var state = State.size
@@ -23,6 +24,7 @@ package struct ChunkedDecoder {
     private var remaining: UInt64 = 0
     private var lineBytes = 0
     private var extensionBytes = 0
+    private var grammar = ChunkExtension()
     /// The trailer section as it came, with its empty line; empty when there was none.
     package private(set) var trailers: [UInt8] = []
 
@@ -57,6 +59,7 @@ package struct ChunkedDecoder {
     private mutating func step(_ byte: UInt8) -> Event? {
         switch state {
         case .size: return sizeByte(byte)
+        case .sizeSpace: return sizeSpaceByte(byte)
         case .extensions: return extensionByte(byte)
         case .sizeLineFeed:
             guard byte == 0x0A else { return .malformed }
@@ -88,18 +91,37 @@ package struct ChunkedDecoder {
         guard digits > 0 else { return .malformed }
         switch byte {
         case 0x0D: state = .sizeLineFeed
-        case UInt8(ascii: ";"): state = .extensions
+        case 0x20, 0x09: state = .sizeSpace
+        case UInt8(ascii: ";"):
+            grammar = ChunkExtension()
+            state = .extensions
         default: return .malformed
         }
         return nil
     }
 
+    /// Space may stand before an extension (RFC 9112 §7.1.1), and only there.
+    private mutating func sizeSpaceByte(_ byte: UInt8) -> Event? {
+        guard byte != UInt8(ascii: ";") else {
+            grammar = ChunkExtension()
+            state = .extensions
+            return nil
+        }
+        guard byte == 0x20 || byte == 0x09 else { return .malformed }
+        return countedExtensionByte()
+    }
+
     private mutating func extensionByte(_ byte: UInt8) -> Event? {
         if byte == 0x0D {
+            guard grammar.mayEnd else { return .malformed }
             state = .sizeLineFeed
             return nil
         }
-        guard ASCII.isFieldValue(byte) else { return .malformed }
+        guard grammar.take(byte) else { return .malformed }
+        return countedExtensionByte()
+    }
+
+    private mutating func countedExtensionByte() -> Event? {
         lineBytes += 1
         extensionBytes += 1
         guard lineBytes <= Limits.chunkLineBytesMax,

@@ -23,7 +23,8 @@ extension FieldName {
             return first != .other ? first : match(name, "grpc-status", .grpcStatus)
         case 12:
             let first = match(name, "content-type", .contentType, "x-request-id", .xRequestID)
-            return first != .other ? first : match(name, "grpc-timeout", .grpcTimeout)
+            if first != .other { return first }
+            return match(name, "max-forwards", .maxForwards, "grpc-timeout", .grpcTimeout)
         case 13: return match(name, "authorization", .authorization, "cache-control", .cacheControl)
         case 14:
             return match(name, "content-length", .contentLength, "http2-settings", .http2Settings)

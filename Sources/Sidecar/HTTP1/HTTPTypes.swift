@@ -37,7 +37,7 @@ package enum FieldName: UInt8, Sendable {
         http2Settings
     case contentType, contentEncoding, accept, acceptEncoding, date, server, retryAfter, cookie
     case setCookie, xAPIKey, idempotencyKey, cacheControl, origin, userAgent, location, xRequestID
-    case requestTimeout, grpcTimeout, grpcStatus
+    case requestTimeout, maxForwards, grpcTimeout, grpcStatus
 
     /// Never forwarded: they speak about one hop (RFC 9110 §7.6.1, RFC 9113 §3.2.1 for the last).
     package var isHopByHop: Bool {
@@ -49,8 +49,8 @@ package enum FieldName: UInt8, Sendable {
             .xForwardedProto, .xForwardedHost, .forwarded, .traceparent, .tracestate,
             .authorization, .contentType, .contentEncoding, .accept, .acceptEncoding, .date,
             .server, .retryAfter, .cookie, .setCookie, .xAPIKey, .idempotencyKey, .cacheControl,
-            .origin, .userAgent, .location, .xRequestID, .requestTimeout, .grpcTimeout,
-            .grpcStatus:
+            .origin, .userAgent, .location, .xRequestID, .requestTimeout, .maxForwards,
+            .grpcTimeout, .grpcStatus:
             false
         }
     }
@@ -68,7 +68,7 @@ package enum FieldName: UInt8, Sendable {
         case .other, .keepAlive, .proxyConnection, .te, .upgrade, .tracestate,
             .proxyAuthorization, .proxyAuthenticate, .http2Settings, .accept, .acceptEncoding,
             .date, .server, .retryAfter, .origin, .userAgent, .location, .xRequestID,
-            .requestTimeout, .grpcTimeout, .grpcStatus:
+            .requestTimeout, .maxForwards, .grpcTimeout, .grpcStatus:
             false
         }
     }
@@ -82,7 +82,7 @@ package struct HTTPField {
 
 /// Why a head cannot be taken.
 package enum HeadError: Error, Equatable, Sendable {
-    case malformed, tooLarge, version, notImplemented, expectation
+    case malformed, tooLarge, targetTooLong, version, notImplemented, expectation
 }
 
 package enum HeadResult: Equatable, Sendable {

@@ -55,12 +55,25 @@ package enum HeadParser {
 
     private static func incomplete(_ bytes: UnsafeRawBufferPointer, _ isRequest: Bool) -> HeadResult
     {
-        if bytes.count >= Limits.headBytesMax { return .failed(.tooLarge) }
+        if bytes.count >= Limits.headBytesMax {
+            return .failed(isRequest ? tooLargeRequest(bytes) : .tooLarge)
+        }
         // Something that is no HTTP at all is told so at once, not after the timeout.
         if isRequest, let first = bytes.first, !ASCII.isToken(first), first != 0x0D {
             return .failed(.malformed)
         }
         return .needsMore
+    }
+
+    /// Which part of a request is longer than we read: the method (which is none then), the target
+    /// (RFC 9112 §3 demands a status of its own), or the fields.
+    private static func tooLargeRequest(_ bytes: UnsafeRawBufferPointer) -> HeadError {
+        let line = bytes.dropFirst(bytes[0] == 0x0D ? 2 : 0)
+        guard let end = line.prefix(methodBytesMax + 1).firstIndex(of: 0x20) else {
+            return .malformed
+        }
+        let target = bytes[(end + 1)...].prefix(Limits.targetBytesMax + 1)
+        return target.contains { $0 == 0x20 || $0 == 0x0A } ? .tooLarge : .targetTooLong
     }
 
     enum LineResult {
@@ -161,6 +174,7 @@ package enum HeadParser {
 
     // MARK: First lines
 
+    /// No method that anybody registered is half as long.
     static let methodBytesMax = 32
 
     /// RFC 9112 §3: `method SP request-target SP HTTP-version`, single spaces.
@@ -183,7 +197,7 @@ package enum HeadParser {
         guard position > targetStart, position < end, bytes[position] == 0x20 else {
             return .malformed
         }
-        guard position - targetStart <= Limits.targetBytesMax else { return .tooLarge }
+        guard position - targetStart <= Limits.targetBytesMax else { return .targetTooLong }
         if let error = version(bytes, position + 1, end, &head) { return error }
         return RequestTarget.parse(bytes, targetStart, position, &head)
     }
@@ -244,7 +258,7 @@ package struct HeadScan {
         {
             let offset = feed - base
             if offset == 0 || bytes[offset - 1] != 0x0D { return true }
-            if offset >= 2, bytes[offset - 2] == 0x0A, offset > 3 { return true }
+            if offset >= 2, bytes[offset - 2] == 0x0A { return true }
             scanned = offset + 1
         }
         scanned = bytes.count

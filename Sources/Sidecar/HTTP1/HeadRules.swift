@@ -28,8 +28,10 @@ enum HeadRules {
             if head.contentLength >= 0 || head.minorVersion == 0 { return .malformed }
         }
         guard isRequest else { return nil }
-        if head.host.isEmpty && head.minorVersion >= 1 { return .malformed }
-        if head.minorVersion == 0 { head.flags.remove(.expectsContinue) }
+        // Also where the target names the host (RFC 9112 §3.2).
+        if !head.has(.host) && head.minorVersion >= 1 { return .malformed }
+        // Neither is for us to understand in HTTP/1.0 (RFC 9110 §10.1.1, §7.8).
+        if head.minorVersion == 0 { head.flags.subtract([.expectsContinue, .websocket]) }
         return nil
     }
 
@@ -79,11 +81,13 @@ enum HeadRules {
     }
 
     /// Digits and nothing else, once. `5, 5` and a repeated field are refused although RFC 9112
-    /// §6.3 would allow to repair them.
+    /// §6.3 would allow to repair them; so are leading zeros, which some read as octal.
     private static func contentLength(
         _ value: UnsafeRawBufferPointer, _ head: inout HTTPHead
     ) -> HeadError? {
-        guard (1...18).contains(value.count), head.contentLength < 0 else { return .malformed }
+        guard (1...18).contains(value.count), head.contentLength < 0,
+            value.count == 1 || value[0] != UInt8(ascii: "0")
+        else { return .malformed }
         var length: Int64 = 0
         for byte in value {
             guard (48...57).contains(byte) else { return .malformed }

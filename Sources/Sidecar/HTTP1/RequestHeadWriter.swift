@@ -8,7 +8,7 @@ enum RequestHeadWriter {
             .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
             .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer, .host,
             .contentLength, .expect, .xForwardedFor, .xForwardedProto, .xForwardedHost, .forwarded,
-            .traceparent,
+            .traceparent, .maxForwards,
         ] { set |= 1 << UInt64(name.rawValue) }
         return set
     }()
@@ -87,6 +87,11 @@ enum RequestHeadWriter {
     private static func writeOwn(
         _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool, _ writer: inout HeadWriter
     ) {
+        if let left = exchange.maxForwards {
+            writer.write("max-forwards: ")
+            writer.write(decimal: left - 1)
+            writer.write("\r\n")
+        }
         if !exchange.isOwn {
             writeForwarded(exchange, head, &writer)
             writeVia(head, &writer)
@@ -171,6 +176,7 @@ enum RequestHeadWriter {
         // A held body has been asked for by us already.
         case .expect: return head.flags.contains(.expectsContinue) && !exchange.bodyIsHeld
         case .traceparent: return hasTrace
+        case .maxForwards: return exchange.maxForwards == nil
         case .xForwardedProto, .xForwardedHost: return exchange.isOwn || exchange.trustsPeer
         case .xForwardedFor, .forwarded: return exchange.isOwn
         default: return false

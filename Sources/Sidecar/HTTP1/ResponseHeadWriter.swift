@@ -79,7 +79,7 @@ enum ResponseHeadWriter {
         writer.write(" ")
         writer.write(ReasonPhrase.of(head.status))
         writer.write("\r\n")
-        writer.copyFields(of: head, keeps: ResponseRules.keepsInformational)
+        writer.copyFields(of: head) { ResponseRules.keepsInformational($0, of: head) }
         writer.write("\r\n")
         if !writer.overflowed { connection.commit(writer.count) }
     }

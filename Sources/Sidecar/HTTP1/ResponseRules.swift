@@ -25,8 +25,10 @@ enum ResponseRules {
         return !namesFields || !head.connectionNames(head.bytes(field.name))
     }
 
-    static func keepsInformational(_ field: HTTPField) -> Bool {
+    static func keepsInformational(_ field: HTTPField, of head: HTTPHead) -> Bool {
         !field.id.isHopByHop && field.id != .weir && field.id != .contentLength
+            && !(head.flags.contains(.namesFields)
+                && head.connectionNames(head.bytes(field.name)))
     }
 
     static func keepsTrailer(_ field: HTTPField, _ exchange: Exchange) -> Bool {

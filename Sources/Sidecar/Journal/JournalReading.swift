@@ -202,6 +202,10 @@ func readFile(_ path: String, limit: Int) -> [UInt8]? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
+    var status = stat()
+    guard fstat(descriptor, &status) == 0 else { return nil }
+    // What the kernel makes up (/proc) has no size.
+    let limit = status.st_size > 0 ? min(limit, Int(status.st_size)) : limit
     var bytes = [UInt8](repeating: 0, count: limit)
     var count = 0
     while count < limit {

@@ -27,7 +27,11 @@ struct SSEScanner {
     private var lastWasCarriageReturn = false
     private var hasData = false
     private var doneMatched = 0
+    /// How much of the byte order mark that may open a stream was seen; `count` when it cannot come
+    /// any more.
+    private var markMatched = 0
 
+    private static let mark: StaticString = "\u{FEFF}"
     private static let field: StaticString = "data:"
     private static let done: StaticString = "[DONE]"
 
@@ -74,8 +78,18 @@ struct SSEScanner {
     }
 
     private mutating func fieldByte(_ byte: UInt8) {
-        // A byte order mark may open the stream.
-        if fieldMatched == 0, byte == 0xEF || byte == 0xBB || byte == 0xBF { return }
+        if markMatched < Self.mark.utf8CodeUnitCount {
+            if byte == Self.mark.utf8Start[markMatched] {
+                markMatched += 1
+                return
+            }
+            let isPart = markMatched > 0
+            markMatched = Self.mark.utf8CodeUnitCount
+            if isPart {
+                line = .other
+                return
+            }
+        }
         guard byte == Self.field.utf8Start[fieldMatched] else {
             line = .other
             return
@@ -108,6 +122,7 @@ struct SSEScanner {
 
     private mutating func lineEnded() {
         if lineIsEmpty { eventEnded() }
+        markMatched = Self.mark.utf8CodeUnitCount
         line = .field
         fieldMatched = 0
         lineIsEmpty = true

@@ -50,6 +50,18 @@ extension Exchange {
         server.sendEnd(upstreamTrailers: nil)
     }
 
+    /// An OPTIONS request that nobody behind us may see. Says nothing that depends on who asks, so
+    /// no interceptor hears of it.
+    func answerAsLast() {
+        interceptor = nil
+        status = 204
+        headIsSent = true
+        addedResponseFields.add("allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+        end(.answered, .admitted, true)
+        sendWhole(status, [])
+        leave()
+    }
+
     private func removesForRefusal() {
         declaresTrailers = false
         headIsSent = true

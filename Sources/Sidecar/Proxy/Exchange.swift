@@ -202,7 +202,25 @@ package final class Exchange: Timed {
         if head.method == .connect || head.method == .trace || head.flags.contains(.websocket) {
             return refuseBeforeBegin(Refusal(.notImplemented))
         }
+        if head.method == .options, head.has(.maxForwards) {
+            guard let left = maxForwards else { return refuseBeforeBegin(Refusal(.malformed)) }
+            if left == 0 { return answerAsLast() }
+        }
         apply(interceptor.requestBegan(self))
+    }
+
+    /// How many more parties may forward the request, us included: only TRACE (which is refused)
+    /// and OPTIONS count (RFC 9110 §7.6.2). What is above any path's length is that length.
+    var maxForwards: UInt64? {
+        guard requestHead.method == .options, requestHead.count(of: .maxForwards) == 1,
+            let value = requestHead.value(of: .maxForwards), (1...18).contains(value.count)
+        else { return nil }
+        var number: UInt64 = 0
+        for byte in value {
+            guard (48...57).contains(byte) else { return nil }
+            number = number * 10 + UInt64(byte - 48)
+        }
+        return min(number, Limits.forwardsMax)
     }
 
     private func keep(_ head: HTTPHead) -> Bool {

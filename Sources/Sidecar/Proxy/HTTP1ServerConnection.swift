@@ -30,6 +30,7 @@ package final class HTTP1ServerConnection: ServerStream {
     private var remaining: Int64 = 0
     private var decoder = ChunkedDecoder()
     private var bodyIsPaused = false
+    private var pace = BodyPace()
     private var discarded = 0
     private var hasEnded = false
 
@@ -131,7 +132,13 @@ package final class HTTP1ServerConnection: ServerStream {
         } else {
             phase = .responding
         }
-        setDeadline(phase == .responding ? .max : worker.timeouts.bodyProgressNanoseconds)
+        if phase == .responding {
+            setDeadline(.max)
+        } else {
+            let patience = worker.timeouts.bodyProgressNanoseconds
+            pace.begin(patienceNanoseconds: patience, now: worker.loop.nowNanoseconds)
+            keepPace()
+        }
         let exchange = worker.takeExchange()
         self.exchange = exchange
         exchange.begin(server: self, interceptor: interceptor, head: head)
@@ -142,7 +149,7 @@ package final class HTTP1ServerConnection: ServerStream {
         let count = Int(min(Int64(bytes.count), remaining))
         remaining -= Int64(count)
         let isLast = remaining == 0
-        if !isLast { setDeadline(worker.timeouts.bodyProgressNanoseconds) }
+        if !isLast { keepPace(received: count) }
         exchange?.requestBytes(UnsafeRawBufferPointer(rebasing: bytes[..<count]))
         if isLast, phase == .lengthBody || phase == .discarding { requestIsWhole() }
         return count
@@ -153,7 +160,7 @@ package final class HTTP1ServerConnection: ServerStream {
         while offset < bytes.count, !bodyIsPaused, phase == .chunkedBody || phase == .discarding {
             switch decoder.next(bytes, from: &offset) {
             case .data(let start, let count):
-                setDeadline(worker.timeouts.bodyProgressNanoseconds)
+                keepPace(received: count)
                 exchange?.requestBytes(
                     UnsafeRawBufferPointer(rebasing: bytes[start..<(start + count)]))
             case .needsMore: return bytes.count
@@ -269,6 +276,12 @@ package final class HTTP1ServerConnection: ServerStream {
         }
     }
 
+    private func keepPace(received count: Int = 0) {
+        guard let connection else { return }
+        pace.received(count, now: worker.loop.nowNanoseconds)
+        worker.loop.setDeadline(connection, atNanoseconds: pace.dueNanoseconds)
+    }
+
     private func setDeadline(_ nanoseconds: UInt64) {
         guard let connection else { return }
         if nanoseconds == .max {
@@ -279,10 +292,12 @@ package final class HTTP1ServerConnection: ServerStream {
     }
 
     override func pauseBody() {
+        let wasPaused = bodyIsPaused
         bodyIsPaused = true
         // The client is waiting for us now, not we for it.
         if phase == .lengthBody || phase == .chunkedBody {
             setDeadline(.max)
+            if !wasPaused { pace.pause(now: worker.loop.nowNanoseconds) }
             connection?.pause()
         }
     }
@@ -291,7 +306,8 @@ package final class HTTP1ServerConnection: ServerStream {
         guard bodyIsPaused else { return }
         bodyIsPaused = false
         if phase == .lengthBody || phase == .chunkedBody {
-            setDeadline(worker.timeouts.bodyProgressNanoseconds)
+            pace.resume(now: worker.loop.nowNanoseconds)
+            keepPace()
             connection?.resume()
         }
     }
@@ -469,6 +485,7 @@ extension HeadError {
         switch self {
         case .malformed: .malformed
         case .tooLarge: .headersTooLarge
+        case .targetTooLong: .uriTooLong
         case .version: .version
         case .notImplemented: .notImplemented
         case .expectation: .expectation

@@ -112,6 +112,7 @@ enum WireConversations {
     /// RFC 9112 §3.2, RFC 9110 §7.2.
     static let hosts: [Conversation] = [
         .init("no host", "GET / HTTP/1.1\r\n\r\n", 400, "malformed"),
+        .init("a host in the target only", "GET http://a/ HTTP/1.1\r\n\r\n", 400, "malformed"),
         .init("two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, "malformed"),
         .init(
             "one host twice", "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "malformed"),
@@ -138,6 +139,7 @@ enum WireConversations {
         length("empty length", "Content-Length:\r\n"),
         length("length above 2^63", "Content-Length: 9999999999999999999\r\n"),
         length("length that wraps at 2^64", "Content-Length: 18446744073709551621\r\n"),
+        length("length with a leading zero", "Content-Length: 05\r\n"),
         length("length of a word", "Content-Length: five\r\n"),
     ]
 
@@ -174,6 +176,9 @@ enum WireConversations {
         chunks("chunk size of 2^64 - 1", "FFFFFFFFFFFFFFFF\r\nA"),
         chunks("NUL in a chunk extension", "1;a\0\r\nA\r\n"),
         chunks("line feed in a chunk extension", "1;a\nb\r\nA\r\n"),
+        chunks("chunk extension without a name", "1;\r\nA\r\n"),
+        chunks("chunk extension that is no token", "1;a[=b\r\nA\r\n"),
+        chunks("quoted chunk extension without an end", "1;a=\"b\r\nA\r\n"),
         chunks("endless chunk extension", "1;" + String(repeating: "a", count: 5_000)),
         chunks("last chunk ended by a line feed", "0\r\n\n"),
         chunks("trailer ended by a line feed", "0\r\nA: b\n\r\n"),
@@ -190,8 +195,12 @@ enum WireConversations {
             431, "headers_too_large"),
         .init(
             "a target of 9 KB",
-            "GET /" + String(repeating: "b", count: 9_000) + " HTTP/1.1\r\nHost: a\r\n\r\n", 431,
-            "headers_too_large"),
+            "GET /" + String(repeating: "b", count: 9_000) + " HTTP/1.1\r\nHost: a\r\n\r\n", 414,
+            "uri_too_long"),
+        .init(
+            "a target of 100 KB", "GET /" + String(repeating: "b", count: 100_000), 414,
+            "uri_too_long"),
+        .init("a method of 100 KB", String(repeating: "A", count: 100_000), 400, "malformed"),
         .init(
             "101 fields",
             "GET / HTTP/1.1\r\nHost: a\r\n" + String(repeating: "X: b\r\n", count: 100) + "\r\n",

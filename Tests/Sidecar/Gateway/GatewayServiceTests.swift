@@ -353,6 +353,15 @@ private struct TestGateway: Sendable {
         #expect(await ask([GatewayField("authorization", "Bearer nonsense")]).status == 401)
     }
 
+    @Test func theServerAsAWholeSaysWhatItAllows() async throws {
+        let answer = try await service().respond(
+            to: GatewayRequest(id: Self.id, method: "OPTIONS", path: "*", fields: [], body: []))
+        #expect(answer.status == 204)
+        let allowed = (value(answer, "allow") ?? "").split(separator: ", ")
+        #expect(allowed.contains("GET") && allowed.contains("POST") && allowed.last == "OPTIONS")
+        #expect(Set(allowed).count == allowed.count)
+    }
+
     @Test func originsAreAllowedByName() async throws {
         let service = try service()
         func ask(_ origin: String) async -> GatewayAnswer {

@@ -54,9 +54,26 @@ import Testing
         "1\r\nAB\r\n", "1\r\nA\n", "1\r\nA\rX", "1234567890ABCDEF\r\n", "1;a\u{0}\r\n",
         "1;a\nb\r\n",
         "0\r\n\n", "0\r\n\rX", "0\r\nA: b\n\r\n",
+        // RFC 9112 §7.1.1: an extension has a name, and space belongs to what follows it.
+        "1;\r\nA\r\n", "1; \r\n", "1;a;\r\n", "1;a=\r\n", "1;=b\r\n", "1;a[=b\r\n", "1;a=b=c\r\n",
+        "1;a b\r\n", "1;a=b \r\n", "1;a=b c\r\n", "1;a=b =c\r\n", "1;a=\"b\r\n", "1;a=\"b\"c\r\n",
+        "1;a=\"b\\\"\r\n", "1\t\r\n", "1 a\r\n",
     ])
     func malformedFramingIsRefused(text: String) {
         for step in [1, 1000] { #expect(decode(text, step: step) == .failed(.malformed)) }
+    }
+
+    /// RFC 9112 §7.1.1: what is well-formed and unknown is passed over.
+    @Test(arguments: [
+        ";a", ";a=b", ";a=b;c", ";a;b=\"c;d\"", " ;a", "\t ; a = b ; c", ";a=\"\\\"\"", ";a=\"\"",
+        ";a=\"\u{E4}\" ;b",
+    ])
+    func extensionsArePassedOver(text: String) {
+        for step in [1, 1000] {
+            #expect(
+                decode("1\(text)\r\nA\r\n0\(text)\r\n\r\n", step: step)
+                    == .complete(data: "A", trailers: "", rest: 0))
+        }
     }
 
     @Test func extensionsAndTrailersAreBounded() {
@@ -65,6 +82,8 @@ import Testing
         let many = String(
             repeating: "1;" + String(repeating: "x", count: 200) + "\r\nA\r\n", count: 30)
         #expect(decode(many, step: 64) == .failed(.tooLarge))
+        let spaces = "1" + String(repeating: " ", count: 300) + ";a\r\nA\r\n"
+        #expect(decode(spaces, step: 64) == .failed(.tooLarge))
         let trailers = "0\r\n" + String(repeating: "A: b\r\n", count: 2000)
         #expect(decode(trailers, step: 64) == .failed(.tooLarge))
     }

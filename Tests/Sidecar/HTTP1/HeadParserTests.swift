@@ -52,6 +52,7 @@ enum HostileHeads {
         ("GET / HTTP/1.1\r\nHost: a\r\nweir-a_b: c\r\n\r\n", .malformed),
         // Host.
         ("GET / HTTP/1.1\r\n\r\n", .malformed),
+        ("GET http://a/ HTTP/1.1\r\n\r\n", .malformed),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", .malformed),
         ("GET / HTTP/1.1\r\nHost:\r\n\r\n", .malformed),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", .malformed),
@@ -74,6 +75,8 @@ enum HostileHeads {
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\n", .malformed),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5 5\r\n\r\n", .malformed),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n", .malformed),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 05\r\n\r\n", .malformed),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 00\r\n\r\n", .malformed),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999999999\r\n\r\n", .malformed),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -109,7 +112,10 @@ enum HostileHeads {
             "GET / HTTP/1.1\r\nHost: a\r\nX: " + String(repeating: "b", count: 33_000) + "\r\n\r\n",
             .tooLarge
         ),
-        ("GET /" + String(repeating: "b", count: 9000) + " HTTP/1.1\r\nHost: a\r\n\r\n", .tooLarge),
+        (
+            "GET /" + String(repeating: "b", count: 9000) + " HTTP/1.1\r\nHost: a\r\n\r\n",
+            .targetTooLong
+        ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\n" + String(repeating: "X: b\r\n", count: 100) + "\r\n",
             .tooLarge
@@ -175,6 +181,33 @@ enum HostileHeads {
             #expect(
                 HeadFixture(prefix).result == (isWhole ? .complete(bytes.count - 3) : .needsMore))
         }
+    }
+
+    /// RFC 9112 §3: what is longer than we read is told apart before its end has come.
+    @Test func longHeadsAreToldApart() {
+        let long = String(repeating: "b", count: 100_000)
+        #expect(HeadFixture("GET /" + long).result == .failed(.targetTooLong))
+        #expect(HeadFixture("\r\nGET /" + long).result == .failed(.targetTooLong))
+        #expect(HeadFixture(long).result == .failed(.malformed))
+        #expect(HeadFixture("GET / HTTP/1.1\r\nX: " + long).result == .failed(.tooLarge))
+        #expect(HeadFixture("HTTP/1.1 200 " + long, isRequest: false).result == .failed(.tooLarge))
+    }
+
+    /// An empty line in front is forgiven, a second one is not: the scan must not wait for more.
+    @Test func theScanFindsTheSecondEmptyLine() {
+        var scan = HeadScan()
+        let bytes = Array("\r\n\r\n".utf8)
+        #expect(!bytes[..<2].withUnsafeBytes { scan.hasEnd($0) })
+        #expect(bytes.withUnsafeBytes { scan.hasEnd($0) })
+    }
+
+    /// RFC 9110 §7.8 and §10.1.1: neither exists for HTTP/1.0.
+    @Test func oldRequestsNeitherUpgradeNorWait() {
+        let fields = "Connection: upgrade\r\nUpgrade: websocket\r\nExpect: 100-continue\r\n\r\n"
+        let old = HeadFixture("GET / HTTP/1.0\r\n" + fields).head.flags
+        #expect(!old.contains(.websocket) && !old.contains(.expectsContinue))
+        let new = HeadFixture("GET / HTTP/1.1\r\nHost: a\r\n" + fields).head.flags
+        #expect(new.contains(.websocket) && new.contains(.expectsContinue))
     }
 
     /// Whatever a peer sends, parsing ends without a trap. Seeded: a failure is repeatable.

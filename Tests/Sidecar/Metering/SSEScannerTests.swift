@@ -4,6 +4,12 @@ import WeirMeshProtocol
 @testable import SidecarCore
 
 extension SSEScanner {
+    init(parts: [[UInt8]]) {
+        self.init()
+        for part in parts { part.withUnsafeBytes { feed($0) } }
+        finish()
+    }
+
     init(_ text: String, cuts: [Int] = []) {
         self.init()
         let bytes = Array(text.utf8)
@@ -77,5 +83,11 @@ private let stream = #"""
         #expect(!scanner.isDoubtful)
         #expect(SSEScanner(#"data: {"error":{"message":"overloaded"}}"#).hasError)
         #expect(SSEScanner("\u{FEFF}data: [DONE]\n\n").isDone)
+        for text in ["\u{FEFF}", "\u{FEFF}data: x\n\n\u{FEFF}", "\n\u{FEFF}"] {
+            let isOpening = text == "\u{FEFF}"
+            let scanner = SSEScanner(text + "data: [DONE]\n\n")
+            #expect(scanner.isDone == isOpening, "a mark opens the stream, whole, and once")
+        }
+        #expect(!SSEScanner(parts: [[0xEF, 0xBF], Array("data: [DONE]\n\n".utf8)]).isDone)
     }
 }

@@ -142,6 +142,46 @@ import WeirCore
         #expect(upstream.requestCount == 0)
     }
 
+    /// A byte now and then keeps no request alive, whatever its framing.
+    @Test(arguments: [
+        ("Content-Length: 100000", "x"), ("Transfer-Encoding: chunked", "1\r\nx\r\n"),
+    ])
+    func aBodyThatDripsTimesOut(framing: String, piece: String) throws {
+        let upstream = try TestUpstream { _ in okay("x") }
+        let proxy = try ProxyFixture(
+            upstream, timeouts: short { $0.bodyProgressNanoseconds = 300_000_000 })
+        let client = proxy.client()
+        client.setTimeout(milliseconds: 20)
+        client.send("POST / HTTP/1.1\r\nHost: a\r\n\(framing)\r\n\r\n")
+        var pieces = 0
+        var head: TestMessage?
+        while head == nil, pieces < 200 {
+            client.send(piece)
+            pieces += 1
+            head = client.readHead()
+        }
+        #expect(head?.status == 408)
+        #expect(pieces > 3, "the first ones are waited for")
+        #expect(upstream.requestCount == 0)
+    }
+
+    @Test func paceIsWhatKeepsABodyAlive() {
+        var pace = BodyPace()
+        pace.begin(patienceNanoseconds: 30_000_000_000, now: 0)
+        #expect(pace.dueNanoseconds == 30_000_000_000)
+        // 500 bytes buy a second, and nobody gets ahead of the patience.
+        pace.received(500, now: 10_000_000_000)
+        #expect(pace.dueNanoseconds == 31_000_000_000)
+        pace.received(1 << 20, now: 12_000_000_000)
+        #expect(pace.dueNanoseconds == 42_000_000_000)
+        pace.pause(now: 20_000_000_000)
+        pace.resume(now: 25_000_000_000)
+        #expect(pace.dueNanoseconds == 47_000_000_000)
+        pace.begin(patienceNanoseconds: .max, now: 5)
+        pace.received(1, now: 6)
+        #expect(pace.dueNanoseconds == .max)
+    }
+
     @Test(arguments: [true, false])
     func anUpstreamThatDoesNotAnswer(byTotal: Bool) throws {
         let upstream = try TestUpstream { upstream, socket in

@@ -20,12 +20,15 @@ struct EndpointTable: Sendable {
 
     private var exact: [String: any GatewayEndpoint] = [:]
     private var patterns: [Pattern] = []
+    /// That some endpoint has, each once.
+    private(set) var methods: [String] = []
 
     init(_ endpoints: [any GatewayEndpoint]) {
         for endpoint in endpoints {
             precondition(
                 EndpointAccess.isStated(endpoint.path),
                 "who may call \(endpoint.path) stands in no table")
+            methods += endpoint.methods.filter { !methods.contains($0) }
             if endpoint.path.contains("{") {
                 let segments = endpoint.path.split(separator: "/")
                 patterns.append(Pattern(segments: segments, endpoint: endpoint))

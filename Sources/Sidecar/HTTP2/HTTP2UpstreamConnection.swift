@@ -336,8 +336,11 @@ package final class HTTP2UpstreamConnection: OutputSource {
         case .greeting: fail(.connectTimeout)
         case .open, .leaving:
             if streams.isEmpty { return close() }
-            if pingIsOut { return fail(.closedBeforeAnswer) }
-            watch()
+            guard pingIsOut else { return watch() }
+            // Whatever has come since is a sign of life, too.
+            let silence = worker.loop.nowNanoseconds - lastHeardNanoseconds
+            if silence >= Limits.pongNanoseconds { return fail(.closedBeforeAnswer) }
+            setDeadline(Limits.pongNanoseconds - silence)
         case .closed: break
         }
     }

@@ -36,7 +36,7 @@ package enum GRPCStatus: UInt8, CaseIterable, Sendable {
         switch reason {
         case .admitted: self = .ok
         case .malformed, .duplicateKey, .invalid, .lengthRequired, .mediaType, .expectation,
-            .headersTooLarge, .version:
+            .headersTooLarge, .uriTooLong, .version:
             self = .invalidArgument
         case .unauthenticated, .tokenExpired: self = .unauthenticated
         case .budgetExhausted, .rateLimited, .quotaExhausted, .concurrency, .tooLarge:

@@ -181,7 +181,8 @@ struct GRPCTests {
             #expect(try #require(seen["waited"]?.int64) < 3_000)
             #expect(seen["total"]?["code"] == "DEADLINE_EXCEEDED")
             _ = try await fixture.agent.line(containing: "slow cancelled")
-            let told = fixture.agent.log.split(separator: "\n").filter { $0.contains("deadline is") }
+            let lines = fixture.agent.log.split(separator: "\n")
+            let told = lines.filter { $0.contains("deadline is") }
             // Hearing it costs time, and asking for it rounds.
             let seconds = told.compactMap { line in
                 line.split(separator: " ").dropLast().last.flatMap { Double($0) }

@@ -58,6 +58,10 @@ extension AdmissionInterceptor {
         }
         let cost = settle(exchange, outcome, context)
         count(outcome, context, cost)
+        if let status = outcome.grpcStatus {
+            series.called(
+                exchange.requestHead.path, status, isServed: outcome.kind == .completed)
+        }
         if outcome.kind == .refused || outcome.kind == .upstreamFailed, context.status == 0 {
             exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
             exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)

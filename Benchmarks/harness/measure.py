@@ -163,7 +163,10 @@ def memory(stage: Stage, key: str, form: str, connections: int) -> Memory | str:
         return server
     time.sleep(0.5)
     idle = resident(server.pid)
-    with clients.Connections(stage, server.port, form, connections):
-        time.sleep(0.3)
-        connected = resident(server.pid)
+    try:
+        with clients.Connections(stage, server.port, form, connections):
+            time.sleep(0.3)
+            connected = resident(server.pid)
+    except (OSError, Missing) as problem:
+        return f"the connections were not served: {problem}"
     return Memory(idle.all, connected.all, connections, idle.anonymous)

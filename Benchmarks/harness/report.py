@@ -50,6 +50,16 @@ class Results:
     def as_json(self) -> dict:
         return dataclasses.asdict(self)
 
+    @staticmethod
+    def from_json(value: dict) -> "Results":
+        results = Results(**value)
+        for key, outcome in value["outcomes"].items():
+            turns = {name: [Turn(**turn) for turn in made] for name, made in outcome["turns"].items()}
+            results.outcomes[key] = Outcome(turns, outcome["missing"])
+        for key, found in value["memory"].items():
+            results.memory[key] = Memory(**found) if isinstance(found, dict) else found
+        return results
+
     def turns(self, workload: str, key: str) -> list[Turn] | None:
         outcome = self.outcomes.get(workload)
         return outcome.turns.get(key) if outcome else None

@@ -140,6 +140,12 @@ class Reporting(unittest.TestCase):
         self.assertIn("| Envoy | not measured: Envoy / is missing |", text)
         self.assertIn("| Weir | 1.100 (1.100–1.100) | 1.10 (1.10–1.10) | 0.55 (0.55–0.55) |", text)
 
+    def test_the_same_figures_make_the_same_document(self) -> None:
+        results = self.results()
+        results.memory["tls/relay"] = "it speaks no TLS"
+        kept = json.loads(json.dumps(results.as_json()))
+        self.assertEqual(report.text(report.Results.from_json(kept)), report.text(results))
+
     def test_every_name_is_known(self) -> None:
         keys = {workload.key for workload in WORKLOADS}
         self.assertLessEqual({target.workload for target in RATIOS}, keys)

@@ -10,6 +10,7 @@ honest request is answered, and the sidecar's memory stays within what its limit
 
 import argparse
 import asyncio
+import collections
 import pathlib
 import resource
 import socket
@@ -34,6 +35,8 @@ class Figures:
     def __init__(self):
         self.answered = 0
         self.failed = 0
+        # The first words of what came instead of an answer.
+        self.instead = collections.Counter()
         self.latencies = []
         self.closed = 0
         self.opened = 0
@@ -64,8 +67,9 @@ async def be_honest(port, figures, stop):
             await asyncio.wait_for(reader.readexactly(2), 10)
             figures.answered += 1
             figures.latencies.append(time.monotonic() - started)
-        except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError) as problem:
             figures.failed += 1
+            figures.instead[str(problem)[:40] or type(problem).__name__] += 1
             if writer is not None:
                 writer.close()
             writer = None
@@ -97,7 +101,7 @@ class Attacker:
                     break
                 if position >= len(self.rest) and self.repeats:
                     position = 0
-                if position < len(self.rest):
+                if position < len(self.rest) and not writer.is_closing():
                     writer.write(self.rest[position : position + self.piece])
                     position += self.piece
         except OSError:
@@ -166,8 +170,8 @@ ATTACKS = {
         ),
     ),
     "no-reader": (
-        "pipelined requests, and nothing is read",
-        lambda: Attacker(HONEST * 500, HONEST, 0.5, len(HONEST), True, reads=False),
+        "answers of 1 MB that nobody reads",
+        lambda: Attacker(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n", reads=False),
     ),
     "resets": ("requests and a reset, again and again", lambda: Storm(HONEST, pause=0.2)),
     "garbage": (
@@ -177,7 +181,17 @@ ATTACKS = {
 }
 
 
-async def attack(name, connections, seconds, weir):
+async def scrape(port):
+    """As Prometheus does, which must not be kept waiting either."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    text = await asyncio.wait_for(reader.read(-1), 10)
+    writer.close()
+    if not text.startswith(b"HTTP/1.1 200 "):
+        raise ConnectionError(text[:60])
+
+
+async def attack(name, connections, seconds, weir, observed=True):
     figures, stop = Figures(), asyncio.Event()
     # The kernel's backlog is not what is tried here.
     open_slots = asyncio.Semaphore(200)
@@ -194,6 +208,12 @@ async def attack(name, connections, seconds, weir):
     peak, deadline = before, time.monotonic() + seconds
     while time.monotonic() < deadline:
         await asyncio.sleep(0.25)
+        try:
+            if observed:
+                await scrape(weir.admin_port)
+        except (OSError, asyncio.TimeoutError) as problem:
+            figures.failed += 1
+            figures.instead[f"/metrics: {problem}"[:40]] += 1
         peak = max(peak, memory_kb(weir.process))
     stop.set()
     await asyncio.gather(*honest, *hostile)
@@ -208,7 +228,8 @@ class Outcome:
         self.before, self.peak = before, peak
         self.faults = []
         if figures.failed or not figures.answered:
-            self.faults.append(f"{figures.failed} of {figures.answered} honest requests failed")
+            instead = dict(figures.instead.most_common(3))
+            self.faults.append(f"{figures.failed} honest requests failed: {instead}")
         if peak > allowed_kb:
             self.faults.append(f"{peak} KB of memory, {allowed_kb} KB are allowed")
         if ended != 0:
@@ -229,15 +250,15 @@ class Outcome:
     )
 
 
-def run(name, connections, seconds, any_memory=False):
+def run(name, connections, seconds, any_memory=False, workers=1, observed=True):
     # Ours, the sidecar's (it inherits them) and the recorder's.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     allowed = float("inf") if any_memory else BASE_KB_MAX + CONNECTION_KB_MAX * connections
     recorder = Recorder()
     with tempfile.TemporaryDirectory(prefix="weir-attack-") as folder:
-        with Weir(pathlib.Path(folder), recorder.port) as weir:
-            figures, before, peak = asyncio.run(attack(name, connections, seconds, weir))
+        with Weir(pathlib.Path(folder), recorder.port, workers) as weir:
+            figures, before, peak = asyncio.run(attack(name, connections, seconds, weir, observed))
         ended = weir.process.returncode
         log = weir.log.read_text(errors="replace")
     recorder.close()
@@ -251,6 +272,8 @@ def main():
     parser.add_argument(
         "--any-memory", action="store_true", help="for a sidecar that a sanitizer looks into"
     )
+    parser.add_argument("--workers", type=int, default=1, help="threads of the sidecar (1)")
+    parser.add_argument("--unobserved", action="store_true", help="nobody asks for /metrics")
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(ATTACKS))
     options = parser.parse_args()
     names = options.attacks or list(ATTACKS)
@@ -260,7 +283,14 @@ def main():
     print(Outcome.HEAD, flush=True)
     failed = 0
     for name in names:
-        outcome = run(name, options.connections, options.seconds, options.any_memory)
+        outcome = run(
+            name,
+            options.connections,
+            options.seconds,
+            any_memory=options.any_memory,
+            workers=options.workers,
+            observed=not options.unobserved,
+        )
         print(outcome.row(), flush=True)
         for fault in outcome.faults:
             print(f"{name}: {fault}")

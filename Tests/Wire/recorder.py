@@ -5,6 +5,9 @@ import socket
 import threading
 
 
+LARGE = b"HTTP/1.1 200 OK\r\nContent-Length: 1048576\r\n\r\n" + b"x" * 1048576
+
+
 class Request:
     """One whole request: what a server behind a proxy acts upon."""
 
@@ -60,7 +63,9 @@ class Recorder:
             while (request := stream.request()) is not None:
                 with self.lock:
                     self.requests.append(request)
-                if request.method == b"HEAD":
+                if request.target == b"/large":
+                    connection.sendall(LARGE)
+                elif request.method == b"HEAD":
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
                 else:
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")

@@ -93,7 +93,7 @@ class Weir:
 
     name = "weir"
 
-    def __init__(self, folder, upstream_port):
+    def __init__(self, folder, upstream_port, workers=1):
         self.port = free_port()
         self.admin_port = free_port()
         file = folder / "policy.json"
@@ -109,6 +109,7 @@ class Weir:
                     *("--admin", f"127.0.0.1:{self.admin_port}"),
                     *("--upstream", f"http://127.0.0.1:{upstream_port}"),
                     *("--data", str(folder / "data"), "--drain", "1"),
+                    *("--workers", str(workers)),
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,

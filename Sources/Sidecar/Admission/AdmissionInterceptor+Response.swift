@@ -58,6 +58,10 @@ extension AdmissionInterceptor {
         }
         let cost = settle(exchange, outcome, context)
         count(outcome, context, cost)
+        if let status = outcome.grpcStatus {
+            series.called(
+                exchange.requestHead.path, status, isServed: outcome.kind == .completed)
+        }
         if outcome.kind == .refused || outcome.kind == .upstreamFailed, context.status == 0 {
             exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
             exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
@@ -74,13 +78,22 @@ extension AdmissionInterceptor {
         context.attempt = nil
         var record = AttemptOutcome.record(outcome, context, cost)
         record.request = exchange.requestID
-        record.run = context.delegation?.run ?? record.request
+        record.run = record.request
+        if context.isDelegated, let run = context.delegation?.run { record.run = run }
         record.paidBy = attempt.paidBy
         record.reserved = attempt.reserved
         if outcome.upstreamTouched { record.digests = context.finishDigests() }
         let isCarried = outcome.kind == .completed || outcome.kind == .refused
-        let isFinal = ledger.settle(attempt, record, names(context), isCarried: isCarried)
-        if let delegation = context.delegation, let verifier = context.snapshot.verifier {
+        guard let delegation = context.isDelegated ? context.delegation : nil else {
+            guard let terms = context.terms else {
+                preconditionFailure("what no delegation pays is opened by its terms")
+            }
+            _ = ledger.settle(attempt, record, terms.localNames, isCarried: isCarried)
+            return cost
+        }
+        let isFinal = ledger.settle(
+            attempt, record, names(delegation, context), isCarried: isCarried)
+        if let verifier = context.snapshot.verifier {
             let settlement = Settlement(
                 keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,
                 isFinal: isFinal,
@@ -100,11 +113,8 @@ extension AdmissionInterceptor {
         }
     }
 
-    private func names(_ context: AttemptContext) -> RecordNames {
-        guard let delegation = context.delegation else {
-            return context.terms?.localNames ?? RecordNames()
-        }
-        return RecordNames(
+    private func names(_ delegation: Delegation, _ context: AttemptContext) -> RecordNames {
+        RecordNames(
             subject: delegation.subject, tier: delegation.tier, tenant: delegation.tenant,
             agent: context.snapshot.agent.name, model: context.model,
             requestType: delegation.requestType)

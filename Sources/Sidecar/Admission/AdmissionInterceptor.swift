@@ -70,6 +70,10 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         if let refusal = identify(exchange, context) { return .refuse(refusal) }
         let tier = snapshot.tier(context.tierName)
         context.begin(tier)
+        if exchange.isGRPC, target.wire == .http1 {
+            let detail = "The agent is reached by HTTP/1.1; gRPC needs HTTP/2 (--upstream h2c://…)."
+            return .refuse(RefusalShape.refusal(.notImplemented, detail, for: snapshot.agent))
+        }
         // Whom a tier may call is a matter of access, which observing does not waive.
         guard tier.allowsAgent else {
             return .refuse(
@@ -126,7 +130,7 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     /// Checks the delegation and has it accepted; without delegations, everybody is the local
     /// caller.
     private func identify(_ exchange: Exchange, _ context: AttemptContext) -> Refusal? {
-        exchange.setDeadline(afterNanoseconds: snapshot.totalNanoseconds)
+        setDeadline(exchange, context, callersMilliseconds: nil)
         guard let verifier = snapshot.verifier else { return nil }
         let agent = snapshot.agent
         guard let header = exchange.requestHead.string(named: "weir-delegation") else {
@@ -171,11 +175,21 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         {
             return RefusalShape.refusal(misfit.reason, misfit.detail, for: agent)
         }
-        let remaining = min(
-            Int64(delegation.remainingMilliseconds), agent.timeouts.totalMilliseconds)
-        context.hasCallersDeadline = remaining < agent.timeouts.totalMilliseconds
-        exchange.setDeadline(afterNanoseconds: UInt64(clamping: remaining) &* 1_000_000)
+        setDeadline(
+            exchange, context, callersMilliseconds: Int64(delegation.remainingMilliseconds))
         return nil
+    }
+
+    /// The shortest of the agent's, the delegation's and that of a call of gRPC.
+    private func setDeadline(
+        _ exchange: Exchange, _ context: AttemptContext, callersMilliseconds: Int64?
+    ) {
+        let agents = snapshot.totalNanoseconds
+        let delegated = callersMilliseconds.map { UInt64(clamping: $0) &* 1_000_000 } ?? .max
+        let said = exchange.isGRPC ? GRPC.timeoutNanoseconds(exchange.requestHead) : nil
+        let callers = min(delegated, said ?? .max)
+        context.hasCallersDeadline = callers < agents
+        exchange.setDeadline(afterNanoseconds: min(callers, agents))
     }
 
     // MARK: The cost

@@ -87,14 +87,15 @@ struct AgentAdmission {
             guard observes else { return .refused(Self.concurrencyRefusal(reason, agent)) }
             permit.observed = permit.observed ?? reason
         }
-        return chooseEndpoint(caller, permit, now, random)
+        return chooseEndpoint(caller, &permit, now, random)
     }
 
     /// A waiting request has got its place (`finish` or `giveBack` named its ticket).
     mutating func leaveQueue(
         _ caller: Caller, nowNanoseconds now: UInt64, random: UInt64
     ) -> Decision {
-        chooseEndpoint(caller, Permit(hasPlace: true, era: era), now, random)
+        var permit = Permit(hasPlace: true, era: era)
+        return chooseEndpoint(caller, &permit, now, random)
     }
 
     /// The end of an admitted request, whatever it was: gives the place and the choice of its
@@ -206,9 +207,8 @@ struct AgentAdmission {
     }
 
     private mutating func chooseEndpoint(
-        _ caller: Caller, _ permit: Permit, _ now: UInt64, _ random: UInt64
+        _ caller: Caller, _ permit: inout Permit, _ now: UInt64, _ random: UInt64
     ) -> Decision {
-        var permit = permit
         retries.requestStarted(now: now)
         let pick = endpoints.pick(nowNanoseconds: now, random: random)
         switch pick {

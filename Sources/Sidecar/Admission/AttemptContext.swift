@@ -8,7 +8,11 @@ final class AttemptContext: InterceptorContext {
     /// The request's own from `begin` to the end of the exchange.
     private(set) var snapshot = AdmissionSnapshot.none
     private(set) var tier: AdmissionSnapshot.Tier
-    var delegation: Delegation?
+    /// Looked at only where there is one: asking it for that costs more than a flag does.
+    private(set) var isDelegated = false
+    var delegation: Delegation? {
+        didSet { isDelegated = delegation != nil }
+    }
     var caller = AgentAdmission.Caller(ticket: 0)
     var permit: AgentAdmission.Permit?
     /// Endpoints that could not be connected to.
@@ -46,7 +50,7 @@ final class AttemptContext: InterceptorContext {
     /// The caller is known.
     func begin(_ tier: AdmissionSnapshot.Tier) {
         self.tier = tier
-        caller.subject = delegation?.subject ?? Self.localSubject
+        caller.subject = isDelegated ? delegation?.subject ?? "" : Self.localSubject
         caller.priority = tier.priority
         caller.subjectMax = tier.subjectMax
         caller.subjectRate = tier.rate
@@ -55,8 +59,8 @@ final class AttemptContext: InterceptorContext {
 
     /// As it was made: ready for the next exchange. What most exchanges leave alone is not written.
     func clear() {
-        if delegation != nil { delegation = nil }
-        if permit != nil { permit = nil }
+        if isDelegated { delegation = nil }
+        permit = nil
         if !tried.isEmpty { tried = [] }
         hasCallersDeadline = false
         isQueued = false
@@ -92,9 +96,11 @@ final class AttemptContext: InterceptorContext {
     /// What would have refused the request, here or at its gateway, where the policy only observes.
     var observed: Reason? {
         if let here = permit?.observed { return here }
-        guard let there = delegation?.observed, there != .admitted else { return nil }
+        guard isDelegated, let there = delegation?.observed, there != .admitted else {
+            return nil
+        }
         return there
     }
     var model: String { terms?.bound.model ?? snapshot.agent.defaultModel }
-    var tierName: String { delegation?.tier ?? "" }
+    var tierName: String { isDelegated ? delegation?.tier ?? "" : "" }
 }

@@ -10,9 +10,9 @@ enum AttemptOutcome {
         _ outcome: ExchangeOutcome, _ context: AttemptContext
     ) -> CircuitBreaker.Outcome {
         switch outcome.kind {
-        case .completed: return answered(context)
+        case .completed: return answered(outcome, context)
         case .clientGone:
-            return outcome.responseIsWhole ? answered(context) : .unknown
+            return outcome.responseIsWhole ? answered(outcome, context) : .unknown
         case .upstreamFailed:
             // A response that was cut by the deadline has failed without a word of the upstream's.
             return outcome.upstreamFailure.map(failed) ?? deadlinePassed(outcome, context)
@@ -30,16 +30,35 @@ enum AttemptOutcome {
             ? .callerTimedOut : .failure(.timeout, retryAfterNanoseconds: nil)
     }
 
-    private static func answered(_ context: AttemptContext) -> CircuitBreaker.Outcome {
+    private static func answered(
+        _ outcome: ExchangeOutcome, _ context: AttemptContext
+    ) -> CircuitBreaker.Outcome {
+        if let status = outcome.grpcStatus { return answered(status, context) }
         switch context.status {
         case 429:
-            .failure(.rateLimited, retryAfterNanoseconds: context.retryAfterNanoseconds)
+            return .failure(.rateLimited, retryAfterNanoseconds: context.retryAfterNanoseconds)
         case 500...599:
-            .failure(.serverError, retryAfterNanoseconds: context.retryAfterNanoseconds)
+            return .failure(.serverError, retryAfterNanoseconds: context.retryAfterNanoseconds)
         default:
             // An error in mid-stream, behind a head that said 200.
-            context.isStream && context.meter.reportsError
+            return context.isStream && context.meter.reportsError
                 ? .failure(.midStreamDeath, retryAfterNanoseconds: nil) : .success
+        }
+    }
+
+    private static func answered(
+        _ status: GRPCStatus, _ context: AttemptContext
+    ) -> CircuitBreaker.Outcome {
+        switch status {
+        case .resourceExhausted:
+            .failure(.rateLimited, retryAfterNanoseconds: context.retryAfterNanoseconds)
+        case .deadlineExceeded:
+            context.hasCallersDeadline
+                ? .callerTimedOut : .failure(.timeout, retryAfterNanoseconds: nil)
+        default:
+            status.isFailure
+                ? .failure(.serverError, retryAfterNanoseconds: context.retryAfterNanoseconds)
+                : .success
         }
     }
 
@@ -47,7 +66,7 @@ enum AttemptOutcome {
         let kind: CircuitBreaker.Failure
         switch failure {
         case .connectFailed, .handshakeFailed, .connectTimeout: kind = .connect
-        case .closedBeforeAnswer: kind = .closedBeforeAnswer
+        case .closedBeforeAnswer, .refused, .reset: kind = .closedBeforeAnswer
         case .protocolError: kind = .protocolError
         case .firstByteTimeout: kind = .firstByteStall
         case .stalled: kind = .timeout
@@ -63,6 +82,7 @@ enum AttemptOutcome {
         guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(context) else {
             return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
         }
+        if let known = terms.fixedCost { return known }
         let nanoseconds = outcome.endedNanoseconds &- outcome.startedNanoseconds
         if terms.isFixed { return terms.bound.fixedCost(nanoseconds: nanoseconds) }
         return terms.bound.cost(
@@ -79,6 +99,9 @@ enum AttemptOutcome {
     /// What refused it, or what failed.
     static func reason(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> Reason {
         guard outcome.reason == .admitted else { return outcome.reason }
+        if let status = outcome.grpcStatus {
+            return status.isFailure || status == .resourceExhausted ? .upstreamError : .admitted
+        }
         return context.status == 429 || context.status >= 500 ? .upstreamError : .admitted
     }
 

@@ -13,6 +13,8 @@ final class AttemptTerms: Sendable {
     let countsTokens: Bool
     /// Neither the request nor the answer changes what is due, but for the time that it took.
     let isFixed: Bool
+    /// What is due for every attempt, where not even time counts.
+    let fixedCost: AttemptCost?
     /// `weir-*` of an answer to a request that nothing would have refused.
     let admittedFields: PreparedFields
     /// What the record of a caller without a delegation says.
@@ -23,6 +25,8 @@ final class AttemptTerms: Sendable {
         least = bound.least
         countsTokens = bound.price.countsTokens
         isFixed = !countsTokens && !bound.isPolicyCeiling
+        fixedCost =
+            isFixed && bound.price.perSecond == .zero ? bound.fixedCost(nanoseconds: 0) : nil
         admittedFields = PreparedFields([
             ("weir-decision", Reason.admitted.name), ("weir-agent", agent.name),
             ("weir-model", bound.model), ("weir-policy-version", versionText),

@@ -68,6 +68,7 @@ package struct EndpointLoad {
     /// libm.
     static func share(left elapsed: UInt64) -> Double {
         let halves = Double(elapsed) / halfLifeNanoseconds
+        if halves < 1 { return 1 - halves / 2 }
         guard halves < 60 else { return 0 }
         let whole = Int(halves)
         let rest = halves - Double(whole)

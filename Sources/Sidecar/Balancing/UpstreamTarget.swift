@@ -1,11 +1,24 @@
 import Glibc
 import WeirCore
 
-/// One address of an upstream, with its idle connections.
+/// What is spoken to an upstream.
+package enum UpstreamProtocol: Sendable {
+    case http1
+    /// With prior knowledge (RFC 9113 §3.3); with TLS, where the peer chooses it.
+    case http2
+}
+
+/// One address of an upstream, with its connections that can take a request.
 package final class Endpoint {
     package let address: SocketAddress
-    /// Last in, first out: the warmest connection is used again, and superfluous ones grow old.
+    /// HTTP/1.1, between requests. Last in, first out: the warmest connection is used again, and
+    /// superfluous ones grow old.
     var idle: ContiguousArray<HTTP1ClientConnection> = []
+    /// HTTP/2, with streams or without. The first that has room is taken, so that the last grow
+    /// old.
+    var shared: ContiguousArray<HTTP2UpstreamConnection> = []
+    /// Connections being opened that many exchanges may wait for.
+    fileprivate var openings: ContiguousArray<UpstreamOpening> = []
     var openConnections = 0
     var isRetired = false
     /// For the next TLS connection to it.
@@ -25,7 +38,7 @@ package enum UpstreamTransport: Sendable {
 /// to the first.
 package final class UpstreamTarget {
     enum Checkout {
-        case ready(HTTP1ClientConnection)
+        case ready(ClientStream)
         /// `Exchange.upstreamReady` or `upstreamFailed` follows.
         case pending
         case refused(Reason)
@@ -35,6 +48,7 @@ package final class UpstreamTarget {
     unowned(unsafe) let worker: Worker
     /// Sent as `Host` instead of the client's, when set.
     package let hostOverride: String?
+    package let wire: UpstreamProtocol
     let transport: UpstreamTransport
     /// Changed by a new policy: what is under way keeps the deadline that it has.
     package var timeouts: Timeouts
@@ -43,13 +57,19 @@ package final class UpstreamTarget {
     private var waiting: ContiguousArray<Exchange> = []
 
     package init(
-        name: String, worker: Worker, addresses: [SocketAddress], hostOverride: String? = nil,
+        name: String, worker: Worker, addresses: [SocketAddress],
+        wire: UpstreamProtocol = .http1, hostOverride: String? = nil,
         transport: UpstreamTransport = .plaintext, timeouts: Timeouts? = nil,
         connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
     ) {
         self.name = name
         self.worker = worker
         self.hostOverride = hostOverride
+        if case .tls(let upstream) = transport {
+            self.wire = upstream.protocols.contains(.http2) ? .http2 : .http1
+        } else {
+            self.wire = wire
+        }
         self.transport = transport
         self.timeouts = timeouts ?? worker.timeouts
         connectionsMax = connectionsPerEndpoint
@@ -74,6 +94,15 @@ package final class UpstreamTarget {
 
     private func closeIdle(_ endpoint: Endpoint) {
         while let connection = endpoint.idle.popLast() { connection.closeQuietly() }
+        // They take themselves out of the list.
+        for connection in endpoint.shared { connection.retire() }
+    }
+
+    var isSecure: Bool {
+        switch transport {
+        case .plaintext: false
+        case .tls: true
+        }
     }
 
     // MARK: A connection for an exchange
@@ -85,6 +114,13 @@ package final class UpstreamTarget {
         while let connection = endpoint.idle.popLast() {
             if connection.isUsable() { return .ready(connection) }
             connection.closeQuietly()
+        }
+        for connection in endpoint.shared {
+            if let stream = connection.takeStream() { return .ready(stream) }
+        }
+        if let opening = endpoint.openings.first(where: \.hasRoom) {
+            opening.join(exchange)
+            return .pending
         }
         if endpoint.openConnections < connectionsMax {
             return connect(endpoint, for: exchange)
@@ -108,10 +144,11 @@ package final class UpstreamTarget {
         do {
             let tls = try session(to: endpoint)
             let descriptor = try Socket.connect(to: endpoint.address)
-            let connection = HTTP1ClientConnection(target: self, endpoint: endpoint)
-            try connection.start(descriptor.take(), tls: tls, for: exchange)
+            let opening = UpstreamOpening(target: self, endpoint: endpoint)
+            try opening.start(descriptor.take(), tls: tls)
             endpoint.openConnections += 1
-            exchange.opening = connection
+            if wire == .http2 { endpoint.openings.append(opening) }
+            opening.join(exchange)
             return .pending
         } catch {
             return .refused(error.code == EMFILE ? .overloaded : .upstreamError)
@@ -150,10 +187,15 @@ package final class UpstreamTarget {
 
     func connectionClosed(_ connection: HTTP1ClientConnection, wasIdle: Bool) {
         let endpoint = connection.endpoint
-        endpoint.openConnections -= 1
         if wasIdle, let index = endpoint.idle.firstIndex(where: { $0 === connection }) {
             endpoint.idle.remove(at: index)
         }
+        connectionClosed(endpoint)
+    }
+
+    /// A place for a connection became free.
+    func connectionClosed(_ endpoint: Endpoint) {
+        endpoint.openConnections -= 1
         takeWaiting(for: endpoint)?.retryCheckout()
     }
 
@@ -163,5 +205,33 @@ package final class UpstreamTarget {
             ($0.upstreamAddress ?? endpoints.first?.address) == endpoint.address
         }
         return index.map { waiting.remove(at: $0) }
+    }
+
+    // MARK: Connections of many streams
+
+    /// The connection is there, or will never be.
+    func opened(_ opening: UpstreamOpening) {
+        opening.endpoint.openings.removeAll { $0 === opening }
+    }
+
+    /// From now on new streams may go to it.
+    func share(_ connection: HTTP2UpstreamConnection) {
+        if connection.endpoint.isRetired { return connection.retire() }
+        connection.endpoint.shared.append(connection)
+    }
+
+    /// No new streams go to it any more.
+    func unshare(_ connection: HTTP2UpstreamConnection) {
+        connection.endpoint.shared.removeAll { $0 === connection }
+    }
+
+    /// A stream has ended, or the peer takes more than before.
+    func serveWaiting(_ connection: HTTP2UpstreamConnection) {
+        while !waiting.isEmpty, connection.hasRoom,
+            let next = takeWaiting(for: connection.endpoint)
+        {
+            guard next.phase == .connecting, let stream = connection.takeStream() else { continue }
+            next.upstreamReady(stream)
+        }
     }
 }

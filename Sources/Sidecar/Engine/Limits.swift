@@ -85,6 +85,33 @@ package enum Limits {
     package static let waitingPerCluster = 1024
     /// Replays of one request after a reused connection died without an answer.
     package static let staleRetriesMax = 2
+    /// Replays of one request that upstreams said they had not begun (RFC 9113 §8.7).
+    package static let refusedRetriesMax = 4
+    /// The beginning of a request's body that is kept for such a replay, until the answer begins.
+    /// Beyond it a refused request has failed.
+    package static let replayBytesMax = 64 * 1024
+
+    // MARK: HTTP/2 to upstreams
+
+    /// Streams of one connection, where the peer allows more.
+    package static let streamsPerConnection = 256
+    /// Requests that wait for one connection whose peer has not said yet how many it takes.
+    package static let streamsExpected = 100
+    /// Of a request's body, waiting for the peer's window; the client is paused above it.
+    package static let streamQueueBytes = 64 * 1024
+    /// What a stream may send ahead of its client, which is also what it can make us hold.
+    package static let upstreamStreamWindowBytes: Int32 = 128 * 1024
+    /// Always open, because each stream is bounded for itself and must not stop the others: this
+    /// is how often we have to say so.
+    package static let upstreamConnectionWindowBytes: Int32 = 4 * 1024 * 1024
+    /// Answers to PING and SETTINGS that a peer can make us queue before it is taken for an attack.
+    package static let outboundAcknowledgementsMax = 64
+    /// How long a connection with open streams is silent before a PING asks whether it lives.
+    package static let silenceNanoseconds: UInt64 = 10_000_000_000
+    package static let pongNanoseconds: UInt64 = 5_000_000_000
+    /// Between two PINGs without another frame of the peer's: servers of gRPC close a connection
+    /// that sends more than one in five minutes.
+    package static let lonePingNanoseconds: UInt64 = 310_000_000_000
 
     // MARK: Calls of the agent's own
 
@@ -114,6 +141,8 @@ package struct Timeouts: Sendable {
     /// An idle upstream connection. Shorter than the keep-alive of usual servers (uvicorn 5 s,
     /// Node 5 s), so that we close first.
     package var upstreamIdleNanoseconds: UInt64 = 4_000_000_000
+    /// An idle HTTP/2 connection to an upstream. Long, because a GOAWAY tells of its end in time.
+    package var http2IdleNanoseconds: UInt64 = 60_000_000_000
     /// How long unread request body is thrown away after a refusal before the connection closes.
     package var lingerNanoseconds: UInt64 = 2_000_000_000
     /// How long a drain waits for exchanges before it closes what is left.

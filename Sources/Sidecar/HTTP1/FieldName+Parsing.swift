@@ -18,10 +18,13 @@ extension FieldName {
         case 8: return match(name, "location", .location)
         case 9: return match(name, "forwarded", .forwarded, "x-api-key", .xAPIKey)
         case 10: return match10(name)
-        case 11: return match(name, "retry-after", .retryAfter, "traceparent", .traceparent)
+        case 11:
+            let first = match(name, "retry-after", .retryAfter, "traceparent", .traceparent)
+            return first != .other ? first : match(name, "grpc-status", .grpcStatus)
         case 12:
             let first = match(name, "content-type", .contentType, "x-request-id", .xRequestID)
-            return first != .other ? first : match(name, "max-forwards", .maxForwards)
+            if first != .other { return first }
+            return match(name, "max-forwards", .maxForwards, "grpc-timeout", .grpcTimeout)
         case 13: return match(name, "authorization", .authorization, "cache-control", .cacheControl)
         case 14:
             return match(name, "content-length", .contentLength, "http2-settings", .http2Settings)

@@ -37,7 +37,11 @@ package enum FieldName: UInt8, Sendable {
         http2Settings
     case contentType, contentEncoding, accept, acceptEncoding, date, server, retryAfter, cookie
     case setCookie, xAPIKey, idempotencyKey, cacheControl, origin, userAgent, location, xRequestID
-    case requestTimeout, maxForwards
+    case requestTimeout, maxForwards, grpcTimeout, grpcStatus
+
+    /// In a set of names.
+    @inline(__always)
+    var bit: UInt64 { 1 &<< UInt64(rawValue) }
 
     /// Never forwarded: they speak about one hop (RFC 9110 §7.6.1, RFC 9113 §3.2.1 for the last).
     package var isHopByHop: Bool {
@@ -49,8 +53,8 @@ package enum FieldName: UInt8, Sendable {
             .xForwardedProto, .xForwardedHost, .forwarded, .traceparent, .tracestate,
             .authorization, .contentType, .contentEncoding, .accept, .acceptEncoding, .date,
             .server, .retryAfter, .cookie, .setCookie, .xAPIKey, .idempotencyKey, .cacheControl,
-            .origin, .userAgent, .location, .xRequestID, .requestTimeout,
-            .maxForwards:
+            .origin, .userAgent, .location, .xRequestID, .requestTimeout, .maxForwards,
+            .grpcTimeout, .grpcStatus:
             false
         }
     }
@@ -68,7 +72,7 @@ package enum FieldName: UInt8, Sendable {
         case .other, .keepAlive, .proxyConnection, .te, .upgrade, .tracestate,
             .proxyAuthorization, .proxyAuthenticate, .http2Settings, .accept, .acceptEncoding,
             .date, .server, .retryAfter, .origin, .userAgent, .location, .xRequestID,
-            .requestTimeout, .maxForwards:
+            .requestTimeout, .maxForwards, .grpcTimeout, .grpcStatus:
             false
         }
     }

@@ -3,8 +3,9 @@
 enum HeadRules {
     /// Names whose presence asks for a closer look; an ordinary head has `Host` and little else.
     private static let looked: UInt64 =
-        bit(.host) | bit(.contentLength) | bit(.transferEncoding) | bit(.connection)
-        | bit(.expect) | bit(.te)
+        FieldName.host.bit | FieldName.contentLength.bit | FieldName.transferEncoding.bit
+        | FieldName.connection.bit | FieldName.expect.bit
+        | FieldName.te.bit
 
     /// A reader that took protected fields from here would see another message than one that does
     /// not (RFC 9110 §6.5.1).
@@ -12,13 +13,11 @@ enum HeadRules {
         !(0..<trailers.fieldCount).contains { trailers.fields[$0].id.isProtected }
     }
 
-    private static func bit(_ name: FieldName) -> UInt64 { 1 << UInt64(name.rawValue) }
-
     static func check(_ head: inout HTTPHead, isRequest: Bool) -> HeadError? {
         if head.present & looked != 0 {
             for index in 0..<head.fieldCount {
                 let field = head.fields[index]
-                guard bit(field.id) & looked != 0 else { continue }
+                guard field.id.bit & looked != 0 else { continue }
                 if let error = check(field, &head, isRequest) { return error }
             }
         }

@@ -42,23 +42,27 @@ package struct HeadWriter {
     }
 
     package mutating func write(decimal value: UInt64) {
-        // Statuses, octets of addresses, versions: no detour through a buffer.
-        if value < 1000 {
-            if value >= 100 { write(byte: UInt8(truncatingIfNeeded: 48 + value / 100)) }
-            if value >= 10 { write(byte: UInt8(truncatingIfNeeded: 48 + value / 10 % 10)) }
-            return write(byte: UInt8(truncatingIfNeeded: 48 + value % 10))
+        var digits = 1
+        var bound: UInt64 = 10
+        while digits < 20, value >= bound {
+            digits += 1
+            // Twenty digits are never asked whether they are enough.
+            bound = bound &* 10
         }
-        var digits: (UInt64, UInt64, UInt32) = (0, 0, 0)
-        withUnsafeMutableBytes(of: &digits) { room in
-            var position = 20
-            var rest = value
-            repeat {
-                position -= 1
-                room[position] = UInt8(truncatingIfNeeded: 48 + rest % 10)
-                rest /= 10
-            } while rest > 0
-            write(UnsafeRawBufferPointer(rebasing: room[position..<20]))
+        guard digits <= capacity - count else {
+            overflowed = true
+            return
         }
+        var position = count + digits
+        var rest = value
+        repeat {
+            position -= 1
+            base.storeBytes(
+                of: UInt8(truncatingIfNeeded: 48 + rest % 10), toByteOffset: position,
+                as: UInt8.self)
+            rest /= 10
+        } while rest > 0
+        count += digits
     }
 
     package mutating func write(hex value: UInt64, digits: Int? = nil) {
@@ -81,24 +85,37 @@ package struct HeadWriter {
         }
     }
 
+    mutating func write(_ host: HostText) {
+        host.withBytes { write($0) }
+    }
+
     /// The 26 characters of an identifier, as its `description`, without a String.
     package mutating func write(identifier: Identifier) {
-        let alphabet: StaticString = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-        let digits = alphabet.utf8Start
         guard count + 26 <= capacity else {
             overflowed = true
             return
         }
-        var high = identifier.high
-        var low = identifier.low
-        // From the last digit: 128 bits are 25 digits of five bits and one of three.
-        for index in stride(from: 25, through: 0, by: -1) {
-            let digit = digits[Int(truncatingIfNeeded: low & 31)]
-            base.storeBytes(of: digit, toByteOffset: count + index, as: UInt8.self)
-            low = low >> 5 | high << 59
-            high >>= 5
-        }
+        // 128 bits are 25 digits of five bits and one of three: two digits of the highest eight
+        // bits, and twelve each of the sixty below and the sixty below those.
+        store(identifier.high >> 56, digits: 2, at: count)
+        store(identifier.high << 4 | identifier.low >> 60, digits: 12, at: count + 2)
+        store(identifier.low, digits: 12, at: count + 14)
         count += 26
+    }
+
+    /// Five bits a digit, the lowest last; there must be room.
+    @inline(__always)
+    private func store(_ bits: UInt64, digits: Int, at offset: Int) {
+        let alphabet: StaticString = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+        var rest = bits
+        var index = digits
+        while index > 0 {
+            index -= 1
+            base.storeBytes(
+                of: alphabet.utf8Start[Int(truncatingIfNeeded: rest & 31)],
+                toByteOffset: offset + index, as: UInt8.self)
+            rest >>= 5
+        }
     }
 
     /// Copies the field lines that `keeps` accepts, run by run.
@@ -123,6 +140,28 @@ package struct HeadWriter {
             let end = head.byteCount - 2
             write(UnsafeRawBufferPointer(start: head.base + runStart, count: end - runStart))
         }
+    }
+}
+
+/// The host of an address as heads have it, kept by whoever writes it often.
+struct HostText {
+    /// The longest is an IPv6 address with an IPv4 one in it.
+    private let bytes: InlineArray<48, UInt8>
+    private let count: Int
+
+    init(_ address: SocketAddress) {
+        var bytes = InlineArray<48, UInt8>(repeating: 0)
+        count = withUnsafeMutableBytes(of: &bytes) { room in
+            var writer = HeadWriter(room)
+            writer.write(host: address)
+            return writer.count
+        }
+        self.bytes = bytes
+    }
+
+    @inline(__always)
+    fileprivate func withBytes(_ body: (UnsafeRawBufferPointer) -> Void) {
+        withUnsafeBytes(of: bytes) { body(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
     }
 }
 

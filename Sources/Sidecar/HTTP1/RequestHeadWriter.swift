@@ -2,31 +2,90 @@
 /// those that only we may say, then ours.
 enum RequestHeadWriter {
     /// Fields that need a decision; everything else is copied in runs.
-    private static let decided: UInt64 = {
-        var set: UInt64 = 0
-        for name: FieldName in [
-            .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
-            .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer, .host,
-            .contentLength, .expect, .xForwardedFor, .xForwardedProto, .xForwardedHost, .forwarded,
-            .traceparent, .maxForwards,
-        ] { set |= 1 << UInt64(name.rawValue) }
-        return set
-    }()
+    private static let decided: UInt64 =
+        FieldName.connection.bit | FieldName.keepAlive.bit | FieldName.proxyConnection.bit
+        | FieldName.te.bit | FieldName.upgrade.bit | FieldName.transferEncoding.bit
+        | FieldName.proxyAuthenticate.bit | FieldName.proxyAuthorization.bit
+        | FieldName.http2Settings.bit | FieldName.weir.bit | FieldName.trailer.bit
+        | FieldName.host.bit | FieldName.contentLength.bit | FieldName.expect.bit
+        | FieldName.xForwardedFor.bit | FieldName.xForwardedProto.bit | FieldName.xForwardedHost.bit
+        | FieldName.forwarded.bit | FieldName.traceparent.bit | FieldName.maxForwards.bit
 
     /// False when there is no memory for it.
     static func write(_ exchange: Exchange, to connection: Connection) -> Bool {
         let head = exchange.requestHead
-        let bytes =
-            2 * head.byteCount + exchange.addedRequestFields.count
-            + (exchange.targetOverride?.utf8.count ?? 0)
-            + (exchange.target?.hostOverride?.utf8.count ?? 0) + 512
-        guard let room = connection.reserve(bytes) else { return false }
+        guard let room = connection.reserve(bytesMax(exchange, head)) else { return false }
         var writer = HeadWriter(room)
         let hasTrace = head.value(of: .traceparent).map(isTraceparent) ?? false
         writeRequestLine(exchange, head, &writer)
         copyFields(exchange, head, hasTrace, &writer)
         writeHost(exchange, head, &writer)
         writeLength(exchange, head, &writer)
+        if exchange.requestLength < 0, !exchange.bodyIsHeld {
+            writer.write("transfer-encoding: chunked\r\n")
+        }
+        writeOwn(exchange, head, hasTrace, &writer)
+        if exchange.asksUpgrade { writeUpgrade(head, &writer) }
+        writer.write(exchange.addedRequestFields.lines)
+        writer.write("\r\n")
+        guard !writer.overflowed else { return false }
+        connection.commit(writer.count)
+        return true
+    }
+
+    /// The fields of an HTTP/2 request, behind its pseudo-fields. Their values stand in the head
+    /// and in `room`, which has `bytesMax`. False when they did not fit.
+    static func write(
+        _ exchange: Exchange, to values: HTTP2NameValues, room: UnsafeMutableRawBufferPointer
+    ) -> Bool {
+        let head = exchange.requestHead
+        let hasTrace = head.value(of: .traceparent).map(isTraceparent) ?? false
+        let namesFields = head.flags.contains(.namesFields)
+        values.add(fieldsOf: head) { field in
+            // What `Host` says stands in `:authority`.
+            field.id != .host && keeps(field, exchange, head, hasTrace, namesFields: namesFields)
+        }
+        var writer = HeadWriter(room)
+        writeLength(exchange, head, &writer)
+        writeOwn(exchange, head, hasTrace, &writer)
+        // RFC 9113 §8.2.2: the one thing that TE may say. Servers of gRPC ask for it.
+        if head.flags.contains(.acceptsTrailers) { writer.write("te: trailers\r\n") }
+        guard !writer.overflowed else { return false }
+        values.add(
+            lines: UnsafeRawBufferPointer(
+                rebasing: UnsafeRawBufferPointer(room)[..<writer.count]))
+        values.add(lines: exchange.addedRequestFields.lines)
+        return !values.overflowed
+    }
+
+    /// Of the whole head, with what is added to it.
+    static func bytesMax(_ exchange: Exchange, _ head: HTTPHead) -> Int {
+        2 * head.byteCount + exchange.addedRequestFields.count
+            + (exchange.targetOverride?.utf8.count ?? 0)
+            + (exchange.target?.hostOverride?.utf8.count ?? 0) + 512
+    }
+
+    /// Which trailers of a request may pass.
+    static func keepsTrailer(_ field: HTTPField, _ exchange: Exchange) -> Bool {
+        if field.id == .weir { return exchange.isOwn }
+        return !field.id.isHopByHop && !field.id.isProtected
+    }
+
+    /// The last chunk, and the trailers that may pass.
+    static func writeEnd(_ trailers: HTTPHead, _ exchange: Exchange?, to connection: Connection) {
+        guard let exchange, let room = connection.reserve(trailers.byteCount + 8) else {
+            return connection.emit("0\r\n\r\n")
+        }
+        var writer = HeadWriter(room)
+        writer.write("0\r\n")
+        writer.copyFields(of: trailers) { keepsTrailer($0, exchange) }
+        writer.write("\r\n")
+        connection.commit(writer.count)
+    }
+
+    private static func writeOwn(
+        _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool, _ writer: inout HeadWriter
+    ) {
         if let left = exchange.maxForwards {
             writer.write("max-forwards: ")
             writer.write(decimal: left - 1)
@@ -38,12 +97,6 @@ enum RequestHeadWriter {
         }
         if !hasTrace { writeTrace(exchange.worker, &writer) }
         if exchange.announcesDeadline { writeDeadline(exchange, &writer) }
-        if exchange.asksUpgrade { writeUpgrade(head, &writer) }
-        writer.write(exchange.addedRequestFields.lines)
-        writer.write("\r\n")
-        guard !writer.overflowed else { return false }
-        connection.commit(writer.count)
-        return true
     }
 
     /// RFC 9110 §7.6.3: the protocol that the message came by.
@@ -68,6 +121,11 @@ enum RequestHeadWriter {
         writer.write("request-timeout-ms: ")
         writer.write(decimal: left / 1_000_000)
         writer.write("\r\n")
+        guard exchange.isGRPC else { return }
+        // Eight digits at most, which are a day and more in milliseconds.
+        writer.write("grpc-timeout: ")
+        writer.write(decimal: min(left / 1_000_000, 99_999_999))
+        writer.write("m\r\n")
     }
 
     private static func writeRequestLine(
@@ -75,6 +133,13 @@ enum RequestHeadWriter {
     ) {
         writer.write(head.bytes(head.methodRange))
         writer.write(" ")
+        writeTarget(exchange, head, &writer)
+        writer.write(" HTTP/1.1\r\n")
+    }
+
+    static func writeTarget(
+        _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
+    ) {
         if var target = exchange.targetOverride {
             target.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
         } else if head.target.isEmpty {
@@ -83,7 +148,6 @@ enum RequestHeadWriter {
         } else {
             writer.write(head.bytes(head.target))
         }
-        writer.write(" HTTP/1.1\r\n")
     }
 
     private static func copyFields(
@@ -91,13 +155,21 @@ enum RequestHeadWriter {
     ) {
         let namesFields = head.flags.contains(.namesFields)
         writer.copyFields(of: head) { field in
-            if field.id == .other && !namesFields { return true }
-            if exchange.removesRequestField(field.id) { return false }
-            if decided >> UInt64(field.id.rawValue) & 1 != 0 {
-                return keeps(field, exchange, head, hasTrace)
-            }
-            return !namesFields || !head.connectionNames(head.bytes(field.name))
+            keeps(field, exchange, head, hasTrace, namesFields: namesFields)
         }
+    }
+
+    @inline(__always)
+    private static func keeps(
+        _ field: HTTPField, _ exchange: Exchange, _ head: HTTPHead, _ hasTrace: Bool,
+        namesFields: Bool
+    ) -> Bool {
+        if field.id == .other && !namesFields { return true }
+        if exchange.removesRequestField(field.id) { return false }
+        if decided >> UInt64(field.id.rawValue) & 1 != 0 {
+            return keeps(field, exchange, head, hasTrace)
+        }
+        return !namesFields || !head.connectionNames(head.bytes(field.name))
     }
 
     private static func keeps(
@@ -143,8 +215,6 @@ enum RequestHeadWriter {
             writer.write("content-length: ")
             writer.write(decimal: UInt64(exchange.held.count))
             writer.write("\r\n")
-        } else if head.flags.contains(.chunked) {
-            writer.write("transfer-encoding: chunked\r\n")
         }
     }
 
@@ -157,7 +227,7 @@ enum RequestHeadWriter {
         let trusts = exchange.trustsPeer
         writer.write("x-forwarded-for: ")
         writeJoined(.xForwardedFor, head, &writer)
-        if let peer = exchange.peer { writer.write(host: peer) }
+        if let server = exchange.server { writer.write(server.peerHost) }
         writer.write("\r\n")
         if !(trusts && head.has(.xForwardedProto)) {
             writer.write("x-forwarded-proto: ")
@@ -172,10 +242,10 @@ enum RequestHeadWriter {
         writer.write("forwarded: ")
         writeJoined(.forwarded, head, &writer)
         writer.write("for=\"")
-        if let peer = exchange.peer {
-            if case .ipv6 = peer { writer.write("[") }
-            writer.write(host: peer)
-            if case .ipv6 = peer { writer.write("]") }
+        if let server = exchange.server {
+            if case .ipv6 = server.peer { writer.write("[") }
+            writer.write(server.peerHost)
+            if case .ipv6 = server.peer { writer.write("]") }
         }
         writer.write(exchange.isSecure ? "\";proto=https\r\n" : "\";proto=http\r\n")
     }

@@ -29,7 +29,7 @@ enum ResponseHeadWriter {
             writer.write("\r\n")
         }
         if upstream?.has(.date) != true { exchange.worker.writeDate(to: &writer) }
-        if !exchange.isOwn { writeIdentity(exchange, upstream != nil, &writer) }
+        if !exchange.isOwn { writeIdentity(exchange, upstream, &writer) }
         writer.write(exchange.addedResponseFields.lines)
         if exchange.declaresTrailers {
             if isChunked {
@@ -50,9 +50,12 @@ enum ResponseHeadWriter {
     }
 
     private static func writeIdentity(
-        _ exchange: Exchange, _ isForwarded: Bool, _ writer: inout HeadWriter
+        _ exchange: Exchange, _ upstream: HTTPHead?, _ writer: inout HeadWriter
     ) {
-        if isForwarded { writer.write("via: 1.1 weir\r\n") }
+        if let upstream {
+            let isHTTP2 = upstream.flags.contains(.http2)
+            writer.write(isHTTP2 ? "via: 2 weir\r\n" : "via: 1.1 weir\r\n")
+        }
         writer.write("weir-request-id: req_")
         writer.write(identifier: exchange.requestID)
         writer.write("\r\n")

@@ -1,14 +1,11 @@
 /// Which fields of an upstream's messages the client gets, whatever protocol it speaks.
 enum ResponseRules {
     /// Fields that may be dropped; a head without any of them is copied in one piece.
-    private static let dropped: UInt64 = {
-        var set: UInt64 = 0
-        for name: FieldName in [
-            .connection, .keepAlive, .proxyConnection, .te, .upgrade, .transferEncoding,
-            .proxyAuthenticate, .proxyAuthorization, .http2Settings, .weir, .trailer,
-        ] { set |= 1 << UInt64(name.rawValue) }
-        return set
-    }()
+    private static let dropped: UInt64 =
+        FieldName.connection.bit | FieldName.keepAlive.bit | FieldName.proxyConnection.bit
+        | FieldName.te.bit | FieldName.upgrade.bit | FieldName.transferEncoding.bit
+        | FieldName.proxyAuthenticate.bit | FieldName.proxyAuthorization.bit
+        | FieldName.http2Settings.bit | FieldName.weir.bit | FieldName.trailer.bit
 
     /// `namesFields` is the flag of `head`, taken out of the loop.
     @inline(__always)

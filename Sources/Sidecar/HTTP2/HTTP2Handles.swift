@@ -4,12 +4,16 @@ import CNghttp2
 struct HTTP2Callbacks: ~Copyable {
     let raw: OpaquePointer
 
-    init() throws(HTTP2Error) {
+    init(empty: Void) throws(HTTP2Error) {
         var callbacks: OpaquePointer?
         guard nghttp2_session_callbacks_new(&callbacks) == 0, let callbacks else {
             throw .outOfMemory
         }
         raw = callbacks
+    }
+
+    init() throws(HTTP2Error) {
+        try self.init(empty: ())
         nghttp2_session_callbacks_set_on_frame_recv_callback(raw, nghttp2OnFrameReceived)
         nghttp2_session_callbacks_set_on_begin_headers_callback(raw, nghttp2OnHeadersBegan)
         nghttp2_session_callbacks_set_on_header_callback(raw, nghttp2OnHeader)

@@ -11,6 +11,7 @@ final class AgentSeries {
     private let duration: Metrics.Series
     private let firstByte: Metrics.Series
     private let retries: Metrics.Series
+    private var grpc: GRPCSeries
     private let latencyBounds = SidecarMetrics.latencyBounds
     private var attempts: [AttemptSeries.Key: AttemptSeries] = [:]
     /// Most requests of a worker are for one model and from one tier.
@@ -27,6 +28,11 @@ final class AgentSeries {
         duration = metrics.registry.series(metrics.upstreamDuration, [agent])
         firstByte = metrics.registry.series(metrics.firstByte, [agent])
         retries = metrics.registry.series(metrics.retries, [agent])
+        grpc = GRPCSeries(metrics, shard: shard, agent: agent)
+    }
+
+    func called(_ path: UnsafeRawBufferPointer, _ status: GRPCStatus, isServed: Bool) {
+        grpc.ended(path, status, isServed: isServed)
     }
 
     func retried() { shard.add(retries) }

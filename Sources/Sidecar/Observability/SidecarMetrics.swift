@@ -22,6 +22,7 @@ package struct SidecarMetrics: Sendable {
     package let loopLag: Metrics.Family
     package let observed: Metrics.Family
     package let retries: Metrics.Family
+    package let grpcCalls: Metrics.Family
 
     package init(_ registry: Metrics) {
         self.registry = registry
@@ -62,6 +63,10 @@ package struct SidecarMetrics: Sendable {
             .counter, "weir_retries_total",
             help: "Requests sent to another endpoint because one could not be connected to.",
             labels: ["agent"])
+        grpcCalls = registry.family(
+            .counter, "weir_grpc_requests_total",
+            help: "Calls of gRPC by method and the status that the caller was told.",
+            labels: ["agent", "method", "status"])
         observed = registry.family(
             .counter, "weir_observed_total",
             help: "Requests that would have been refused, had the policy not only observed.",

@@ -22,6 +22,15 @@ package class ConnectionOwner {
     package init() {}
 }
 
+/// A codec that decides for itself what goes out next, because many streams share its connection.
+/// Whoever has something for it asks the worker for a turn (`Worker.produceLater`).
+package class OutputSource: ConnectionOwner {
+    var isWaiting = false
+    /// Writes what can be written now. May be called inside of a call of its own library: then it
+    /// does nothing, and asks again when that has returned.
+    func produce() { preconditionFailure("abstract") }
+}
+
 /// A stream socket between the loop and a codec: reading into the loop's scratch, keeping what the
 /// codec leaves, corked writing, back-pressure. TLS stands in `receive` and `send`, so that neither
 /// the codec nor the cork knows of it.

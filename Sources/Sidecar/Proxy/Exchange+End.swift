@@ -17,11 +17,37 @@ extension Exchange {
         }
         for field in refusal.fields { addedResponseFields.add(field.name, field.value) }
         end(kind, refusal.reason, false)
+        if isGRPC {
+            refuseCall(refusal)
+            return leave()
+        }
         let bytes = refusal.body?.bytes ?? refusal.document(requestID: "req_\(requestID)")
         addedResponseFields.add(
             "content-type", refusal.body?.contentType ?? "application/problem+json")
         sendWhole(status, bytes)
         leave()
+    }
+
+    /// A call of gRPC is refused by an answer that consists of trailers alone, always with 200.
+    private func refuseCall(_ refusal: Refusal) {
+        if let seconds = refusal.retryAfterSeconds {
+            let milliseconds = UInt64(max(seconds, 0)) * 1000
+            addedResponseFields.add("grpc-retry-pushback-ms", decimal: milliseconds)
+        }
+        let message = refusal.detail.isEmpty ? refusal.reason.title : refusal.detail
+        addedResponseFields.add("content-type", "application/grpc" as StaticString)
+        GRPC.addStatus(GRPCStatus(refusal.reason), message: message, to: &addedResponseFields)
+        server?.sendHead(status: 200, upstream: nil, contentLength: -1, hasBody: false)
+        server?.sendEnd(upstreamTrailers: nil)
+    }
+
+    /// The rest of the response is missing, and the client must see that: a call of gRPC is told
+    /// why, everything else just ends.
+    func cutResponse(_ reason: Reason, _ detail: String) {
+        guard let server else { return }
+        guard isGRPC, server.carriesTrailers else { return server.abort() }
+        GRPC.addStatus(GRPCStatus(reason), message: detail, to: &responseTrailers)
+        server.sendEnd(upstreamTrailers: nil)
     }
 
     /// An OPTIONS request that nobody behind us may see. Says nothing that depends on who asks, so
@@ -57,7 +83,7 @@ extension Exchange {
         if headIsSent || server == nil {
             localTask?.cancel()
             end(.upstreamFailed, reason, false)
-            server?.abort()
+            cutResponse(reason, reason.title)
             leave()
         } else {
             localTask?.cancel()
@@ -139,7 +165,8 @@ extension Exchange {
             ExchangeOutcome(
                 kind: kind, reason: reason, status: status, requestBytes: requestBytesSeen,
                 responseBytes: responseBytesSeen, upstreamTouched: upstreamTouched,
-                responseIsWhole: isWhole, upstreamFailure: upstreamFailure, replays: replays,
+                responseIsWhole: isWhole, upstreamFailure: upstreamFailure,
+                grpcStatus: isGRPC ? grpcStatus ?? GRPCStatus(reason) : nil, replays: replays,
                 startedNanoseconds: startedNanoseconds,
                 firstByteNanoseconds: firstByteNanoseconds,
                 endedNanoseconds: worker.loop.nowNanoseconds))

@@ -27,18 +27,27 @@ extension Exchange {
 
     func upstreamReady(_ client: ClientStream) {
         guard phase == .connecting else { return client.cancel() }
-        phase = .forwarding
         opening = nil
+        if isGRPC, !client.speaksHTTP2 {
+            client.cancel()
+            return refuse(Refusal(.notImplemented, detail: "The agent does not speak HTTP/2."))
+        }
+        phase = .forwarding
         self.client = client
         if !upstreamTouched {
             upstreamTouched = true
             interceptor?.upstreamFirstByteSent(self)
         }
         guard client.begin(self) else { return upstreamFailed(.noMemory) }
-        if bodyIsHeld {
-            sendHeld()
-        } else if requestIsWhole {
-            client.sendEnd(trailers: nil)
+        if bodyIsHeld { return sendHeld() }
+        if keepsForReplay {
+            // What an upstream before this one had been given.
+            client.sendBody(held.bytes)
+        } else if target?.wire == .http2, requestBytesSeen == 0 {
+            keepsForReplay = true
+        }
+        if requestIsWhole {
+            client.sendEnd(trailers: requestTrailers)
         } else {
             server?.resumeBody()
         }
@@ -54,7 +63,7 @@ extension Exchange {
             heldSent = end
             worker.flush()
         }
-        client.sendEnd(trailers: nil)
+        client.sendEnd(trailers: requestTrailers)
     }
 
     // MARK: Back-pressure
@@ -106,11 +115,13 @@ extension Exchange {
     func responseBegan(_ head: HTTPHead, contentLength: Int64, hasBody: Bool) {
         firstByteNanoseconds = worker.loop.nowNanoseconds
         // It can be repeated no more, so nobody needs the body again.
-        if heldSent == held.count {
+        if keepsForReplay || heldSent == held.count {
+            keepsForReplay = false
             held.discard(pool: worker.loop.pool)
             heldSent = 0
         }
         responseHead = head
+        if isGRPC { grpcStatus = head.grpcStatus }
         interceptor?.responseBegan(self, status: head.status)
         responseHead = nil
         headIsSent = true
@@ -136,6 +147,9 @@ extension Exchange {
     func responseEnded(trailers: HTTPHead?) {
         guard phase == .forwarding || endedAhead else { return }
         client = nil
+        if isGRPC, grpcStatus == nil {
+            grpcStatus = trailers?.grpcStatus ?? GRPCStatus(httpStatus: status)
+        }
         if !endedAhead {
             let isGone = server == nil
             upstreamTrailers = trailers
@@ -168,7 +182,7 @@ extension Exchange {
         let reason = failure.reason
         if headIsSent || server == nil {
             end(server == nil ? .clientGone : .upstreamFailed, reason, false)
-            server?.abort()
+            cutResponse(reason, failure.detail)
             leave()
         } else {
             refuse(Refusal(reason, detail: failure.detail), kind: .upstreamFailed)
@@ -180,7 +194,7 @@ extension Exchange {
     /// 9110 §9.2.2); and only while we still have the whole request.
     private func mayRepeat(_ failure: UpstreamFailure, _ client: ClientStream?) -> Bool {
         guard !headIsSent, informationals == 0, server != nil,
-            bodyIsHeld || requestBytesSeen == 0
+            bodyIsHeld || requestBytesSeen == 0 || keepsForReplay
         else { return false }
         switch failure {
         case .connectFailed, .handshakeFailed, .connectTimeout:
@@ -191,7 +205,9 @@ extension Exchange {
             }
             if !client.hasSent { return true }
             return requestHead.method.isIdempotent || requestHead.has(.idempotencyKey)
-        case .protocolError, .firstByteTimeout, .stalled, .diedMidStream, .noMemory: return false
+        case .refused: return replays < Limits.refusedRetriesMax
+        case .reset, .protocolError, .firstByteTimeout, .stalled, .diedMidStream, .noMemory:
+            return false
         }
     }
 
@@ -212,8 +228,7 @@ extension Exchange {
     /// Takes the exchange off its upstream, whose answer nobody needs.
     func stopUpstream() {
         if phase == .connecting {
-            // The connection is opened nevertheless, and waits for somebody else.
-            opening?.exchange = nil
+            opening?.forget(self)
             opening = nil
             target?.forget(self)
         }
@@ -227,7 +242,9 @@ extension Exchange {
 extension UpstreamFailure {
     var reason: Reason {
         switch self {
-        case .connectFailed, .handshakeFailed, .closedBeforeAnswer, .diedMidStream: .upstreamError
+        case .connectFailed, .handshakeFailed, .closedBeforeAnswer, .refused, .reset,
+            .diedMidStream:
+            .upstreamError
         case .connectTimeout, .firstByteTimeout, .stalled: .deadline
         case .protocolError: .upstreamProtocol
         case .noMemory: .overloaded
@@ -241,6 +258,8 @@ extension UpstreamFailure {
         case .handshakeFailed: "the TLS handshake with the agent failed"
         case .connectTimeout: "connecting to the agent took too long"
         case .closedBeforeAnswer: "the agent closed the connection before it answered"
+        case .refused: "the agent refused the request without beginning it"
+        case .reset: "the agent gave up the request before it answered"
         case .protocolError: "the agent's response is not valid HTTP"
         case .firstByteTimeout: "the agent did not begin to answer in time"
         case .stalled: "the agent stopped in the middle of its response"

@@ -21,7 +21,7 @@ package final class Exchange: Timed {
     var server: ServerStream?
     var client: ClientStream?
     /// A connection that is being opened for this exchange.
-    var opening: ClientStream?
+    var opening: UpstreamOpening?
     package internal(set) var target: UpstreamTarget?
     /// Which of the target's endpoints; `nil` for the first.
     package var upstreamAddress: SocketAddress?
@@ -31,6 +31,8 @@ package final class Exchange: Timed {
     // The request.
     private var slab: BufferPool.Slab?
     package internal(set) var requestHead: HTTPHead
+    /// A call of gRPC: its refusals and its end are said in the words of gRPC.
+    package private(set) var isGRPC = false
     /// Bytes of the body to come: 0 for none, below 0 when it is chunked.
     package internal(set) var requestLength: Int64 = 0
     var requestIsWhole = false
@@ -39,6 +41,10 @@ package final class Exchange: Timed {
     /// How much of `held` the current upstream has been given.
     var heldSent = 0
     var bodyIsHeld = false
+    /// `held` is all of the body so far, because an upstream may still say that it has not begun.
+    var keepsForReplay = false
+    /// Those of a held request, as lines.
+    private var keptTrailers = ByteQueue()
 
     // The response.
     /// The upstream's final head, during `responseBegan` only.
@@ -55,6 +61,8 @@ package final class Exchange: Timed {
     var requestBytesSeen: UInt64 = 0
     var responseBytesSeen: UInt64 = 0
     var informationals = 0
+    /// What the upstream's answer says of a call of gRPC.
+    var grpcStatus: GRPCStatus?
 
     // What the interceptor may set.
     package var context: InterceptorContext?
@@ -135,6 +143,7 @@ package final class Exchange: Timed {
     /// Tells the upstream how many milliseconds it has, instead of what the client said.
     package func announceDeadline() {
         removeRequestField(.requestTimeout)
+        if isGRPC { removeRequestField(.grpcTimeout) }
         announcesDeadline = true
     }
 
@@ -184,6 +193,10 @@ package final class Exchange: Timed {
         phase = .deciding
         requestLength = head.flags.contains(.chunked) ? -1 : max(head.contentLength, 0)
         requestIsWhole = requestLength == 0
+        // Only HTTP/2 carries it, and only there is it looked for.
+        if head.flags.contains(.http2), let type = head.value(of: .contentType) {
+            isGRPC = GRPC.isContentType(type)
+        }
         worker.loop.setDeadline(self, afterNanoseconds: worker.timeouts.totalNanoseconds)
         guard keep(head) else {
             return refuseBeforeBegin(Refusal(.overloaded, retryAfterSeconds: 1))
@@ -264,6 +277,7 @@ package final class Exchange: Timed {
         switch phase {
         case .forwarding:
             interceptor?.requestBytes(self, bytes)
+            if keepsForReplay { keepForReplay(bytes) }
             client?.sendBody(bytes)
         case .holding, .gathering:
             guard held.count + bytes.count <= heldBytesMax else {
@@ -278,15 +292,43 @@ package final class Exchange: Timed {
         }
     }
 
-    /// Trailers of requests are read and dropped: no agent protocol uses them, and fields that come
-    /// behind the admission could not be judged.
-    func requestEnded() {
+    /// Beyond the limit a request cannot be repeated any more.
+    private func keepForReplay(_ bytes: UnsafeRawBufferPointer) {
+        let fits = held.count + bytes.count <= Limits.replayBytesMax
+        if fits, held.append(bytes, pool: worker.loop.pool) { return }
+        keepsForReplay = false
+        held.discard(pool: worker.loop.pool)
+    }
+
+    /// `trailers` are those that a request may have (`HeadRules.allowTrailers`): they decide
+    /// nothing here, and are passed on where the upstream's protocol carries them.
+    func requestEnded(trailers: HTTPHead? = nil) {
         requestIsWhole = true
         switch phase {
-        case .forwarding: client?.sendEnd(trailers: nil)
-        case .holding, .gathering: bodyIsWhole()
+        case .forwarding:
+            if keepsForReplay, let trailers { keepTrailers(trailers) }
+            client?.sendEnd(trailers: trailers)
+        case .holding, .gathering:
+            if let trailers { keepTrailers(trailers) }
+            bodyIsWhole()
         case .idle, .deciding, .waiting, .connecting, .answering, .ended: break
         }
+    }
+
+    private func keepTrailers(_ trailers: HTTPHead) {
+        let bytes = UnsafeRawBufferPointer(start: trailers.base, count: trailers.byteCount)
+        // Without memory for them the request goes without them, as through a proxy that has none.
+        _ = keptTrailers.append(bytes, pool: worker.loop.pool)
+    }
+
+    /// Valid until heads are read again.
+    var requestTrailers: HTTPHead? {
+        guard let base = keptTrailers.bytes.baseAddress else { return nil }
+        var trailers = HTTPHead(base: base, fields: worker.headFields)
+        trailers.byteCount = keptTrailers.count
+        guard case .complete = HeadParser.parseFields(keptTrailers.bytes, from: 0, into: &trailers)
+        else { return nil }
+        return trailers
     }
 
     private func bodyIsWhole() {
@@ -305,6 +347,7 @@ package final class Exchange: Timed {
         if let slab { pool.giveBack(slab) }
         slab = nil
         held.discard(pool: pool)
+        keptTrailers.discard(pool: pool)
         if isShared || phase != .ended {
             // Nobody reuses it, and the timers would keep it for as long as it might have taken.
             worker.loop.clearDeadline(self)
@@ -316,9 +359,12 @@ package final class Exchange: Timed {
         requestHead.present = 0
         requestLength = 0
         requestIsWhole = false
+        isGRPC = false
+        grpcStatus = nil
         heldBytesMax = 0
         heldSent = 0
         bodyIsHeld = false
+        keepsForReplay = false
         headIsSent = false
         endedAhead = false
         status = 0

@@ -5,7 +5,7 @@ import WeirCore
 /// them.
 package final class HTTP1ClientConnection: ClientStream {
     private enum Phase {
-        case connecting, idle
+        case idle
         case head, lengthBody, chunkedBody, untilClose
         /// Another protocol's bytes.
         case tunnel
@@ -15,7 +15,7 @@ package final class HTTP1ClientConnection: ClientStream {
 
     private let target: UpstreamTarget
     private var connection: Connection?
-    private var phase = Phase.connecting
+    private var phase = Phase.idle
     private var scan: HeadScan?
     private var remaining: Int64 = 0
     private var decoder = ChunkedDecoder()
@@ -31,25 +31,11 @@ package final class HTTP1ClientConnection: ClientStream {
     /// loop has not heard of by now is as likely to come after the question.
     private static let trustedIdleNanoseconds: UInt64 = 20_000_000
 
-    init(target: UpstreamTarget, endpoint: Endpoint) {
+    /// `connection` is open, and its owner from now on is this object.
+    init(_ target: UpstreamTarget, _ endpoint: Endpoint, _ connection: Connection) {
         self.target = target
-        super.init(worker: target.worker, endpoint: endpoint)
-    }
-
-    func start(
-        _ descriptor: Int32, tls: TLSSession?, for exchange: Exchange
-    ) throws(SystemError) {
-        let connection: Connection
-        do {
-            connection = try Connection(
-                worker: worker, descriptor: descriptor, owner: self, isConnecting: true, tls: tls)
-        } catch {
-            _ = Glibc.close(descriptor)
-            throw error
-        }
         self.connection = connection
-        self.exchange = exchange
-        worker.loop.setDeadline(connection, afterNanoseconds: target.timeouts.connectNanoseconds)
+        super.init(worker: target.worker, endpoint: endpoint)
     }
 
     override var isReused: Bool { exchangesSeen > 1 }
@@ -67,18 +53,6 @@ package final class HTTP1ClientConnection: ClientStream {
         idleSinceNanoseconds = worker.loop.nowNanoseconds
         phase = .idle
         setDeadline(target.timeouts.upstreamIdleNanoseconds)
-    }
-
-    override func connected() {
-        setDeadline(.max)
-        let exchange = self.exchange
-        self.exchange = nil
-        if let exchange, exchange.phase == .connecting {
-            exchange.upstreamReady(self)
-        } else {
-            phase = .idle
-            target.release(self)
-        }
     }
 
     // MARK: The request goes out
@@ -115,7 +89,13 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func sendEnd(trailers: HTTPHead?) {
         guard let connection, phase != .closed else { return }
-        if requestIsChunked { connection.emit("0\r\n\r\n") }
+        if requestIsChunked {
+            if let trailers {
+                RequestHeadWriter.writeEnd(trailers, exchange, to: connection)
+            } else {
+                connection.emit("0\r\n\r\n")
+            }
+        }
         requestIsWhole = true
         if phase == .head { setDeadline(target.timeouts.firstByteNanoseconds) }
     }
@@ -140,7 +120,7 @@ package final class HTTP1ClientConnection: ClientStream {
                 touch()
                 exchange?.tunnelDown(rest)
                 used = rest.count
-            case .connecting, .idle:
+            case .idle:
                 // A response that nobody asked for. Whoever comes next must not get it.
                 closeQuietly()
                 return bytes.count
@@ -275,7 +255,7 @@ package final class HTTP1ClientConnection: ClientStream {
         switch phase {
         case .untilClose: complete(hasMore: false)
         case .tunnel: exchange?.tunnelUpstreamEnded()
-        case .connecting, .idle: closeQuietly()
+        case .idle: closeQuietly()
         case .head: fail(.closedBeforeAnswer)
         case .lengthBody, .chunkedBody: fail(.diedMidStream)
         case .closed: break
@@ -284,7 +264,6 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func failed(_ code: Int32) {
         switch phase {
-        case .connecting: connectFailed(code)
         case .idle: closeQuietly()
         case .head: fail(code == ENOBUFS ? .noMemory : .closedBeforeAnswer)
         case .lengthBody, .chunkedBody, .untilClose: fail(.diedMidStream)
@@ -295,12 +274,6 @@ package final class HTTP1ClientConnection: ClientStream {
         }
     }
 
-    private func connectFailed(_ code: Int32) {
-        guard let failure = connection?.tlsFailure else { return fail(.connectFailed(code)) }
-        target.handshakeFailed(failure, at: endpoint)
-        fail(.handshakeFailed(failure))
-    }
-
     override func congested() { exchange?.upstreamCongested() }
     override func drained() {
         if endsOutput { connection?.shutDownWriting() }
@@ -309,7 +282,6 @@ package final class HTTP1ClientConnection: ClientStream {
 
     override func deadlinePassed() {
         switch phase {
-        case .connecting: fail(.connectTimeout)
         case .idle: closeQuietly()
         case .head: fail(.firstByteTimeout)
         case .lengthBody, .chunkedBody, .untilClose: fail(.stalled)

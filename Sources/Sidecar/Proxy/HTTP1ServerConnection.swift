@@ -172,9 +172,8 @@ package final class HTTP1ServerConnection: ServerStream {
                     UnsafeRawBufferPointer(rebasing: bytes[start..<(start + count)]))
             case .needsMore: return bytes.count
             case .end:
-                // They are dropped, but what is no field line may be somebody's next request.
-                guard trailersHold() else { return refuseBody(bytes.count) }
-                requestIsWhole()
+                // What is no field line may be somebody's next request.
+                guard endChunkedBody() else { return refuseBody(bytes.count) }
                 return offset
             case .malformed, .tooLarge: return refuseBody(bytes.count)
             }
@@ -182,16 +181,21 @@ package final class HTTP1ServerConnection: ServerStream {
         return offset
     }
 
-    private func trailersHold() -> Bool {
-        if decoder.trailers.isEmpty { return true }
+    /// False when the trailers are not what may stand there.
+    private func endChunkedBody() -> Bool {
+        if decoder.trailers.isEmpty {
+            requestIsWhole()
+            return true
+        }
         return decoder.trailers.withUnsafeBytes { bytes in
             guard let base = bytes.baseAddress else { return true }
             var trailers = HTTPHead(base: base, fields: worker.headFields)
             trailers.byteCount = bytes.count
-            guard case .complete = HeadParser.parseFields(bytes, from: 0, into: &trailers) else {
-                return false
-            }
-            return HeadRules.allowTrailers(trailers)
+            guard case .complete = HeadParser.parseFields(bytes, from: 0, into: &trailers),
+                HeadRules.allowTrailers(trailers)
+            else { return false }
+            requestIsWhole(trailers: trailers)
+            return true
         }
     }
 
@@ -204,11 +208,11 @@ package final class HTTP1ServerConnection: ServerStream {
         return count
     }
 
-    private func requestIsWhole() {
+    private func requestIsWhole(trailers: HTTPHead? = nil) {
         if phase == .discarding { return next() }
         phase = .responding
         setDeadline(.max)
-        exchange?.requestEnded()
+        exchange?.requestEnded(trailers: trailers)
     }
 
     /// What is left of a request whose answer is sent: a small rest is read to its end, and the

@@ -45,6 +45,8 @@ package struct ExchangeOutcome {
     package var responseIsWhole = false
     /// What the upstream did wrong, for `upstreamFailed` and clients that left before.
     package var upstreamFailure: UpstreamFailure?
+    /// How a call of gRPC ended: as the upstream said, where its response is whole, else as we did.
+    package var grpcStatus: GRPCStatus?
     package var replays = 0
     package var startedNanoseconds: UInt64 = 0
     /// When the upstream's head was there; 0 if it never was.

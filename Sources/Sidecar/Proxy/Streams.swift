@@ -5,6 +5,8 @@ package class ServerStream: ConnectionOwner {
     unowned(unsafe) let worker: Worker
     /// Who sent the request.
     let peer: SocketAddress
+    /// Written once for all requests that come from there.
+    private(set) lazy var peerHost = HostText(peer)
     let isSecure: Bool
     /// Whom the client's verified certificate names; `nil` where it had to show none.
     let identity: PeerIdentity?
@@ -60,6 +62,10 @@ package enum UpstreamFailure: Equatable, Sendable {
     /// Closed before any byte of the response. On a reused connection, most likely because the
     /// upstream closed it at the same time (RFC 9112 §9.3.1).
     case closedBeforeAnswer
+    /// The upstream says that it has not begun with the request (RFC 9113 §8.7).
+    case refused
+    /// The upstream gave up this request before it answered.
+    case reset
     case protocolError
     case firstByteTimeout
     case stalled
@@ -84,6 +90,8 @@ package class ClientStream: ConnectionOwner {
     var hasSent: Bool { preconditionFailure("abstract") }
     /// Writes the head. False when there is no memory for it.
     func begin(_ exchange: Exchange) -> Bool { preconditionFailure("abstract") }
+    /// Whether gRPC can be carried at all.
+    var speaksHTTP2: Bool { false }
     func sendBody(_ bytes: UnsafeRawBufferPointer) { preconditionFailure("abstract") }
     func sendEnd(trailers: HTTPHead?) { preconditionFailure("abstract") }
     func cancel() { preconditionFailure("abstract") }

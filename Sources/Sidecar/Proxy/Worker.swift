@@ -21,6 +21,7 @@ package final class Worker {
     package internal(set) var exchangesBegun: UInt64 = 0
 
     private var connections: ContiguousArray<HTTP1ServerConnection> = []
+    private var sources: ContiguousArray<OutputSource> = []
     /// Connections whose handshake is not over.
     private var handshakes: ContiguousArray<ServerHandshake> = []
     private var freeExchanges: ContiguousArray<Exchange> = []
@@ -43,7 +44,26 @@ package final class Worker {
     }
 
     /// Ends the turn: what has gathered for a connection leaves.
-    func flush() { scratch.flush() }
+    func flush() {
+        if !sources.isEmpty { produce() }
+        scratch.flush()
+    }
+
+    /// Asks `source` for its output before the turn ends.
+    func produceLater(_ source: OutputSource) {
+        guard !source.isWaiting else { return }
+        source.isWaiting = true
+        sources.append(source)
+    }
+
+    /// What one produces may wake others, in both directions of a proxied stream: until all have
+    /// had their turn.
+    private func produce() {
+        while let source = sources.popLast() {
+            source.isWaiting = false
+            source.produce()
+        }
+    }
 
     // MARK: Exchanges
 

@@ -91,7 +91,7 @@ package final class TLSUpstream: Sendable {
 
     package init(
         _ name: TLSServerName, _ current: TLSCurrent<TLSClientContext>,
-        protocols: [ApplicationProtocol] = [.http1],
+        protocols: [ApplicationProtocol] = [.http2, .http1],
         failed: @escaping @Sendable (TLSFailure, SocketAddress) -> Void = { _, _ in }
     ) {
         self.name = name

@@ -5,14 +5,18 @@ struct PythonTool: Sendable {
     let name: String
     /// As pip takes it.
     let requirement: String
+    /// Whether the package installs a program under its own name, last of all. One that is a
+    /// library alone is known by a file of ours.
+    var hasProgram = true
 
     private var folder: URL {
         Products.root.appendingPathComponent(".build/test-tools/\(name)")
     }
 
     var python: String { folder.appendingPathComponent("bin/python").path }
-    /// The program that the package installs under its own name, last of all.
-    var path: String { folder.appendingPathComponent("bin/\(name)").path }
+    var path: String {
+        folder.appendingPathComponent(hasProgram ? "bin/\(name)" : "bin/installed").path
+    }
 
     /// Does nothing when it is there. `false`, with the reason on the terminal, when it cannot be
     /// had: without a network the other tests go on.
@@ -22,7 +26,8 @@ struct PythonTool: Sendable {
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
             let script = """
                 python3 -m venv '\(folder.path)' && '\(folder.path)/bin/pip' install --quiet \
-                --disable-pip-version-check --only-binary :all: '\(requirement)'
+                --disable-pip-version-check --only-binary :all: '\(requirement)' \
+                \(hasProgram ? "" : "&& install -m 755 /dev/null '\(path)'")
                 """
             let result = try await Tools.run(
                 // pip learns from the environment how to reach the network.

@@ -36,9 +36,17 @@ final class LoopFixture: @unchecked Sendable {
     }
 }
 
-struct UncheckedCall: @unchecked Sendable {
+final class UncheckedCall: @unchecked Sendable {
     // SAFETY: run once, on the loop, while the caller waits.
-    let run: () -> Void
+    private var body: (() -> Void)?
+    init(_ body: @escaping () -> Void) { self.body = body }
+
+    /// The closure is let go of before the caller hears that it has run: one that does not escape
+    /// must not be found in the loop's mail afterwards.
+    func run() {
+        body?()
+        body = nil
+    }
 }
 
 /// Set once; waiters poll with a bound of ten seconds.

@@ -75,6 +75,7 @@ struct FieldNameTests {
         ("keep-alive", .keepAlive), ("set-cookie", .setCookie), ("tracestate", .tracestate),
         ("user-agent", .userAgent), ("retry-after", .retryAfter), ("traceparent", .traceparent),
         ("content-type", .contentType), ("x-request-id", .xRequestID),
+        ("max-forwards", .maxForwards),
         ("authorization", .authorization), ("cache-control", .cacheControl),
         ("content-length", .contentLength), ("http2-settings", .http2Settings),
         ("accept-encoding", .acceptEncoding), ("x-forwarded-for", .xForwardedFor),

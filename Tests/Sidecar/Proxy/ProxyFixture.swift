@@ -41,6 +41,7 @@ final class ProxyFixture {
     init(
         _ upstreams: [SocketAddress], timeouts: Timeouts = Timeouts(),
         connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint,
+        wire: UpstreamProtocol = .http1,
         transport: UpstreamTransport = .plaintext, tls: TLSListener? = nil,
         make: (UpstreamTarget, OutcomeLog) -> Interceptor = {
             TestInterceptor(target: $0, outcomes: $1)
@@ -52,8 +53,8 @@ final class ProxyFixture {
         var made: UpstreamTarget?
         server = try SidecarServer(configuration) { worker in
             let target = UpstreamTarget(
-                name: "agent", worker: worker, addresses: upstreams, transport: transport,
-                connectionsPerEndpoint: connectionsPerEndpoint)
+                name: "agent", worker: worker, addresses: upstreams, wire: wire,
+                transport: transport, connectionsPerEndpoint: connectionsPerEndpoint)
             made = target
             return make(target, log)
         }

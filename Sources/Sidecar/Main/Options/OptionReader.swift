@@ -100,9 +100,17 @@ struct OptionReader {
         return origin(name, text)
     }
 
-    mutating func urls(_ name: String, required: Bool = false) -> [HTTPOrigin] {
+    /// Where `takesHTTP2`, "h2c://host:port" is HTTP/2 with prior knowledge.
+    mutating func urls(
+        _ name: String, required: Bool = false, takesHTTP2: Bool = false
+    ) -> [HTTPOrigin] {
         guard let text = text(name, required: required) else { return [] }
-        return text.split(separator: ",").compactMap { origin(name, String($0)) }
+        return text.split(separator: ",").compactMap { part in
+            guard takesHTTP2, part.hasPrefix("h2c://") else { return origin(name, String(part)) }
+            var origin = origin(name, "http://" + part.dropFirst(6))
+            origin?.wire = .http2
+            return origin
+        }
     }
 
     private mutating func origin(_ option: String, _ text: String) -> HTTPOrigin? {
@@ -149,6 +157,7 @@ struct HTTPOrigin: Hashable, Sendable {
     var addresses: [SocketAddress]
     /// `nil` for an address, which means the same for ever.
     var name: HostPort?
+    var wire = UpstreamProtocol.http1
 
     var address: SocketAddress { addresses[0] }
 }

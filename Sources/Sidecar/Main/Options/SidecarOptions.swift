@@ -160,10 +160,13 @@ struct SidecarOptions: Sendable {
     }
 
     private static func upstreams(_ reader: inout OptionReader) -> [HTTPOrigin] {
-        let upstreams = reader.urls("upstream", required: true)
+        let upstreams = reader.urls("upstream", required: true, takesHTTP2: true)
         let authorities = upstreams.map(\.authority)
         if Set(upstreams.flatMap(\.addresses)).count < upstreams.flatMap(\.addresses).count {
             reader.report("upstream", "\(authorities.joined(separator: ",")) has an address twice")
+        }
+        if Set(upstreams.map(\.wire)).count > 1 {
+            reader.report("upstream", "mixes http:// and h2c://; instances of one agent are alike")
         }
         if upstreams.count > Limits.endpointsPerAgent {
             reader.report("upstream", "has more than \(Limits.endpointsPerAgent) addresses")
@@ -310,7 +313,7 @@ enum SidecarOptionTable {
         .value("listen", "ADDR", environment: "WEIR_LISTEN", "Where requests come in"),
         .value(
             "upstream", "URL", environment: "WEIR_UPSTREAM",
-            "The agent: http:// or unix:/path; several instances by comma"),
+            "The agent: http://, h2c:// (HTTP/2, gRPC) or unix:/path; several by comma"),
         .value(
             "agent-version", "NAME", environment: "WEIR_AGENT_VERSION",
             "Which of the policy's versions of the agent this is"),

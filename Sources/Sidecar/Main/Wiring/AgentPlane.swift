@@ -43,6 +43,9 @@ final class AgentPlane {
         self.context = context
     }
 
+    /// All instances of an agent are alike (`SidecarOptions`).
+    private var wire: UpstreamProtocol { upstreams.first?.wire ?? .http1 }
+
     var isServing: Bool { server != nil }
 
     /// From any thread.
@@ -142,7 +145,7 @@ final class AgentPlane {
         let server = try SidecarServer(context.serverConfiguration()) { worker in
             if checker == nil { checker = makeChecker(agent, runtime, worker) }
             let target = UpstreamTarget(
-                name: agentName, worker: worker, addresses: endpoints,
+                name: agentName, worker: worker, addresses: endpoints, wire: wire,
                 timeouts: timeouts(agent, worker.timeouts))
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
@@ -196,8 +199,9 @@ final class AgentPlane {
         _ agent: AgentPolicy, _ runtime: AgentRuntime, _ worker: Worker
     ) -> HealthChecker {
         let waits = timeouts(agent, worker.timeouts)
-        return HealthChecker(agent, runtime: runtime, worker: worker) { [agentName] address in
-            UpstreamTarget(name: agentName, worker: worker, addresses: [address], timeouts: waits)
+        return HealthChecker(agent, runtime: runtime, worker: worker) { [agentName, wire] address in
+            UpstreamTarget(
+                name: agentName, worker: worker, addresses: [address], wire: wire, timeouts: waits)
         }
     }
 

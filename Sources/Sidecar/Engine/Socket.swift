@@ -30,8 +30,8 @@ package enum Socket {
         return descriptor
     }
 
-    /// The socket file of a process that is gone would make bind fail for ever. Anything else at the
-    /// path, and a socket that somebody listens on, stays, and bind says so.
+    /// The socket file of a process that is gone would make bind fail for ever. Anything else at
+    /// the path, and a socket that somebody listens on, stays, and bind says so.
     private static func removeStale(_ path: String, _ address: SocketAddress) {
         var status = stat()
         guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK,

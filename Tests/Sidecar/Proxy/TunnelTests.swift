@@ -160,7 +160,10 @@ import WeirCore
         var timeouts = Timeouts()
         timeouts.totalNanoseconds = 300_000_000
         let (proxy, _) = try tunnel(timeouts: timeouts) { socket in
-            while socket.send("tick") { usleep(5_000) }
+            while socket.send("tick") {
+                // tidy: the pace of the sender, which nothing else sets
+                usleep(5_000)
+            }
         }
         let client = try open(proxy)
         let bytes = client.readToEnd()

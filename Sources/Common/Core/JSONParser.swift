@@ -189,17 +189,19 @@ private struct JSONParser {
     private mutating func string() throws(JSONError) -> String {
         position += 1
         let start = position
-        while let byte = current {
-            if byte == UInt8(ascii: "\"") {
-                let text = try utf8(Array(bytes[start..<position]), at: start)
-                position += 1
-                return text
-            }
-            if byte == UInt8(ascii: "\\") { return try escapedString(from: start) }
-            guard byte >= 0x20 else { throw malformed("a control character in a string") }
+        position =
+            bytes[start...].firstIndex {
+                $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") || $0 < 0x20
+            } ?? bytes.endIndex
+        switch current {
+        case UInt8(ascii: "\""):
+            let text = try utf8(Array(bytes[start..<position]), at: start)
             position += 1
+            return text
+        case UInt8(ascii: "\\"): return try escapedString(from: start)
+        case nil: throw malformed("the string does not end")
+        default: throw malformed("a control character in a string")
         }
-        throw malformed("the string does not end")
     }
 
     private func utf8(_ content: [UInt8], at offset: Int) throws(JSONError) -> String {

@@ -190,6 +190,56 @@ package struct HTTP2Limits: Sendable {
     package init() {}
 }
 
+/// What a client may do to us over HTTP/2. Windows are memory: bytes within them may arrive while
+/// the upstream takes none. Whoever goes over a limit that honest clients do not come near hears
+/// GOAWAY with ENHANCE_YOUR_CALM.
+package enum HTTP2ServerLimits {
+    /// Streams of one connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+    package static let streamsMax: UInt32 = 100
+    /// What one request body may send ahead of its upstream: 10 MB/s at a round trip of 12 ms.
+    package static let streamWindowBytes: Int32 = 128 * 1024
+    /// What all request bodies of one connection may send ahead.
+    package static let connectionWindowBytes: Int32 = 512 * 1024
+    /// Response bytes that wait in one stream before its upstream is paused: one read.
+    package static let streamPendingBytes = Limits.readBytes
+    /// Below it the upstream goes on.
+    package static let streamResumeBytes = 8 * 1024
+    /// Response bytes of one connection that wait for its windows. A hundred stalled streams with
+    /// one read each, and whole local answers beside them.
+    package static let connectionPendingBytesMax = 8 * 1024 * 1024
+    /// From here on a stream's bytes are framed at once, and not at the end of the turn.
+    package static let framedAtOnceBytes = 16 * 1024
+    /// Responses longer than this, or of unknown length, share the connection with others of their
+    /// kind frame by frame (RFC 9218 §4.2); shorter ones leave one after the other.
+    package static let incrementalAboveBytes: Int64 = 32 * 1024
+    /// Frames that wait to be sent, beside DATA: answers to PING and SETTINGS, resets, heads. Full
+    /// when somebody sends what has to be answered and does not read the answers.
+    package static let outgoingFramesMax = 1024
+    /// Of those, acknowledgements.
+    package static let acknowledgementsMax = 256
+    /// CONTINUATION frames of one block; the largest head that we take needs two.
+    package static let continuationsMax = 8
+    /// Fields of one block after their decompression (RFC 9113 §6.5.2), stored or not. A bomb of
+    /// HPACK makes megabytes of one frame.
+    package static let listBytesMax = 8 * Limits.headBytesMax
+    package static let settingsMax = 32
+
+    /// Streams that end before their response, by anyone's fault: rapid reset. A client that gives
+    /// up a hundred requests at once passes.
+    package static let resets = FrameAllowance(burst: 300, perSecond: 30)
+    /// Frames without use to us: PING, SETTINGS, PRIORITY, RST_STREAM, empty DATA, refused ones.
+    /// Those of unknown types cost their bytes only, and are not counted.
+    package static let idleFrames = FrameAllowance(burst: 1000, perSecond: 100)
+    /// WINDOW_UPDATE frames, beside two for each DATA frame that was sent.
+    package static let windowUpdates = FrameAllowance(burst: 2000, perSecond: 500)
+    package static let windowUpdatesPerData = 2
+
+    /// The answer to our PING, after which a draining connection names its last stream.
+    package static let drainRoundTripNanoseconds: UInt64 = 1_000_000_000
+    /// Stream objects that a worker keeps for reuse.
+    package static let freeStreamsMax = 256
+}
+
 /// Limits of the write-ahead log.
 package enum JournalLimits {
     package static let segmentBytes = 1 << 20

@@ -35,6 +35,8 @@ final class HTTP2HeadAssembler {
     }
 
     private(set) var progress = Progress()
+    /// Of the request, as far as it is known.
+    var method: HTTPMethod { progress.method }
     private let memory: UnsafeMutableRawPointer
     private let cookies: UnsafeMutableRawPointer
     private let fields: UnsafeMutablePointer<HTTPField>

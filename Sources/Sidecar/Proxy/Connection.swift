@@ -18,6 +18,8 @@ package class ConnectionOwner {
     /// A connect has succeeded, and the TLS handshake where there is one.
     func connected() {}
     func deadlinePassed() {}
+    /// The turn that was asked for with `EventLoop.runAgain`, behind all events of a batch.
+    func turn() {}
 
     package init() {}
 }
@@ -109,6 +111,7 @@ package final class Connection: EventHandler {
             readTurn()
             if writeFailure != 0, !isClosed { fail(writeFailure) }
         }
+        if events.contains(.again) { owner?.turn() }
         worker.flush()
     }
 
@@ -146,7 +149,7 @@ package final class Connection: EventHandler {
         return !isClosed
     }
 
-    /// Another owner hears what follows. For a codec that is made when the handshake has chosen it.
+    /// Another owner hears what follows. For a codec that is made when the peer has chosen it.
     func handOver(to owner: ConnectionOwner) { self.owner = owner }
 
     private func fail(_ code: Int32) {

@@ -2,8 +2,9 @@ import Glibc
 import WeirCore
 
 /// A downstream HTTP/1.1 connection: requests one after another, answered in order (pipelined ones
-/// wait unread). It frames; what becomes of a request is the exchange's matter.
-package final class HTTP1ServerConnection: ServerStream {
+/// wait unread). It frames; what becomes of a request is the exchange's matter. A client that
+/// begins with the preface of HTTP/2 (RFC 9113 §3.3) is handed to that.
+package final class HTTP1ServerConnection: ServerStream, ServedConnection {
     private enum Phase {
         /// Between requests, or in the middle of a head.
         case head
@@ -35,6 +36,8 @@ package final class HTTP1ServerConnection: ServerStream {
     private var pace = BodyPace()
     private var discarded = 0
     private var hasEnded = false
+    /// Some request came before.
+    private var hasServed = false
 
     // What the request in progress said.
     private var clientKeepsAlive = true
@@ -106,22 +109,48 @@ package final class HTTP1ServerConnection: ServerStream {
             scan = nil
             begin(head)
             return count
-        case .needsMore:
-            if scan == nil {
-                var scan = HeadScan()
-                _ = scan.hasEnd(bytes)
-                self.scan = scan
-                // Once, and not with each byte: a head has this long in all.
-                setDeadline(worker.timeouts.headNanoseconds)
-            }
-            return 0
+        case .needsMore: return waitForMore(bytes)
+        // With TLS, ALPN has chosen (RFC 9113 §3.2).
+        case .failed(.version) where !hasServed && !isSecure && HTTP2Preface.match(bytes) != .no:
+            return HTTP2Preface.match(bytes) == .yes ? handOver(bytes) : waitForMore(bytes)
         case .failed(let error):
             refuseHead(error)
             return bytes.count
         }
     }
 
+    private func waitForMore(_ bytes: UnsafeRawBufferPointer) -> Int {
+        if scan == nil {
+            var scan = HeadScan()
+            _ = scan.hasEnd(bytes)
+            self.scan = scan
+            // Once, and not with each byte: a head has this long in all.
+            setDeadline(worker.timeouts.headNanoseconds)
+        }
+        return 0
+    }
+
+    /// The client knows that we speak HTTP/2. Looked for only where a version was wrong, so that it
+    /// costs HTTP/1.1 nothing.
+    private func handOver(_ bytes: UnsafeRawBufferPointer) -> Int {
+        guard let connection else { return bytes.count }
+        let successor: HTTP2ServerConnection
+        do throws(HTTP2Error) {
+            successor = try HTTP2ServerConnection(
+                AcceptedConnection(worker: worker, peer: peer, interceptor: interceptor))
+        } catch {
+            close()
+            return bytes.count
+        }
+        phase = .closed
+        self.connection = nil
+        successor.start(on: connection)
+        worker.replace(self, by: successor)
+        return successor.received(bytes)
+    }
+
     private func begin(_ head: HTTPHead) {
+        hasServed = true
         clientKeepsAlive = head.keepsAlive
         clientMinorVersion = head.minorVersion
         expectsContinue = head.flags.contains(.expectsContinue)
@@ -541,10 +570,10 @@ extension HeadError {
 
 extension Exchange {
     /// Answers something that was no request. No interceptor hears of it.
-    func refuseUnparsed(server: ServerStream, _ reason: Reason) {
+    func refuseUnparsed(server: ServerStream, _ reason: Reason, method: HTTPMethod = .other) {
         self.server = server
         phase = .deciding
-        requestHead.method = .other
+        requestHead.method = method
         refuse(Refusal(reason))
     }
 }

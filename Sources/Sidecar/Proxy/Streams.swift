@@ -4,12 +4,12 @@
 package class ServerStream: ConnectionOwner {
     unowned(unsafe) let worker: Worker
     /// Who sent the request.
-    let peer: SocketAddress
+    var peer: SocketAddress
     /// Written once for all requests that come from there.
-    private(set) lazy var peerHost = HostText(peer)
-    let isSecure: Bool
+    lazy var peerHost = HostText(peer)
+    var isSecure: Bool
     /// Whom the client's verified certificate names; `nil` where it had to show none.
-    let identity: PeerIdentity?
+    var identity: PeerIdentity?
     var exchange: Exchange?
 
     init(

@@ -2,6 +2,16 @@ import CLinux
 import Glibc
 import WeirCore
 
+/// A downstream connection as its worker keeps it, whatever it speaks.
+protocol ServedConnection: AnyObject {
+    /// Position in the worker's list.
+    var index: Int { get set }
+    /// No new requests; those in flight end.
+    func drain()
+    /// At once.
+    func cut()
+}
+
 /// What all connections of one loop share. One worker is one thread; nothing here is locked.
 ///
 /// Everything that belongs to a worker refers to it `unowned(unsafe)`: it outlives its loop's
@@ -20,12 +30,14 @@ package final class Worker {
     package internal(set) var isDraining = false
     package internal(set) var exchangesBegun: UInt64 = 0
 
-    private var connections: ContiguousArray<HTTP1ServerConnection> = []
+    private var connections: ContiguousArray<any ServedConnection> = []
     private var sources: ContiguousArray<OutputSource> = []
     /// Connections whose handshake is not over.
     private var handshakes: ContiguousArray<ServerHandshake> = []
     private var freeExchanges: ContiguousArray<Exchange> = []
     private static let freeExchangesMax = 256
+    private var freeStreams: ContiguousArray<HTTP2ServerStream> = []
+    private var tables: HTTP2ServerTables?
     private var randomSource = PseudoRandom()
     private var dateSeconds: Int64 = -1
     private let dateLine: UnsafeMutableRawBufferPointer
@@ -77,6 +89,27 @@ package final class Worker {
             freeExchanges.append(exchange)
         } else {
             loop.clearDeadline(exchange)
+        }
+    }
+
+    // MARK: HTTP/2
+
+    func http2Tables() throws(HTTP2Error) -> HTTP2ServerTables {
+        if let tables { return tables }
+        let made = try HTTP2ServerTables()
+        tables = made
+        return made
+    }
+
+    func takeHTTP2Stream(for connection: HTTP2ServerConnection) -> HTTP2ServerStream {
+        freeStreams.popLast() ?? HTTP2ServerStream(worker: self, peer: connection.accepted.peer)
+    }
+
+    func putBack(_ stream: HTTP2ServerStream) {
+        if freeStreams.count < HTTP2ServerLimits.freeStreamsMax {
+            freeStreams.append(stream)
+        } else {
+            stream.forgetDeadline()
         }
     }
 
@@ -142,16 +175,30 @@ package final class Worker {
             connection.handOver(to: codec)
             codec.start(on: connection)
             added(codec)
-        case .http2: preconditionFailure("a protocol that no listener offers")
+        case .http2:
+            do throws(HTTP2Error) {
+                let codec = try HTTP2ServerConnection(accepted)
+                codec.start(on: connection)
+                added(codec)
+            } catch {
+                connection.close()
+            }
         }
     }
 
-    private func added(_ connection: HTTP1ServerConnection) {
+    private func added(_ connection: any ServedConnection) {
         connection.index = connections.count
         connections.append(connection)
     }
 
-    func connectionClosed(_ connection: HTTP1ServerConnection) {
+    /// The connection goes on in other hands.
+    func replace(_ connection: any ServedConnection, by successor: any ServedConnection) {
+        successor.index = connection.index
+        connections[connection.index] = successor
+        connection.index = -1
+    }
+
+    func connectionClosed(_ connection: any ServedConnection) {
         let index = connection.index
         guard index >= 0, index < connections.count else { return }
         connection.index = -1
@@ -195,13 +242,23 @@ package final class Worker {
 
     /// `date: …` of RFC 9110 §5.6.7 with its line end, written once a second.
     func writeDate(to writer: inout HeadWriter) {
+        refreshDate()
+        writer.write(UnsafeRawBufferPointer(dateLine))
+    }
+
+    /// The value alone; valid as long as the worker.
+    func dateValue() -> UnsafeRawBufferPointer {
+        refreshDate()
+        return UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(dateLine)[6..<35])
+    }
+
+    private func refreshDate() {
         let seconds = wallClock().seconds
         if seconds != dateSeconds {
             dateSeconds = seconds
             var line = HeadWriter(dateLine)
             writeDateLine(seconds, to: &line)
         }
-        writer.write(UnsafeRawBufferPointer(dateLine))
     }
 
     private func writeDateLine(_ seconds: Int64, to line: inout HeadWriter) {

@@ -18,7 +18,7 @@ package enum ApplicationProtocol: String, Hashable, Sendable {
     case http2 = "h2"
 
     /// What our listeners have a codec for, preferred ones first.
-    package static let served: [ApplicationProtocol] = [.http1]
+    package static let served: [ApplicationProtocol] = [.http2, .http1]
 
     init?(_ name: UnsafeRawBufferPointer) {
         self.init(rawValue: String(decoding: name, as: UTF8.self))

@@ -123,7 +123,7 @@ final class AdmissionFixture {
         let snapshot = Self.snapshot(
             agent, price, isStandalone: false, credential: nil, number: number)
         runtime.change(agent, nowNanoseconds: 0)
-        proxy.onLoop { _ in interceptor.apply(snapshot) }
+        proxy.onLoop { _ in self.interceptor.apply(snapshot) }
     }
 
     /// The header field of a delegation, child after child.

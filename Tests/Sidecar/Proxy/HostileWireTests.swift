@@ -14,7 +14,7 @@ import WeirCore
     static let unsupported: [(String, Int)] = [
         ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        ("PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n", 505),
     ]
 
     private static let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -69,18 +69,16 @@ final class ProxyFixture {
     func client() -> TestSocket { TestSocket(to: server.address) }
 
     /// Runs on the worker's loop and waits.
-    func onLoop<Result>(_ body: (Worker) -> Result) -> Result {
+    func onLoop<Result>(_ body: @escaping (Worker) -> Result) -> Result {
         let worker = server.workers[0]
         let done = Signal()
         var result: Result?
-        withoutActuallyEscaping(body) { body in
-            let call = UncheckedCall { result = body(worker) }
-            worker.loop.execute {
-                call.run()
-                done.set()
-            }
-            precondition(done.wait(), "the loop did not answer")
+        let call = UncheckedCall { result = body(worker) }
+        worker.loop.execute {
+            call.run()
+            done.set()
         }
+        precondition(done.wait(), "the loop did not answer")
         guard let result else { preconditionFailure("the loop did not answer") }
         return result
     }

@@ -8,7 +8,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD_PACKAGES=(libssl-dev libhiredis-dev libnghttp2-dev libsqlite3-dev libpq-dev pkg-config)
 RUN_PACKAGES=(redis-server curl jq openssl)
 TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql gcc valgrind strace wrk nginx-light
-    haproxy)
+    haproxy nghttp2-client nghttp2-server)
 # The peers of Benchmarks/run and what puts load on them.
 BENCHMARK_PACKAGES=(gcc wrk nghttp2-client nginx-light haproxy nghttp2-proxy openssl python3-venv)
 

@@ -135,7 +135,7 @@ final class HTTP2HeadAssembler {
 
     private func addRequestPseudo(_ name: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) {
         if ASCII.equals(name, ":path") {
-            guard value.count <= Limits.targetBytesMax else { return fail(.tooLarge) }
+            guard value.count <= Limits.targetBytesMax else { return fail(.targetTooLong) }
             guard ASCII.isTarget(value) else {
                 return fail(.malformed)
             }

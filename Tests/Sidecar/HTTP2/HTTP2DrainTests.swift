@@ -47,7 +47,12 @@ import WeirCore
         var timeouts = Timeouts()
         timeouts.drainNanoseconds = 200_000_000
         let upstream = try TestUpstream { _, socket in _ = socket.readToEnd() }
-        let proxy = try ProxyFixture(upstream, timeouts: timeouts)
+        final class Cancelling: TestInterceptor {
+            override func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision { .cancel }
+        }
+        let proxy = try ProxyFixture([upstream.address], timeouts: timeouts) {
+            Cancelling(target: $0, outcomes: $1)
+        }
         let wire = HTTP2Wire(to: proxy.server.address)
         wire.get(1, "/")
         #expect(eventually { proxy.onLoop { $0.exchangesBegun } == 1 })

@@ -42,7 +42,9 @@ import Testing
 
     private func run(_ conversation: Conversation) throws {
         let upstream = try TestUpstream { _ in okay("fine") }
-        let proxy = try ProxyFixture(upstream)
+        var timeouts = Timeouts()
+        timeouts.lingerNanoseconds = 50_000_000
+        let proxy = try ProxyFixture(upstream, timeouts: timeouts)
         let wire = HTTP2Wire(to: proxy.server.address)
         wire.socket.send(conversation.bytes)
         switch conversation.expected {
@@ -239,7 +241,7 @@ import Testing
             "CONNECT", .status(501), whole: [(":method", "CONNECT"), (":authority", "agent:443")]),
         Conversation("TRACE", .status(501), whole: HTTP2Wire.head("TRACE")),
         Conversation(
-            "a path above 8 KB", .status(431),
+            "a path above 8 KB", .status(414),
             whole: HTTP2Wire.head("GET", "/" + String(repeating: "a", count: 8192))),
         Conversation(
             "more than a hundred fields", .status(431),

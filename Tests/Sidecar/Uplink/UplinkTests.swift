@@ -71,10 +71,10 @@ import WeirPolicy
         mesh.server.push(line: MeshFixtures.line(MeshFixtures.projection(1)))
         #expect(await becomesTrue { uplink.status.policyVersion?.number == 1 })
         mesh.server.breakConnections()
-        #expect(await becomesTrue { mesh.received(MeshPath.policy).count == 2 })
-        let again = mesh.received(MeshPath.policy)[1]
         let hash = MeshFixtures.hash(MeshFixtures.projection(1))
-        #expect(again.path == "/mesh/v1/policy?watch&version=1.1&hash=\(hash)")
+        let again = "/mesh/v1/policy?watch&version=1.1&hash=\(hash)"
+        // On a machine that stands still, the first watch may have broken once before.
+        #expect(await becomesTrue { mesh.received(MeshPath.policy).last?.path == again })
         #expect(mesh.received(MeshPath.join).count == 1, "the session goes on")
     }
 

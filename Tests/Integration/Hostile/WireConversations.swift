@@ -30,7 +30,7 @@ enum WireConversations {
         .init("version 1.2", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "version"),
         .init("version 2.0", "GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "version"),
         .init("version with two digits", "GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "malformed"),
-        .init("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "version"),
+        .init("preface of HTTP/2.1", "PRI * HTTP/2.1\r\n\r\nSM\r\n\r\n", 505, "version"),
         .init("method that is no token", "G(T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed"),
         .init(
             "method of 33 bytes", String(repeating: "A", count: 33) + " / HTTP/1.1\r\n\r\n", 400,

@@ -317,8 +317,7 @@ import WeirCore
 
     // MARK: Time
 
-    @Test func aSilentConnectionIsAskedAndGivenUp() throws {
-        // The limits are those of production; what is waited for is the first byte.
+    @Test func anAnswerThatDoesNotBeginIsGivenUp() throws {
         let upstream = try TestUpstream.http2 { _, peer in
             _ = peer.readRequest()
             _ = peer.read(.reset)

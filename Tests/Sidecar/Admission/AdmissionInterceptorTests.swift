@@ -338,6 +338,7 @@ import WeirPolicy
         client.send(chatRequest(fixture.delegation(child: 1)))
         #expect(client.readHead()?.status == 200)
         client.reset()
+        #expect(eventually { fixture.proxy.onLoop { $0.connectionCount } == 0 })
         gone.set()
         let record = try #require(fixture.waitForRecords(1).first)
         #expect(record.cost == NanoUSD(312) && record.source == .reported)
@@ -399,7 +400,7 @@ import WeirPolicy
         let agent = AdmissionFixture.openAI {
             var limit = AgentPolicy.Concurrency(requestsMax: 1)
             limit.queueMax = 5
-            limit.queueMilliseconds = 300
+            limit.queueMilliseconds = 2_000
             $0.concurrency = limit
         }
         let fixture = try AdmissionFixture(upstream.address, agent: agent)

@@ -35,6 +35,9 @@ extension AdmissionInterceptor {
         exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
         exchange.addedResponseFields.add("weir-model", context.model)
         exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
+        if let limit = terms.bound.writtenOutputMax {
+            exchange.addedResponseFields.add("weir-max-tokens", decimal: UInt64(clamping: limit))
+        }
     }
 
     // MARK: The end

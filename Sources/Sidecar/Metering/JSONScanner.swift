@@ -26,6 +26,9 @@ struct JSONScanner {
     /// A member `error` that is not null stands at the top.
     private(set) var hasError = false
 
+    /// Usage stands at the top, and not in a part of the document.
+    var hasTopUsage: Bool { seen & 1 != 0 && !counts.isEmpty }
+
     private var state = State.value
     /// A bit for each level: 1 is an object.
     private var levels: UInt64 = 0

@@ -15,6 +15,9 @@ struct SSEScanner {
     private(set) var counts = UsageCounts()
     private(set) var isDoubtful = false
     private(set) var hasError = false
+    /// An event had usage at its top: behind the first event of Anthropic's, which has that of the
+    /// input only.
+    private(set) var hasTopUsage = false
     /// The event `[DONE]` came: the agent says that this is all.
     private(set) var isDone = false
     /// Events with data, `[DONE]` not among them. Agents send about a token with each.
@@ -135,7 +138,10 @@ struct SSEScanner {
             isDone = true
         } else {
             events &+= 1
-            if scanner.status == .complete { counts.merge(scanner.counts) }
+            if scanner.status == .complete {
+                counts.merge(scanner.counts)
+                hasTopUsage = hasTopUsage || scanner.hasTopUsage
+            }
             isDoubtful = isDoubtful || scanner.isDoubtful
             hasError = hasError || scanner.hasError
         }

@@ -14,6 +14,8 @@ struct UsageMeter {
 
     // The scanners lie beside the form and not in it, so that they read where they are.
     private var form = Form.none
+    /// Usage in a part of an event is not yet that of the answer.
+    private var needsTopUsage = false
     private var json = JSONScanner()
     private var events = SSEScanner()
     private(set) var responseBytes: UInt64 = 0
@@ -33,8 +35,9 @@ struct UsageMeter {
     ) {
         reset()
         guard countsTokens else { return }
+        needsTopUsage = wireProtocol == .anthropic
         switch wireProtocol {
-        case .openai, .json:
+        case .openai, .anthropic, .json:
             form = isEventStream ? .events : .json
             if isEventStream { events = SSEScanner() } else { json = JSONScanner() }
         case .huggingface, .passthrough: break
@@ -59,8 +62,12 @@ struct UsageMeter {
     var reported: AttemptRecord.Tokens? {
         switch form {
         case .none: nil
-        case .json: json.status == .complete && !json.isDoubtful ? json.counts.tokens : nil
-        case .events: events.isDoubtful ? nil : events.counts.tokens
+        case .json:
+            json.status == .complete && !json.isDoubtful && (json.hasTopUsage || !needsTopUsage)
+                ? json.counts.tokens : nil
+        case .events:
+            !events.isDoubtful && (events.hasTopUsage || !needsTopUsage)
+                ? events.counts.tokens : nil
         }
     }
 

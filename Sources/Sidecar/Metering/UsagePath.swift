@@ -58,7 +58,7 @@ enum UsagePath: UInt8 {
     }
 
     private func usageMember(_ key: Key) -> (Member, UInt32) {
-        if key.equals("prompt_tokens") { return (.counter(.input), 1 << 5) }
+        if key.equals("prompt_tokens") { return (.counter(.prompt), 1 << 5) }
         if key.equals("input_tokens") { return (.counter(.input), 1 << 6) }
         if key.equals("completion_tokens") { return (.counter(.output), 1 << 7) }
         if key.equals("output_tokens") { return (.counter(.output), 1 << 8) }

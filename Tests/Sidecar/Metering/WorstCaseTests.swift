@@ -109,7 +109,9 @@ private let messages = #"[{"role":"user","content":"Hello"}]"#
         var second = try tier.bound(
             method: "POST", path: chatPath, body: try #require(first.body))
         #expect(second.body == nil)
+        #expect(second.writtenOutputMax == nil)
         second.body = first.body
+        second.writtenOutputMax = first.writtenOutputMax
         #expect(first == second)
     }
 

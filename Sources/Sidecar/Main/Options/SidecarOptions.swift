@@ -292,6 +292,7 @@ enum SidecarOptionTable {
     /// Setting and name of the credentials that a policy can ask for.
     static let credentials = [
         ("openai-api-key", "OPENAI_API_KEY"), ("huggingface-api-key", "HUGGINGFACE_API_KEY"),
+        ("anthropic-api-key", "ANTHROPIC_API_KEY"),
     ]
 
     static let usage = [
@@ -352,6 +353,7 @@ enum SidecarOptionTable {
         .variable("risk-service", "RISK_SERVICE_URL", "Gateway: where not discovered"),
         .secret("openai-api-key", "OPENAI_API_KEY", "Only for the sidecar of that agent"),
         .secret("huggingface-api-key", "HUGGINGFACE_API_KEY", "Only for the sidecar of that agent"),
+        .secret("anthropic-api-key", "ANTHROPIC_API_KEY", "Only for the sidecar of that agent"),
         .variable("breaker-threshold", "CIRCUIT_BREAKER_THRESHOLD", "Where the policy is silent"),
         .variable("agent-timeout", "AGENT_TIMEOUT_DEFAULT", "Seconds, where the policy is silent"),
         .variable("log-level", "LOG_LEVEL", fallback: "info", "debug, info, warning, error"),

@@ -91,7 +91,10 @@ final class AgentPlane {
         inForce = (policy, version, funding)
         return AdmissionSnapshot(
             agent, policy: policy, version: version, funding: funding,
-            credential: agent.credential.flatMap(context.options.credentials.authorization))
+            credential: agent.credential.flatMap {
+                let keys = context.options.credentials
+                return agent.wireProtocol == .anthropic ? keys.key($0) : keys.authorization($0)
+            })
     }
 
     // MARK: Keys that change

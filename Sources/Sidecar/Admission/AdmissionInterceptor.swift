@@ -249,6 +249,10 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
                     RefusalShape.refusal(
                         .overloaded, "No memory is left for the body.", for: snapshot.agent))
             }
+            let isObserved = context.caller.isObserved || snapshot.agent.observe
+            if !isObserved, let refusal = runtime.shutRefusal(bound) {
+                return .refuse(RefusalShape.refusal(refusal, for: snapshot.agent))
+            }
             return pay(exchange, context, snapshot.terms(bound))
         } catch {
             return .refuse(RefusalShape.refusal(error, for: snapshot.agent))
@@ -369,7 +373,18 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        Self.context(exchange)?.responsePassed(bytes)
+        guard let context = Self.context(exchange) else { return }
+        if exchange.filtersResponse {
+            guard passFiltered(bytes, exchange, context) else { return }
+        } else {
+            context.responsePassed(bytes)
+        }
+        if context.meter.eventCount > context.eventsMax { cutAtTheEdge(exchange, context) }
+    }
+
+    override package func responseEnding(_ exchange: Exchange) {
+        guard let context = Self.context(exchange) else { return }
+        endFiltered(exchange, context)
     }
 
     override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {

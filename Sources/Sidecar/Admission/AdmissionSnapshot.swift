@@ -50,7 +50,8 @@ package final class AdmissionSnapshot: Sendable {
     /// `nil`: the body must be held and read.
     let fixedTerms: Result<AttemptTerms, BoundRefusal>?
     let verifier: DelegationVerifier?
-    /// `authorization` upstream (`x-api-key` for Anthropic's API), from the environment of this process only.
+    /// `authorization` upstream (`x-api-key` for Anthropic's API), from the environment of this
+    /// process only.
     let credential: PreparedFields?
     private let tiers: [String: Tier]
     private let noTier: Tier

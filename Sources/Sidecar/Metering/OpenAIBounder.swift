@@ -67,13 +67,16 @@ struct OpenAIBounder {
             output = each &* choices
         }
         let isStream = try body.streams()
-        if isStream, endpoint == .chat || endpoint == .completions { askForUsage(&body.object) }
+        let hidesUsage =
+            isStream && (endpoint == .chat || endpoint == .completions)
+            && askForUsage(&body.object)
         var bound = rules.bounded(
             model: model, price: price, inputTokensMax: inputTokens(object),
             outputTokensMax: output)
         bound.choices = choices
         bound.writtenOutputMax = body.writtenOutputMax
         bound.isStream = isStream
+        bound.hidesUsage = hidesUsage
         bound.body = body.replacement
         return bound
     }
@@ -97,11 +100,13 @@ struct OpenAIBounder {
     }
 
     /// Without this a streamed answer says nothing of its usage, and the worst case would be due.
-    private func askForUsage(_ body: inout JSONObject) {
+    /// False where the caller asks for it.
+    private func askForUsage(_ body: inout JSONObject) -> Bool {
         var options = body["stream_options"]?.object ?? JSONObject()
-        guard options["include_usage"]?.bool != true else { return }
+        guard options["include_usage"]?.bool != true else { return false }
         options["include_usage"] = .bool(true)
         body["stream_options"] = .object(options)
+        return true
     }
 
     private func inputTokens(_ body: JSONObject) -> Int64 {

@@ -23,6 +23,11 @@ struct SSEScanner {
     /// Events with data, `[DONE]` not among them. Agents send about a token with each.
     private(set) var events: UInt32 = 0
 
+    /// The last byte ended an event.
+    private(set) var isAtEventEnd = false
+    /// The event that ended last only carried usage.
+    private(set) var lastWasUsage = false
+
     private var scanner = JSONScanner()
     private var line = Line.field
     private var fieldMatched = 0
@@ -42,13 +47,23 @@ struct SSEScanner {
 
     mutating func feed(_ bytes: UnsafeRawBufferPointer) {
         var index = 0
+        while index < bytes.count { index = feedEvent(bytes, from: index) }
+    }
+
+    /// Reads to the end of an event, and says where that is; without one all there is.
+    mutating func feedEvent(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
+        var index = start
+        isAtEventEnd = false
         while index < bytes.count {
             let byte = bytes[index]
             if byte == 0x0A || byte == 0x0D {
                 // The LF of a CRLF ends nothing: its line has ended already.
-                if byte == 0x0D || !lastWasCarriageReturn { lineEnded() }
+                let endsLine = byte == 0x0D || !lastWasCarriageReturn
+                isAtEventEnd = endsLine && lineIsEmpty
+                if endsLine { lineEnded() }
                 lastWasCarriageReturn = byte == 0x0D
                 index += 1
+                if isAtEventEnd { return index }
                 continue
             }
             lastWasCarriageReturn = false
@@ -66,6 +81,7 @@ struct SSEScanner {
                 index = end
             }
         }
+        return index
     }
 
     /// The body ended; an event without its blank line counts.
@@ -132,6 +148,7 @@ struct SSEScanner {
     }
 
     private mutating func eventEnded() {
+        lastWasUsage = false
         guard hasData else { return }
         hasData = false
         if doneMatched == Self.done.utf8CodeUnitCount {
@@ -141,6 +158,7 @@ struct SSEScanner {
             if scanner.status == .complete {
                 counts.merge(scanner.counts)
                 hasTopUsage = hasTopUsage || scanner.hasTopUsage
+                lastWasUsage = scanner.hasNoChoices && scanner.hasTopUsage
             }
             isDoubtful = isDoubtful || scanner.isDoubtful
             hasError = hasError || scanner.hasError

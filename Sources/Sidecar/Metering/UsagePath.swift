@@ -9,6 +9,7 @@ enum UsagePath: UInt8 {
         case object(UsagePath)
         case counter(UsageCounts.Counter)
         case error
+        case choices
     }
 
     /// A decoded key, as far as it can be one of ours: the longest has 27 bytes.
@@ -54,6 +55,7 @@ enum UsagePath: UInt8 {
         if key.equals("message") { return (.object(.nested), 1 << 2) }
         if key.equals("response") { return (.object(.nested), 1 << 3) }
         if key.equals("error") { return (.error, 1 << 4) }
+        if key.equals("choices") { return (.choices, 0) }
         return (.unknown, 0)
     }
 

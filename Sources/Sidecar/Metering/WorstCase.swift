@@ -22,6 +22,8 @@ package struct AttemptBound: Hashable, Sendable {
     package var body: [UInt8]?
     /// The caller asked for a stream of events.
     package var isStream = false
+    /// Usage of the stream was asked for by us, and the caller is not to see the event for it.
+    package var hidesUsage = false
     /// Nothing in the request bounds it: the amount is the policy's ceiling.
     package var isPolicyCeiling = false
 

@@ -88,4 +88,91 @@ import WeirPolicy
             WorstCase.templateTokens + Int64(#"[{"role":"user","content":"Hi"}]"#.utf8.count)
         #expect(said == (400 - input) / 10 && said < 50)
     }
+
+    private func streaming(_ text: String, length: Bool) -> String {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        if length { return head + "Content-Length: \(text.utf8.count)\r\n\r\n\(text)" }
+        let bytes = Array(text.utf8)
+        let chunks = stride(from: 0, to: bytes.count, by: 97).map { start in
+            let piece = bytes[start..<min(start + 97, bytes.count)]
+            return String(piece.count, radix: 16) + "\r\n"
+                + String(decoding: piece, as: UTF8.self) + "\r\n"
+        }
+        return head + "Transfer-Encoding: chunked\r\n\r\n" + chunks.joined() + "0\r\n\r\n"
+    }
+
+    @Test(arguments: [true, false])
+    func usageThatTheClientDidNotAskForIsReadAndTakenOut(_ length: Bool) throws {
+        let text = RecordedAnswers.chatStream
+        let upstream = try TestUpstream { _ in streaming(text, length: length) }
+        let fixture = try AdmissionFixture(upstream.address, allowance: NanoUSD(1_000_000))
+        let client = fixture.proxy.client()
+        let usage = try #require(text.firstRange(of: #""choices":[]"#))
+        let begin = try #require(text[..<usage.lowerBound].ranges(of: "data: ").last)
+        let done = try #require(text.firstRange(of: "data: [DONE]"))
+        let without = String(text[..<begin.lowerBound] + text[done.lowerBound...])
+        for (options, expected) in [
+            ("", without), (#","stream_options":{"include_usage":false}"#, without),
+            (#","stream_options":{"include_usage":true}"#, text),
+        ] {
+            let messages =
+                #"[{"role":"user","content":"\#(String(repeating: "a", count: 1_200))"}]"#
+            client.send(
+                chatRequest("", #"{"messages":\#(messages),"stream":true\#(options)}"#))
+            let response = try #require(client.readResponse())
+            #expect(response.text == expected)
+            let sent = try JSON.parse(try #require(upstream.lastRequest).body)
+            #expect(sent["stream_options"]?["include_usage"] == true)
+        }
+        let records = fixture.waitForRecords(3)
+        #expect(records.map(\.cost) == Array(repeating: NanoUSD(1_200 + 340), count: 3))
+    }
+
+    /// LEDGER, "Worst case of an attempt": nobody has set money aside for what an agent writes
+    /// beyond its bound, so the stream ends there, and says why.
+    @Test func aStreamIsCutAtTheEdgeOfItsDelegation() throws {
+        let event = #"data: {"choices":[{"index":0,"delta":{"content":"a"}}]}"# + "\n\n"
+        let upstream = try TestUpstream { _ in
+            streaming(String(repeating: event, count: 5_000), length: false)
+        }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        let body = #"{"messages":[{"role":"user","content":"Hi"}],"stream":true}"#
+        client.send(chatRequest(fixture.delegation(child: 1, amount: 2_000), body))
+        let response = try #require(client.readResponse())
+        let events = response.text.split(separator: "\n\n")
+        let last = try #require(events.last)
+        let error = try JSON.parse(Array(last.dropFirst("data: ".utf8.count).utf8))["error"]
+        #expect(error?["code"] == "budget_exhausted")
+        // 2,000 n$ are 200 tokens of output; three quarters of the events are proof.
+        #expect(events.count > 200 && events.count < 5_000)
+        let settlement = try #require(AdmissionFixture.settlement(response))
+        #expect(settlement.source == .ceiling && settlement.consumed <= NanoUSD(2_000))
+        let record = try #require(fixture.waitForRecords(1).first)
+        #expect(record.reason == .budgetExhausted)
+    }
+
+    /// LEDGER, "Worst case of an attempt": an overrun shuts (agent, model) until an operator opens
+    /// it.
+    @Test func anOverrunShutsTheModelUntilItsPriceIsLookedAt() throws {
+        let much = #"{"usage":{"prompt_tokens":12,"completion_tokens":3000}}"#
+        let upstream = try TestUpstream { _ in okay(much) }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        client.send(chatRequest(fixture.delegation(child: 1)))
+        let first = try #require(client.readResponse())
+        #expect(AdmissionFixture.settlement(first)?.consumed == NanoUSD(30_012))
+        #expect(fixture.waitForRecords(1).first?.flags.contains(.overrun) == true)
+        for child in 2...3 {
+            client.send(chatRequest(fixture.delegation(child: Int64(child))))
+            let shut = try #require(client.readResponse())
+            #expect(shut.status == 503 && shut["weir-decision"] == "circuit_open")
+            #expect(AdmissionFixture.settlement(shut)?.consumed == .zero)
+        }
+        #expect(upstream.requestCount == 1)
+        fixture.change(
+            AdmissionFixture.openAI(), AdmissionFixture.price { $0.version = 2 }, number: 8)
+        client.send(chatRequest(fixture.delegation(child: 4)))
+        #expect(client.readResponse()?.status == 200)
+    }
 }

@@ -112,6 +112,8 @@ private let messages = #"[{"role":"user","content":"Hello"}]"#
         #expect(second.writtenOutputMax == nil)
         second.body = first.body
         second.writtenOutputMax = first.writtenOutputMax
+        #expect(!second.hidesUsage, "who asked was the gateway, which takes it out")
+        second.hidesUsage = first.hidesUsage
         #expect(first == second)
     }
 

@@ -36,6 +36,8 @@ package final class UpstreamTarget {
     /// Sent as `Host` instead of the client's, when set.
     package let hostOverride: String?
     let transport: UpstreamTransport
+    /// Stands before the path of every request; "" for none.
+    let pathPrefix: String
     /// Changed by a new policy: what is under way keeps the deadline that it has.
     package var timeouts: Timeouts
     package private(set) var endpoints: ContiguousArray<Endpoint> = []
@@ -44,13 +46,15 @@ package final class UpstreamTarget {
 
     package init(
         name: String, worker: Worker, addresses: [SocketAddress], hostOverride: String? = nil,
-        transport: UpstreamTransport = .plaintext, timeouts: Timeouts? = nil,
+        pathPrefix: String = "", transport: UpstreamTransport = .plaintext,
+        timeouts: Timeouts? = nil,
         connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
     ) {
         self.name = name
         self.worker = worker
         self.hostOverride = hostOverride
         self.transport = transport
+        self.pathPrefix = pathPrefix
         self.timeouts = timeouts ?? worker.timeouts
         connectionsMax = connectionsPerEndpoint
         update(addresses: addresses)

@@ -19,7 +19,8 @@ enum RequestHeadWriter {
         let bytes =
             2 * head.byteCount + exchange.addedRequestFields.count
             + (exchange.targetOverride?.utf8.count ?? 0)
-            + (exchange.target?.hostOverride?.utf8.count ?? 0) + 512
+            + (exchange.target?.hostOverride?.utf8.count ?? 0)
+            + (exchange.target?.pathPrefix.utf8.count ?? 0) + 512
         guard let room = connection.reserve(bytes) else { return false }
         var writer = HeadWriter(room)
         let hasTrace = head.value(of: .traceparent).map(isTraceparent) ?? false
@@ -67,6 +68,11 @@ enum RequestHeadWriter {
     ) {
         writer.write(head.bytes(head.methodRange))
         writer.write(" ")
+        // `*` is about the server and has no path (RFC 9110 §9.3.7).
+        let isAboutServer = head.method == .options && !head.path.starts(with: "/".utf8)
+        if var prefix = exchange.target?.pathPrefix, !prefix.isEmpty, !isAboutServer {
+            prefix.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
+        }
         if var target = exchange.targetOverride {
             target.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
         } else if head.target.isEmpty {

@@ -139,10 +139,12 @@ final class AgentPlane {
         let agent = snapshot.agent
         let runtime = AgentRuntime(agent, endpoints: endpoints)
         var checker: HealthChecker?
+        let origin = upstreamOrigin
         let server = try SidecarServer(context.serverConfiguration()) { worker in
             if checker == nil { checker = makeChecker(agent, runtime, worker) }
             let target = UpstreamTarget(
                 name: agentName, worker: worker, addresses: endpoints,
+                hostOverride: origin.host, pathPrefix: origin.path, transport: origin.transport,
                 timeouts: timeouts(agent, worker.timeouts))
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
@@ -172,6 +174,8 @@ final class AgentPlane {
         var configuration = context.serverConfiguration()
         configuration.listen = outbound.listen
         configuration.workers = 1
+        // Loopback only, and the agent knows no certificate of ours.
+        configuration.tls = nil
         let server = try SidecarServer(configuration) { worker in
             let gateway = UpstreamTarget(
                 name: "gateway", worker: worker, addresses: outbound.gateway.addresses,
@@ -196,9 +200,20 @@ final class AgentPlane {
         _ agent: AgentPolicy, _ runtime: AgentRuntime, _ worker: Worker
     ) -> HealthChecker {
         let waits = timeouts(agent, worker.timeouts)
+        let origin = upstreamOrigin
         return HealthChecker(agent, runtime: runtime, worker: worker) { [agentName] address in
-            UpstreamTarget(name: agentName, worker: worker, addresses: [address], timeouts: waits)
+            UpstreamTarget(
+                name: agentName, worker: worker, addresses: [address], hostOverride: origin.host,
+                pathPrefix: origin.path, transport: origin.transport, timeouts: waits)
         }
+    }
+
+    /// How the agent is spoken to. A service on the Internet wants to be called by its own name,
+    /// an agent beside us by the one that the client knows.
+    private var upstreamOrigin: (host: String?, path: String, transport: UpstreamTransport) {
+        guard let origin = upstreams.first else { return (nil, "", .plaintext) }
+        let host = origin.isSecure && origin.name != nil ? origin.authority : nil
+        return (host, origin.path, context.tls.transport(to: upstreams, of: agentName))
     }
 
     private func startChecks(_ checker: HealthChecker) {

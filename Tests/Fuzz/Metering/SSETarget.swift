@@ -2,9 +2,9 @@ import WeirCore
 
 @testable import SidecarCore
 
-/// Streams of events: pieces change nothing, neither what is read nor what the filter of usage lets
-/// through, which is all but events that only carry usage; and who cuts the text into lines and events as the
-/// standard describes it counts the same events and finds the same end.
+/// Streams of events: pieces change nothing, neither what is read nor what the filter lets
+/// through, which is all but the events that only carry usage; and who cuts the text into lines and
+/// events as the standard describes it counts the same events and finds the same end.
 enum SSETarget {
     static func check(_ bytes: UnsafeRawBufferPointer) throws(PropertyFailure) {
         let whole = scan(bytes, cuts: [bytes.count])

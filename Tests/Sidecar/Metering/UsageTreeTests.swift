@@ -9,10 +9,11 @@ private func place(_ pointer: String?, header: String? = nil) -> UsagePlaces.Pla
     UsagePlaces.Place(header: header, pointer: pointer.flatMap { JSONPointer($0) })
 }
 
-private func meter(
+/// What is reported, while the tree is there: scanners only look at it.
+private func reported(
     _ tree: UsageTree, _ body: String, fields: [(UsageCounts.Counter, String)] = [],
     cuts: [Int] = [], isEventStream: Bool = false
-) -> UsageMeter {
+) -> AttemptRecord.Tokens? {
     var meter = UsageMeter()
     meter.begin(.json, countsTokens: true, isEventStream: isEventStream, tree: tree)
     for (counter, field) in fields { meter.note(counter, field: field) }
@@ -23,7 +24,7 @@ private func meter(
         start = end
     }
     meter.finish()
-    return meter
+    return withExtendedLifetime(tree) { meter.reported }
 }
 
 /// LEDGER, "Worst case of an attempt", for agents whose policy says where usage stands.
@@ -45,7 +46,7 @@ private func meter(
     @Test func countsAreReadWhereThePolicySaysWhereverTheBodyIsCut() {
         let tree = UsageTree(Self.places)
         for cut in 0...Self.body.utf8.count {
-            let found = meter(tree, Self.body, cuts: [cut]).reported
+            let found = reported(tree, Self.body, cuts: [cut])
             #expect(found?.input == 20 && found?.cachedInput == 7)
             #expect(found?.output == 9 && found?.reasoning == 4)
         }
@@ -60,21 +61,21 @@ private func meter(
         #"{"meta":{"tokens":{"in":1,"cache/read":2},"out":9}}"#,
     ])
     func whatCannotBeTrustedIsNotUsed(_ body: String) {
-        #expect(meter(UsageTree(Self.places), body).reported == nil)
+        #expect(reported(UsageTree(Self.places), body) == nil)
     }
 
     @Test func headerFieldsSayIt() {
         let tree = UsageTree(.textGeneration)
         let said: [(UsageCounts.Counter, String)] = [(.prompt, "12"), (.output, "30")]
         for body in [#"[{"generated_text":"x"}]"#, "no JSON", ""] {
-            let found = meter(tree, body, fields: said).reported
+            let found = reported(tree, body, fields: said)
             #expect(found?.input == 12 && found?.output == 30)
         }
         for bad in ["", "-1", "1.0", "+1", "4294967296", "0x1", " 1"] {
-            let found = meter(tree, "{}", fields: [(.prompt, "12"), (.output, bad)]).reported
+            let found = reported(tree, "{}", fields: [(.prompt, "12"), (.output, bad)])
             #expect(found == nil, "\(bad)")
         }
-        #expect(meter(tree, "{}", fields: [(.prompt, "12")]).reported == nil)
+        #expect(reported(tree, "{}", fields: [(.prompt, "12")]) == nil)
     }
 
     @Test func theLastEventOfTextGenerationSaysIt() {
@@ -84,9 +85,9 @@ private func meter(
             + #""details":{"finish_reason":"length","generated_tokens":2,"input_length":5}}"#
             + "\n\n"
         for cut in 0...stream.utf8.count {
-            let found = meter(
+            let found = reported(
                 UsageTree(.textGeneration), stream, cuts: [cut], isEventStream: true
-            ).reported
+            )
             #expect(found?.input == 5 && found?.output == 2)
         }
     }
@@ -94,8 +95,8 @@ private func meter(
     @Test func oneSideIsEnoughWhereThePolicyNamesOne() {
         var places = UsagePlaces()
         places.input = place("/n")
-        #expect(meter(UsageTree(places), #"{"n":3}"#).reported?.input == 3)
-        #expect(meter(UsageTree(places), "{}").reported == nil)
+        #expect(reported(UsageTree(places), #"{"n":3}"#)?.input == 3)
+        #expect(reported(UsageTree(places), "{}") == nil)
     }
 }
 

@@ -42,7 +42,10 @@ final class RedisCluster: Sendable {
     /// Those that serve slots; the map is asked for where there is none yet.
     func primaries(deadlineNanoseconds: UInt64) async -> [RedisURL.Address] {
         for _ in 0..<StoreLimits.redisRedirectsMax {
-            let known = Set(state.withLock { $0.owners.compactMap { $0 } })
+            // What single redirections have taught is not the whole map.
+            let known = state.withLock { state in
+                state.mappedNanoseconds > 0 ? Set(state.owners.compactMap { $0 }) : []
+            }
             if !known.isEmpty { return known.sorted { $0.description < $1.description } }
             guard await lookAgain(deadlineNanoseconds: deadlineNanoseconds) else { break }
         }

@@ -89,7 +89,7 @@ final class PrivateRedis: @unchecked Sendable {
     func pause() { Glibc.kill(process, SIGSTOP) }
     func resume() { Glibc.kill(process, SIGCONT) }
 
-    private static func remove(_ path: String) {
+    static func remove(_ path: String) {
         guard let directory = opendir(path) else { return }
         while let entry = readdir(directory) {
             let name = withUnsafeBytes(of: entry.pointee.d_name) {

@@ -48,8 +48,8 @@ extension LedgerStore {
         return response
     }
 
-    /// The holder forgets a closed lease once this was answered, so that nobody would say again what
-    /// a failover took with it. Unkept, it is told to come again.
+    /// The holder forgets a closed lease once this was answered, so that nobody would say again
+    /// what a failover took with it. Unkept, it is told to come again.
     private func mustBeKept(_ origins: Set<RedisOrigin>) async throws {
         for origin in origins {
             guard try await isOnReplicas(origin) else {

@@ -15,9 +15,10 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
             Environment: WEIR_CONFIG; WEIR_API; WEIR_MESH; WEIR_MESH_PLAINTEXT; WEIR_TRIAL; \
-            REDIS_URL, REDIS_CA_FILE, REDIS_CERT_FILE, REDIS_KEY_FILE; DATABASE_URL (PostgreSQL for the archive, in place of a file in the data \
-            folder) and DATABASE_POOL_SIZE; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named \
-            by REDIS_URL_FILE, DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; \
+            REDIS_URL, REDIS_CA_FILE, REDIS_CERT_FILE and REDIS_KEY_FILE; DATABASE_URL (PostgreSQL \
+            for the archive, in place of a file in the data folder) and DATABASE_POOL_SIZE; \
+            WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN; files named by REDIS_URL_FILE, \
+            DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; \
             LOG_LEVEL; DEBUG. Flags go before the environment, that before the file that \
             --config names.
             """)

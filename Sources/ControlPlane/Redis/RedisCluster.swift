@@ -35,7 +35,8 @@ final class RedisCluster: Sendable {
     /// Every node that is known, those of the URL last.
     var knownNodes: [RedisEndpoint] {
         let known = state.withLock { Set($0.owners.compactMap { $0 }) }
-        return (known.sorted { $0.description < $1.description }
+        return
+            (known.sorted { $0.description < $1.description }
             + seeds.filter { !known.contains($0) }).map(endpoint(at:))
     }
 

@@ -39,7 +39,8 @@ final class RedisSession {
     static func open(_ endpoint: RedisEndpoint) -> Result<RedisSession, RedisSessionFailure> {
         let deadline = MonotonicClock.nowNanoseconds + endpoint.connectNanoseconds
         guard let socket = RedisSocket.connect(to: endpoint.address, untilNanoseconds: deadline)
-        else { return .failure(RedisSessionFailure(detail: "nobody answers at \(endpoint.address)"))
+        else {
+            return .failure(RedisSessionFailure(detail: "nobody answers at \(endpoint.address)"))
         }
         var stream: RedisTLSStream?
         if let context = endpoint.tls, let host = endpoint.address.host {

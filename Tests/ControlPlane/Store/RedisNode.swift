@@ -62,7 +62,9 @@ final class RedisNode: @unchecked Sendable {
         _ ports: Ports, _ folder: String, _ tls: TestRedisTLS?, certificate: String = "server"
     ) -> [String] {
         let listens =
-            tls.map { ["--port", "0", "--tls-port", "\(ports.port)"] + $0.serverArguments(certificate) }
+            tls.map {
+                ["--port", "0", "--tls-port", "\(ports.port)"] + $0.serverArguments(certificate)
+            }
             ?? ["--port", "\(ports.port)"]
         return ["redis-server"] + listens + [
             "--bind", "127.0.0.1", "--dir", folder, "--appendonly", "yes", "--appendfsync",

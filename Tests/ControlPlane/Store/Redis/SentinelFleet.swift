@@ -41,13 +41,13 @@ final class SentinelFleet {
         }
         let text =
             (listens ?? "port \(ports.port)\n") + """
-            bind 127.0.0.1
-            dir \(folder)
-            sentinel monitor \(name) 127.0.0.1 \(port) 2
-            sentinel down-after-milliseconds \(name) 500
-            sentinel failover-timeout \(name) 3000
+                bind 127.0.0.1
+                dir \(folder)
+                sentinel monitor \(name) 127.0.0.1 \(port) 2
+                sentinel down-after-milliseconds \(name) 500
+                sentinel failover-timeout \(name) 3000
 
-            """
+                """
         guard let file = fopen("\(folder)/sentinel.conf", "w") else {
             throw PrivateRedis.Failure("no configuration can be written")
         }

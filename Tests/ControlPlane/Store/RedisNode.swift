@@ -161,7 +161,7 @@ final class TestRedisTLS: Sendable {
         guard let made = mkdtemp(&template) else { throw PrivateRedis.Failure("no folder") }
         folder = String(cString: made)
         let root = #filePath.split(separator: "/").dropLast(3)
-        let script = "/" + root.joined(separator: "/") + "/Certificates/make-certificates"
+        let script = "/" + root.joined(separator: "/") + "/TLS/make-certificates"
         try runTool(["bash", script, folder])
         context = try RedisTLS(Self.files(folder))
     }

@@ -52,8 +52,12 @@ import WeirMeshProtocol
         let storm = LeaseStorm(ledger: mesh.ledger, account: account)
         fleet.nodes[0].pause()
         async let run: Void = storm.run(holders)
-        try await patiently("a successor is named") {
-            fleet.nodes.dropFirst().contains { (try? $0.info("role")) == "master" }
+        // A replica that still followed the old primary would confirm its writes: docs/money.md.
+        try await patiently("a successor is named, and the other replica follows it") {
+            let others = fleet.nodes.dropFirst()
+            guard let successor = others.first(where: { (try? $0.info("role")) == "master" })
+            else { return false }
+            return others.contains { (try? $0.info("master_port")) == "\(successor.port)" }
         }
         fleet.nodes[0].resume()
         try await patiently("both holders have heard that all is spent") {

@@ -131,15 +131,4 @@ import WeirMeshProtocol
         #expect(held >= storm.told && held <= storm.told + Int64(holders.count))
         #expect(try await mesh.ledger.begin(hasPast: false) > before)
     }
-
-    @Test func aClusterBehindTLS() async throws {
-        let tls = try TestRedisTLS()
-        let fleet = try ClusterFleet(tls: tls)
-        let mesh = try await LedgerOn(fleet.url(scheme: "rediss+cluster"), tls: tls.files)
-        let account = try await mesh.account("tom", limit: 10)
-        let storm = LeaseStorm(ledger: mesh.ledger, account: account)
-        await storm.run(try await mesh.holders(1))
-        #expect(storm.told == 10)
-        #expect(try await mesh.held(account) == 10)
-    }
 }

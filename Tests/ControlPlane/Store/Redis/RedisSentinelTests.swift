@@ -96,15 +96,4 @@ import WeirMeshProtocol
         }
         for number in Int64(2)...4 { #expect(await grant(number) != .granted) }
     }
-
-    @Test func sentinelsAndServersBehindTLS() async throws {
-        let tls = try TestRedisTLS()
-        let fleet = try SentinelFleet(tls: tls)
-        let mesh = try await LedgerOn(fleet.url(scheme: "rediss+sentinel"), tls: tls.files)
-        let account = try await mesh.account("tom", limit: 10)
-        let storm = LeaseStorm(ledger: mesh.ledger, account: account)
-        await storm.run(try await mesh.holders(1))
-        #expect(storm.told == 10)
-        #expect(try await mesh.held(account) == 10)
-    }
 }

@@ -79,7 +79,8 @@ enum AttemptOutcome {
     /// Nothing is due where no byte can have reached the agent, or where its policy says that what
     /// it refuses is free.
     static func cost(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> AttemptCost {
-        guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(outcome, context) else {
+        guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(outcome, context)
+        else {
             return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
         }
         if let known = terms.fixedCost { return known }

@@ -1,3 +1,4 @@
+import WeirCore
 import WeirMeshProtocol
 
 /// Finds usage in a JSON text that comes in pieces, without building a document: one pass, a state
@@ -82,24 +83,14 @@ struct JSONScanner {
 
     /// The inner loop: most bytes of an answer are inside strings.
     private mutating func skipString(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
-        var index = start
-        while index < bytes.count {
-            let byte = bytes[index]
-            index += 1
-            if byte == UInt8(ascii: "\"") {
-                valueEnded()
-                return index
-            }
-            if byte == UInt8(ascii: "\\") {
-                state = .stringEscape
-                return index
-            }
-            if byte < 0x20 {
-                state = .malformed
-                return index
-            }
+        let end = start + JSONRun.count(UnsafeRawBufferPointer(rebasing: bytes[start...]))
+        guard end < bytes.count else { return end }
+        switch bytes[end] {
+        case UInt8(ascii: "\""): valueEnded()
+        case UInt8(ascii: "\\"): state = .stringEscape
+        default: state = .malformed
         }
-        return index
+        return end + 1
     }
 
     private mutating func take(_ byte: UInt8) {

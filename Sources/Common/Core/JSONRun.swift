@@ -1,4 +1,4 @@
-/// Eight bytes at a time, because most bytes of a JSON text stand inside strings and for themselves.
+/// Eight bytes at a time: most bytes of a JSON text are inside strings and stand for themselves.
 package enum JSONRun {
     private static let ones: UInt64 = 0x0101_0101_0101_0101
     private static let highBits: UInt64 = 0x8080_8080_8080_8080

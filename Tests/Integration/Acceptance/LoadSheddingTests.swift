@@ -72,8 +72,8 @@ struct LoadSheddingTests {
         try await Mesh.run(options) { mesh in
             let clock = ContinuousClock()
             let flood = Flood()
-            // More than have a place or may wait, which is 20; and fewer than the 30 whom the gateway
-            // takes in hand before it knows their tier, where everybody is alike.
+            // More than have a place or may wait, which is 20; and fewer than the 30 that the
+            // gateway takes in hand before it knows their tier, where everybody is alike.
             async let answers = flood.run(mesh, users: 28)
             defer { flood.stop() }
             try await eventually("free users are shed") {

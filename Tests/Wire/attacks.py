@@ -191,7 +191,7 @@ async def scrape(port):
         raise ConnectionError(text[:60])
 
 
-async def attack(name, connections, seconds, weir, observed=True):
+async def attack(name, connections, seconds, weir):
     figures, stop = Figures(), asyncio.Event()
     # The kernel's backlog is not what is tried here.
     open_slots = asyncio.Semaphore(200)
@@ -209,8 +209,7 @@ async def attack(name, connections, seconds, weir, observed=True):
     while time.monotonic() < deadline:
         await asyncio.sleep(0.25)
         try:
-            if observed:
-                await scrape(weir.admin_port)
+            await scrape(weir.admin_port)
         except (OSError, asyncio.TimeoutError) as problem:
             figures.failed += 1
             figures.instead[f"/metrics: {problem}"[:40]] += 1
@@ -250,7 +249,7 @@ class Outcome:
     )
 
 
-def run(name, connections, seconds, any_memory=False, workers=1, observed=True):
+def run(name, connections, seconds, any_memory=False, workers=1):
     # Ours, the sidecar's (it inherits them) and the recorder's.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -258,7 +257,7 @@ def run(name, connections, seconds, any_memory=False, workers=1, observed=True):
     recorder = Recorder()
     with tempfile.TemporaryDirectory(prefix="weir-attack-") as folder:
         with Weir(pathlib.Path(folder), recorder.port, workers) as weir:
-            figures, before, peak = asyncio.run(attack(name, connections, seconds, weir, observed))
+            figures, before, peak = asyncio.run(attack(name, connections, seconds, weir))
         ended = weir.process.returncode
         log = weir.log.read_text(errors="replace")
     recorder.close()
@@ -273,7 +272,6 @@ def main():
         "--any-memory", action="store_true", help="for a sidecar that a sanitizer looks into"
     )
     parser.add_argument("--workers", type=int, default=1, help="threads of the sidecar (1)")
-    parser.add_argument("--unobserved", action="store_true", help="nobody asks for /metrics")
     parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(ATTACKS))
     options = parser.parse_args()
     names = options.attacks or list(ATTACKS)
@@ -289,7 +287,6 @@ def main():
             options.seconds,
             any_memory=options.any_memory,
             workers=options.workers,
-            observed=not options.unobserved,
         )
         print(outcome.row(), flush=True)
         for fault in outcome.faults:

@@ -31,6 +31,11 @@ package enum Limits {
     /// Bytes lent to connections of one loop at any time. At the limit new requests are refused
     /// with 503 `overloaded`, and what is in flight goes on.
     package static let lentBytesPerLoop = 64 * 1024 * 1024
+    /// From here on heads in progress are given up (503 `overloaded`), so that requests that are whole
+    /// find something left.
+    package static let partialHeadsShedAboveBytes = 48 * 1024 * 1024
+    /// Of them, when one more is kept: slabs double, and the smallest is an eighth of the largest.
+    package static let partialHeadsShedAtOnce = 8
     /// Slabs kept for reuse by one loop; what comes back above it goes back to the system.
     package static let cachedBytesPerLoop = 1024 * 1024
     /// Reads of one connection before the others get their turn.
@@ -106,9 +111,6 @@ package enum Limits {
     package static let upstreamConnectionWindowBytes: Int32 = 4 * 1024 * 1024
     /// Answers to PING and SETTINGS that a peer can make us queue before it is taken for an attack.
     package static let outboundAcknowledgementsMax = 64
-    /// How long a connection with open streams is silent before a PING asks whether it lives.
-    package static let silenceNanoseconds: UInt64 = 10_000_000_000
-    package static let pongNanoseconds: UInt64 = 5_000_000_000
     /// Between two PINGs without another frame of the peer's: servers of gRPC close a connection
     /// that sends more than one in five minutes.
     package static let lonePingNanoseconds: UInt64 = 310_000_000_000
@@ -143,10 +145,20 @@ package struct Timeouts: Sendable {
     package var upstreamIdleNanoseconds: UInt64 = 4_000_000_000
     /// An idle HTTP/2 connection to an upstream. Long, because a GOAWAY tells of its end in time.
     package var http2IdleNanoseconds: UInt64 = 60_000_000_000
+    /// How long the upstream's end of an HTTP/2 connection with open streams is silent before a PING
+    /// asks whether it lives, and how long its answer may take.
+    package var upstreamSilenceNanoseconds: UInt64 = 10_000_000_000
+    package var upstreamPongNanoseconds: UInt64 = 5_000_000_000
+    /// The same of a client that waits for answers. It holds a place at the agent meanwhile, which
+    /// nobody else gets if its machine is gone; but a phone may sleep for some seconds.
+    package var clientSilenceNanoseconds: UInt64 = 30_000_000_000
+    package var clientPongNanoseconds: UInt64 = 20_000_000_000
     /// How long unread request body is thrown away after a refusal before the connection closes.
     package var lingerNanoseconds: UInt64 = 2_000_000_000
     /// How long a drain waits for exchanges before it closes what is left.
     package var drainNanoseconds: UInt64 = 30_000_000_000
+    /// The answer to our PING, after which a draining HTTP/2 connection names its last stream.
+    package var drainRoundTripNanoseconds: UInt64 = 1_000_000_000
 
     package init() {}
 }
@@ -237,8 +249,6 @@ package enum HTTP2ServerLimits {
     package static let windowUpdates = FrameAllowance(burst: 2000, perSecond: 500)
     package static let windowUpdatesPerData = 2
 
-    /// The answer to our PING, after which a draining connection names its last stream.
-    package static let drainRoundTripNanoseconds: UInt64 = 1_000_000_000
     /// Stream objects that a worker keeps for reuse.
     package static let freeStreamsMax = 256
 }

@@ -113,7 +113,7 @@ extension HTTP2ServerConnection {
         case NGHTTP2_DATA.rawValue where ends: stream(head.stream_id)?.requestEnds()
         case NGHTTP2_SETTINGS.rawValue: settingsReceived()
         case NGHTTP2_PING.rawValue where head.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0:
-            pingAnswered()
+            pingAnswered(frame.pointee.ping)
         default: break
         }
         return true
@@ -124,6 +124,11 @@ extension HTTP2ServerConnection {
     func dataReceived(_ id: Int32, _ bytes: UnsafeRawBufferPointer) {
         guard let stream = stream(id) else { return consume(id, bytes.count) }
         stream.take(bytes)
+    }
+
+    /// No byte of any body may come before some that came have gone on.
+    var isWindowClosed: Bool {
+        session.map { nghttp2_session_get_local_window_size($0) <= 0 } ?? false
     }
 
     /// The bytes have gone on, and the client may send as many more.

@@ -26,22 +26,25 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
     }
 
     /// What the deadline of the connection is for.
-    private enum Waiting { case nothing, settings, block, request, socket }
+    private enum Waiting { case answers, settings, block, request, socket }
 
     unowned(unsafe) let worker: Worker
     let accepted: AcceptedConnection
     private(set) lazy var peerHost = HostText(accepted.peer)
     private(set) var connection: Connection?
-    /// Position in the worker's list.
+    /// Positions in the worker's lists.
     var index = -1
+    var headIndex = -1
 
     private(set) var session: OpaquePointer?
     private var phase = Phase.open
-    private var waiting = Waiting.settings
+    /// `nil` where what it was for has come, and nothing new is set.
+    private var waiting: Waiting? = .settings
     private(set) var isInSession = false
     /// Of the two ways to be in the session, the one that a callback may end.
     private(set) var isReading = false
     private var isBroken = false
+    private var liveness: HTTP2Liveness
     private var goodbyeIsDue = false
     /// Why the client is sent away, if it is.
     private var misuse: nghttp2_error_code?
@@ -78,6 +81,9 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
         worker = accepted.worker
         assembler = worker.headAssembler
         let now = worker.loop.nowNanoseconds
+        liveness = HTTP2Liveness(
+            silence: worker.timeouts.clientSilenceNanoseconds,
+            patience: worker.timeouts.clientPongNanoseconds, now: now)
         resets = HTTP2ServerLimits.resets.starting(atNanoseconds: now)
         idleFrames = HTTP2ServerLimits.idleFrames.starting(atNanoseconds: now)
         windowUpdates = HTTP2ServerLimits.windowUpdates.starting(atNanoseconds: now)
@@ -115,6 +121,7 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
 
     private func take(_ bytes: UnsafeRawBufferPointer) {
         guard let session, misuse == nil else { return settle() }
+        liveness.heard(now: worker.loop.nowNanoseconds)
         if let progress = parkedProgress {
             parkedProgress = nil
             assembler.resume(progress, from: &parked, pool: worker.loop.pool)
@@ -123,6 +130,9 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
         if block != nil {
             parkedProgress = assembler.progress
             if !assembler.park(in: &parked, pool: worker.loop.pool) { isBroken = true }
+            worker.headIsPartial(self)
+        } else if headIndex >= 0 {
+            worker.headIsOver(self)
         }
         if nghttp2_session_get_outbound_queue_size(session) > HTTP2ServerLimits.outgoingFramesMax {
             misuse = misuse ?? NGHTTP2_ENHANCE_YOUR_CALM
@@ -202,8 +212,29 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
         case .block:
             misuse = NGHTTP2_ENHANCE_YOUR_CALM
             settle()
-        case .nothing, .settings, .request, .socket: fail()
+        case .answers: watch()
+        case .settings, .request, .socket, nil: fail()
         }
+    }
+
+    /// A client that waits for answers and is gone, its machine with it, says nothing any more.
+    private func watch() {
+        guard let session else { return }
+        switch liveness.step(now: worker.loop.nowNanoseconds) {
+        case .wait(let nanoseconds): setDeadline(nanoseconds)
+        case .ping(let nanoseconds):
+            setDeadline(nanoseconds)
+            nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
+            settle()
+        case .giveUp: fail()
+        }
+    }
+
+    func shedHead() {
+        misused()
+        parkedProgress = nil
+        parked.discard(pool: worker.loop.pool)
+        worker.headIsOver(self)
     }
 
     // MARK: Turns
@@ -275,11 +306,11 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
             connection.isCongested
             ? .socket
             : waiting == .settings
-                ? .settings : parkedProgress != nil ? .block : streams.isEmpty ? .request : .nothing
+                ? .settings : parkedProgress != nil ? .block : streams.isEmpty ? .request : .answers
         guard next != waiting else { return }
         waiting = next
         switch next {
-        case .nothing: setDeadline(.max)
+        case .answers: setDeadline(worker.timeouts.clientSilenceNanoseconds)
         case .settings, .block: setDeadline(worker.timeouts.headNanoseconds)
         case .request: setDeadline(worker.timeouts.keepAliveNanoseconds)
         case .socket: setDeadline(worker.timeouts.bodyProgressNanoseconds)
@@ -296,12 +327,12 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
     }
 
     func settingsCame() {
-        if waiting == .settings { waiting = .nothing }
+        if waiting == .settings { waiting = nil }
     }
 
     /// Each block has its time, also where one follows the other without a pause.
     func blockBegan() {
-        if waiting == .block { waiting = .nothing }
+        if waiting == .block { waiting = nil }
     }
 
     // MARK: The end
@@ -312,7 +343,7 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
         guard phase == .open, let session else { return }
         phase = .draining
         guard nghttp2_submit_shutdown_notice(session) == 0 else { return fail() }
-        worker.loop.schedule(afterNanoseconds: HTTP2ServerLimits.drainRoundTripNanoseconds) {
+        worker.loop.schedule(afterNanoseconds: worker.timeouts.drainRoundTripNanoseconds) {
             [weak self] in
             self?.sayGoodbye()
             self?.wantsTurn()
@@ -323,15 +354,23 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
     /// The notice is on its way. Not before it: a PING overtakes what is queued.
     func goodbyeSent() {
         guard phase == .draining, let session else { return }
-        if nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil) != 0 {
-            isBroken = true
+        let submitted = Self.noticePing.withUnsafeBytes {
+            nghttp2_submit_ping(
+                session, UInt8(NGHTTP2_FLAG_NONE.rawValue),
+                $0.baseAddress?.assumingMemoryBound(to: UInt8.self))
         }
+        if submitted != 0 { isBroken = true }
     }
 
-    /// Our PING came back: the client has read the notice before it.
-    func pingAnswered() {
-        if phase == .draining { goodbyeIsDue = true }
+    /// That PING came back: the client has read the notice before it.
+    func pingAnswered(_ ping: nghttp2_ping) {
+        guard phase == .draining else { return }
+        let isNotices = withUnsafeBytes(of: ping.opaque_data) { $0.elementsEqual(Self.noticePing) }
+        if isNotices { goodbyeIsDue = true }
     }
+
+    /// What the PING behind the notice carries; one that asks for a sign of life carries zeros.
+    private static let noticePing: [UInt8] = Array("farewell".utf8)
 
     private func sayGoodbye() {
         goodbyeIsDue = false

@@ -105,17 +105,19 @@ final class HTTP2ServerStream: ServerStream {
         case .success(let head):
             exchangeHasEnd = endsStream || head.contentLength == 0
             clientWaits = head.flags.contains(.expectsContinue)
-            if !endsStream {
-                pace.begin(
-                    patienceNanoseconds: worker.timeouts.bodyProgressNanoseconds,
-                    now: worker.loop.nowNanoseconds)
-                rearm()
-            }
+            if !endsStream { beginPace() }
             exchange.begin(server: self, interceptor: connection.accepted.interceptor, head: head)
         case .failure(let error):
             exchangeHasEnd = true
             exchange.refuseUnparsed(server: self, error.reason, method: method)
         }
+    }
+
+    private func beginPace() {
+        pace.begin(
+            patienceNanoseconds: worker.timeouts.bodyProgressNanoseconds,
+            now: worker.loop.nowNanoseconds)
+        rearm()
     }
 
     /// The last of the request; nghttp2 has seen to it that they end the stream.
@@ -425,10 +427,13 @@ final class HTTP2ServerStream: ServerStream {
         isTimed = false
         if isAnswered {
             reset(NGHTTP2_NO_ERROR)
-        } else if outgoing.isEmpty {
-            exchange?.requestTimedOut()
-        } else {
+        } else if !outgoing.isEmpty {
             reset(NGHTTP2_CANCEL)
+        } else if connection?.isWindowClosed == true {
+            // Other streams' bodies wait for their upstreams: the client cannot send.
+            beginPace()
+        } else {
+            exchange?.requestTimedOut()
         }
     }
 

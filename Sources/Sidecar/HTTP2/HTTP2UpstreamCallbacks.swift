@@ -83,10 +83,7 @@ let nghttp2OnUpstreamFrame: nghttp2_on_frame_recv_callback = { session, frame, u
     let head = frame.pointee.hd
     let endsStream = head.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
     let isAcknowledgement = head.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0
-    if UInt32(head.type) == NGHTTP2_PING.rawValue {
-        if isAcknowledgement { connection.pongReceived() }
-        return 0
-    }
+    if UInt32(head.type) == NGHTTP2_PING.rawValue { return 0 }
     connection.frameReceived()
     switch UInt32(head.type) {
     case NGHTTP2_DATA.rawValue where endsStream:

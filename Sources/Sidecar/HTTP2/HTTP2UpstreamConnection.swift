@@ -43,10 +43,8 @@ package final class HTTP2UpstreamConnection: OutputSource {
     private var isBroken = false
     private var drainedStreams: ContiguousArray<HTTP2UpstreamStream> = []
 
-    private var lastHeardNanoseconds: UInt64 = 0
-    private var pingIsOut = false
-    /// When the last PING left that no frame of another kind has followed.
-    private var lonePingNanoseconds: UInt64?
+    /// Servers of gRPC take PINGs without traffic between them for abuse.
+    private var liveness: HTTP2Liveness
 
     /// `connection` is open, and its owner from now on is this object.
     init(
@@ -58,6 +56,10 @@ package final class HTTP2UpstreamConnection: OutputSource {
         self.endpoint = endpoint
         self.connection = connection
         self.opening = opening
+        liveness = HTTP2Liveness(
+            silence: target.timeouts.upstreamSilenceNanoseconds,
+            patience: target.timeouts.upstreamPongNanoseconds,
+            lonePause: Limits.lonePingNanoseconds, now: target.worker.loop.nowNanoseconds)
     }
 
     deinit { nghttp2_session_del(session) }
@@ -69,7 +71,6 @@ package final class HTTP2UpstreamConnection: OutputSource {
         } catch {
             return fail(.noMemory)
         }
-        lastHeardNanoseconds = worker.loop.nowNanoseconds
         worker.produceLater(self)
     }
 
@@ -114,7 +115,8 @@ package final class HTTP2UpstreamConnection: OutputSource {
         }
         guard id > 0 else { return false }
         stream.id = id
-        watch()
+        // Otherwise silence is being looked into already.
+        if streams.count == 1 { setDeadline(target.timeouts.upstreamSilenceNanoseconds) }
         worker.produceLater(self)
         return true
     }
@@ -179,7 +181,7 @@ package final class HTTP2UpstreamConnection: OutputSource {
 
     override func received(_ bytes: UnsafeRawBufferPointer) -> Int {
         guard let session, let base = bytes.baseAddress, !isBroken else { return bytes.count }
-        lastHeardNanoseconds = worker.loop.nowNanoseconds
+        liveness.heard(now: worker.loop.nowNanoseconds)
         let pool = worker.loop.pool
         if isInBlock { worker.headAssembler.resume(blockProgress, from: &block, pool: pool) }
         isEntered = true
@@ -236,7 +238,7 @@ package final class HTTP2UpstreamConnection: OutputSource {
         target.share(self)
         let opening = self.opening
         self.opening = nil
-        watch()
+        setDeadline(target.timeouts.upstreamSilenceNanoseconds)
         opening?.completed(self)
     }
 
@@ -259,13 +261,8 @@ package final class HTTP2UpstreamConnection: OutputSource {
 
     func goAwayReceived() { leave() }
 
-    func pongReceived() {
-        pingIsOut = false
-        watch()
-    }
-
     /// Any frame but the answer to a PING.
-    func frameReceived() { lonePingNanoseconds = nil }
+    func frameReceived() { liveness.frameCame() }
 
     func headersBegan(_ stream: HTTP2UpstreamStream) {
         isInBlock = true
@@ -313,34 +310,24 @@ package final class HTTP2UpstreamConnection: OutputSource {
         worker.loop.setDeadline(connection, afterNanoseconds: nanoseconds)
     }
 
-    /// While streams are open, silence is looked into. Servers of gRPC take PINGs without traffic
-    /// between them for abuse, so there is one for each silence, and the next after minutes.
+    /// While streams are open, silence is looked into.
     private func watch() {
-        guard phase == .open || phase == .leaving, !pingIsOut else { return }
-        let now = worker.loop.nowNanoseconds
-        if now - lastHeardNanoseconds < Limits.silenceNanoseconds {
-            return setDeadline(Limits.silenceNanoseconds)
+        guard phase == .open || phase == .leaving else { return }
+        switch liveness.step(now: worker.loop.nowNanoseconds) {
+        case .wait(let nanoseconds): setDeadline(nanoseconds)
+        case .ping(let nanoseconds):
+            nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
+            worker.produceLater(self)
+            setDeadline(nanoseconds)
+        case .giveUp: fail(.closedBeforeAnswer)
         }
-        if let last = lonePingNanoseconds, now - last < Limits.lonePingNanoseconds {
-            return setDeadline(Limits.lonePingNanoseconds - (now - last))
-        }
-        lonePingNanoseconds = now
-        pingIsOut = true
-        nghttp2_submit_ping(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil)
-        worker.produceLater(self)
-        setDeadline(Limits.pongNanoseconds)
     }
 
     override func deadlinePassed() {
         switch phase {
         case .greeting: fail(.connectTimeout)
         case .open, .leaving:
-            if streams.isEmpty { return close() }
-            guard pingIsOut else { return watch() }
-            // Whatever has come since is a sign of life, too.
-            let silence = worker.loop.nowNanoseconds - lastHeardNanoseconds
-            if silence >= Limits.pongNanoseconds { return fail(.closedBeforeAnswer) }
-            setDeadline(Limits.pongNanoseconds - silence)
+            if streams.isEmpty { close() } else { watch() }
         case .closed: break
         }
     }

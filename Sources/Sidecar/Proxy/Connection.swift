@@ -169,6 +169,12 @@ package final class Connection: EventHandler {
         worker.loop.runAgain(self)
     }
 
+    /// What was kept is not wanted any more. Not from inside of `received`.
+    func discardUnread() {
+        precondition(!isDelivering, "the owner is reading it")
+        unread.discard(pool: worker.loop.pool)
+    }
+
     /// Offers what was kept again, soon.
     func offerAgain() {
         if hasUnread { worker.loop.runAgain(self) }

@@ -25,8 +25,9 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
 
     private let interceptor: Interceptor
     private(set) var connection: Connection?
-    /// Position in the worker's list.
+    /// Positions in the worker's lists.
     var index = -1
+    var headIndex = -1
 
     private var phase = Phase.head
     private var scan: HeadScan?
@@ -100,13 +101,16 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
 
     private func takeHead(_ bytes: UnsafeRawBufferPointer) -> Int {
         if scan != nil {
-            guard scan?.hasEnd(bytes) == true else { return 0 }
+            guard scan?.hasEnd(bytes) == true else {
+                worker.headIsPartial(self)
+                return 0
+            }
         }
         var head = HTTPHead(
             base: UnsafeRawPointer(worker.headFields), fields: worker.headFields)
         switch HeadParser.parseRequest(bytes, fields: worker.headFields, into: &head) {
         case .complete(let count):
-            scan = nil
+            if scan != nil { headIsOver() }
             begin(head)
             return count
         case .needsMore: return waitForMore(bytes)
@@ -114,7 +118,11 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
         case .failed(.version) where !hasServed && !isSecure && HTTP2Preface.match(bytes) != .no:
             return HTTP2Preface.match(bytes) == .yes ? handOver(bytes) : waitForMore(bytes)
         case .failed(let error):
-            if !hasServed, HTTP2Preface.isOfNeither(bytes) { close() } else { refuseHead(error) }
+            if !hasServed, HTTP2Preface.isOfNeither(bytes) {
+                close()
+            } else {
+                refuseHead(error.reason)
+            }
             return bytes.count
         }
     }
@@ -127,7 +135,18 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
             // Once, and not with each byte: a head has this long in all.
             setDeadline(worker.timeouts.headNanoseconds)
         }
+        worker.headIsPartial(self)
         return 0
+    }
+
+    private func headIsOver() {
+        scan = nil
+        worker.headIsOver(self)
+    }
+
+    func shedHead() {
+        refuseHead(.overloaded)
+        connection?.discardUnread()
     }
 
     /// The client knows that we speak HTTP/2. Looked for only where a version was wrong, so that it
@@ -302,7 +321,7 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
         switch phase {
         case .head:
             // Silence between requests is no fault; half a head is.
-            if scan == nil { close() } else { refuseHead(nil) }
+            if scan == nil { close() } else { refuseHead(.requestTimeout) }
         case .lengthBody, .chunkedBody:
             if connection?.isCongested == true { return fail() }
             closesAfter = true
@@ -489,8 +508,9 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
         }
     }
 
-    /// Refuses bytes that are no request. `nil`: it took too long.
-    private func refuseHead(_ error: HeadError?) {
+    /// Refuses bytes that are no request, or not yet.
+    private func refuseHead(_ reason: Reason) {
+        headIsOver()
         clientKeepsAlive = false
         clientMinorVersion = 1
         framing = .none
@@ -500,7 +520,7 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
         phase = .lingering
         let exchange = worker.takeExchange()
         self.exchange = exchange
-        exchange.refuseUnparsed(server: self, error?.reason ?? .requestTimeout)
+        exchange.refuseUnparsed(server: self, reason)
     }
 
     // MARK: The next request, or the end

@@ -6,6 +6,10 @@ import WeirCore
 protocol ServedConnection: AnyObject {
     /// Position in the worker's list.
     var index: Int { get set }
+    /// Position in its list of heads in progress; -1 where it is not among them.
+    var headIndex: Int { get set }
+    /// Gives up the head in progress, and its memory at once.
+    func shedHead()
     /// No new requests; those in flight end.
     func drain()
     /// At once.
@@ -31,6 +35,7 @@ package final class Worker {
     package internal(set) var exchangesBegun: UInt64 = 0
 
     private var connections: ContiguousArray<any ServedConnection> = []
+    private var partialHeads = PartialHeads()
     private var sources: ContiguousArray<OutputSource> = []
     /// Connections whose handshake is not over.
     private var handshakes: ContiguousArray<ServerHandshake> = []
@@ -191,14 +196,32 @@ package final class Worker {
         connections.append(connection)
     }
 
+    /// The rest of a head is waited for. Where memory runs short meanwhile others' heads go: at most
+    /// as many as one read of this one can need.
+    func headIsPartial(_ connection: any ServedConnection) {
+        partialHeads.insert(connection)
+        var shed = 0
+        while loop.pool.lentBytes > Limits.partialHeadsShedAboveBytes,
+            shed < Limits.partialHeadsShedAtOnce,
+            let other = partialHeads.pick(random(), besides: connection)
+        {
+            other.shedHead()
+            shed += 1
+        }
+    }
+
+    func headIsOver(_ connection: any ServedConnection) { partialHeads.remove(connection) }
+
     /// The connection goes on in other hands.
     func replace(_ connection: any ServedConnection, by successor: any ServedConnection) {
         successor.index = connection.index
         connections[connection.index] = successor
         connection.index = -1
+        partialHeads.remove(connection)
     }
 
     func connectionClosed(_ connection: any ServedConnection) {
+        partialHeads.remove(connection)
         let index = connection.index
         guard index >= 0, index < connections.count else { return }
         connection.index = -1

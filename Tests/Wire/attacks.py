@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Attacks on a running sidecar, while honest clients are served: what they cost in memory, and what
-the honest ones notice. Prints the table of `docs/conformance.md`.
+the honest ones notice. Prints the table of `docs/hostility.md`.
 
     Tests/Wire/attacks.py [--connections N] [--seconds S] [ATTACK…]
 
@@ -18,6 +18,7 @@ import struct
 import tempfile
 import time
 
+import http2_floods
 from recorder import Recorder
 from weir import Weir
 
@@ -144,7 +145,32 @@ class Storm(Attacker):
             await asyncio.sleep(self.pause)
 
 
+class Flood(Attacker):
+    """Connects, says `first`, hears the end of the connection (or nothing for a second), and does
+    it again."""
+
+    async def run(self, port, figures, stop, open_slots):
+        while not stop.is_set():
+            async with open_slots:
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    figures.closed += 1
+                    continue
+                figures.opened += 1
+                writer.write(self.first)
+                await asyncio.wait({asyncio.ensure_future(self.read(reader))}, timeout=1)
+                writer.transport.abort()
+            await asyncio.sleep(self.pause)
+
+
 BIG_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"b" * 1000 + b"\r\n"
+
+RAPID_RESET = http2_floods.rapid_reset()
+CONTINUATIONS = http2_floods.continuations()
+PINGS = http2_floods.pings()
+SETTINGS = http2_floods.settings()
+BOMB = http2_floods.compression_bomb()
 
 ATTACKS = {
     "idle": ("connections that say nothing", lambda: Attacker(b"")),
@@ -178,6 +204,25 @@ ATTACKS = {
         "lines that are no HTTP, again and again",
         lambda: Storm(b"\x16\x03\x01\x02\x00nonsense\r\n\r\n", pause=0.2),
     ),
+    "h2-half-block": (
+        "HTTP/2: half a block of 12 KB, and silence",
+        lambda: Attacker(http2_floods.half_block()),
+    ),
+    "h2-stalled": (
+        "HTTP/2: an answer of 1 MB before a window of 0",
+        lambda: Attacker(http2_floods.stalled_windows()),
+    ),
+    "h2-rapid-reset": (
+        "HTTP/2: 1,000 requests and resets, again and again",
+        lambda: Flood(RAPID_RESET, pause=0.2),
+    ),
+    "h2-continuations": (
+        "HTTP/2: 2,000 CONTINUATION, again and again",
+        lambda: Flood(CONTINUATIONS, pause=0.2),
+    ),
+    "h2-pings": ("HTTP/2: 10,000 PING, again and again", lambda: Flood(PINGS, pause=0.2)),
+    "h2-settings": ("HTTP/2: 10,000 SETTINGS, again and again", lambda: Flood(SETTINGS, pause=0.2)),
+    "h2-bomb": ("HTTP/2: 48 MB of fields in 16 KB, again and again", lambda: Flood(BOMB, pause=0.2)),
 }
 
 

@@ -31,11 +31,11 @@ package enum Limits {
     /// Bytes lent to connections of one loop at any time. At the limit new requests are refused
     /// with 503 `overloaded`, and what is in flight goes on.
     package static let lentBytesPerLoop = 64 * 1024 * 1024
-    /// From here on heads in progress are given up (503 `overloaded`), so that requests that are whole
-    /// find something left.
-    package static let partialHeadsShedAboveBytes = 48 * 1024 * 1024
-    /// Of them, when one more is kept: slabs double, and the smallest is an eighth of the largest.
-    package static let partialHeadsShedAtOnce = 8
+    /// From here on those go that keep bytes for a peer that does not do its part (`MemoryHolder`), so
+    /// that honest requests find something left.
+    package static let relievedAboveBytes = 48 * 1024 * 1024
+    /// Those that come from here on, which is as much as has to go.
+    package static let holdersKnownAboveBytes = 24 * 1024 * 1024
     /// Slabs kept for reuse by one loop; what comes back above it goes back to the system.
     package static let cachedBytesPerLoop = 1024 * 1024
     /// Reads of one connection before the others get their turn.

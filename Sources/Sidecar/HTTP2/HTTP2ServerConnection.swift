@@ -34,7 +34,7 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
     private(set) var connection: Connection?
     /// Positions in the worker's lists.
     var index = -1
-    var headIndex = -1
+    var holderIndex = -1
 
     private(set) var session: OpaquePointer?
     private var phase = Phase.open
@@ -130,9 +130,9 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
         if block != nil {
             parkedProgress = assembler.progress
             if !assembler.park(in: &parked, pool: worker.loop.pool) { isBroken = true }
-            worker.headIsPartial(self)
-        } else if headIndex >= 0 {
-            worker.headIsOver(self)
+            worker.holdsMemory(self)
+        } else {
+            worker.holdsNothing(self)
         }
         if nghttp2_session_get_outbound_queue_size(session) > HTTP2ServerLimits.outgoingFramesMax {
             misuse = misuse ?? NGHTTP2_ENHANCE_YOUR_CALM
@@ -230,11 +230,11 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
         }
     }
 
-    func shedHead() {
+    func giveUp() {
         misused()
         parkedProgress = nil
         parked.discard(pool: worker.loop.pool)
-        worker.headIsOver(self)
+        worker.holdsNothing(self)
     }
 
     // MARK: Turns

@@ -8,11 +8,12 @@ import WeirCore
 /// Flow control is joined here. Request bytes are consumed (and the client's window opened) when
 /// the exchange has taken them; while it pauses they wait in `incoming`, which the window bounds.
 /// Response bytes wait in `outgoing` for the client's window; above one read the upstream pauses.
-final class HTTP2ServerStream: ServerStream {
+final class HTTP2ServerStream: ServerStream, MemoryHolder {
     unowned(unsafe) private(set) var connection: HTTP2ServerConnection?
     private(set) var id: Int32 = 0
     /// Position in the connection's table.
     var index = -1
+    var holderIndex = -1
 
     // The request.
     /// END_STREAM has come.
@@ -82,6 +83,7 @@ final class HTTP2ServerStream: ServerStream {
         }
         connection.pendingBytes -= outgoing.count
         self.connection = nil
+        worker.holdsNothing(self)
         let pool = worker.loop.pool
         incoming.discard(pool: pool)
         requestTrailers.discard(pool: pool)
@@ -270,6 +272,7 @@ final class HTTP2ServerStream: ServerStream {
         }
         connection.pendingBytes += bytes.count
         if !isTimed { rearm() }
+        worker.holdsMemory(self)
         wake()
         if outgoing.count >= HTTP2ServerLimits.framedAtOnceBytes { connection.pump() }
         if outgoing.count >= HTTP2ServerLimits.streamPendingBytes, !isFull {
@@ -337,6 +340,15 @@ final class HTTP2ServerStream: ServerStream {
         connection.wantsTurn()
     }
 
+    /// The client does not take what it asked for.
+    func giveUp() {
+        connection?.pendingBytes -= outgoing.count
+        outgoing.discard(pool: worker.loop.pool)
+        body = .broken
+        worker.holdsNothing(self)
+        reset(NGHTTP2_ENHANCE_YOUR_CALM)
+    }
+
     private func reset(_ code: nghttp2_error_code) {
         guard let connection, let session = connection.session else { return }
         nghttp2_submit_rst_stream(session, UInt8(NGHTTP2_FLAG_NONE.rawValue), id, code.rawValue)
@@ -383,6 +395,7 @@ final class HTTP2ServerStream: ServerStream {
         memcpy(target, source, count)
         outgoing.consume(count, pool: worker.loop.pool)
         connection?.pendingBytes -= count
+        if outgoing.isEmpty { worker.holdsNothing(self) }
         rearm()
         if isFull, outgoing.count <= HTTP2ServerLimits.streamResumeBytes {
             isFull = false

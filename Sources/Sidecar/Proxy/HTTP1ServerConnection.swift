@@ -27,7 +27,7 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
     private(set) var connection: Connection?
     /// Positions in the worker's lists.
     var index = -1
-    var headIndex = -1
+    var holderIndex = -1
 
     private var phase = Phase.head
     private var scan: HeadScan?
@@ -102,7 +102,7 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
     private func takeHead(_ bytes: UnsafeRawBufferPointer) -> Int {
         if scan != nil {
             guard scan?.hasEnd(bytes) == true else {
-                worker.headIsPartial(self)
+                worker.holdsMemory(self)
                 return 0
             }
         }
@@ -135,18 +135,21 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
             // Once, and not with each byte: a head has this long in all.
             setDeadline(worker.timeouts.headNanoseconds)
         }
-        worker.headIsPartial(self)
+        worker.holdsMemory(self)
         return 0
     }
 
     private func headIsOver() {
         scan = nil
-        worker.headIsOver(self)
+        if !isCongested { worker.holdsNothing(self) }
     }
 
-    func shedHead() {
+    /// Half a head is refused, an answer that nobody reads is cut.
+    func giveUp() {
+        guard phase == .head, scan != nil, !isCongested else { return fail() }
         refuseHead(.overloaded)
         connection?.discardUnread()
+        worker.holdsNothing(self)
     }
 
     /// The client knows that we speak HTTP/2. Looked for only where a version was wrong, so that it
@@ -304,10 +307,12 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
 
     override func congested() {
         setDeadline(worker.timeouts.bodyProgressNanoseconds)
+        worker.holdsMemory(self)
         exchange?.downstreamCongested()
     }
 
     override func drained() {
+        if scan == nil { worker.holdsNothing(self) }
         if endsOutput { connection?.shutDownWriting() }
         switch phase {
         case .responding, .tunnel: setDeadline(.max)

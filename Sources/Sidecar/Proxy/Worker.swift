@@ -3,13 +3,9 @@ import Glibc
 import WeirCore
 
 /// A downstream connection as its worker keeps it, whatever it speaks.
-protocol ServedConnection: AnyObject {
+protocol ServedConnection: MemoryHolder {
     /// Position in the worker's list.
     var index: Int { get set }
-    /// Position in its list of heads in progress; -1 where it is not among them.
-    var headIndex: Int { get set }
-    /// Gives up the head in progress, and its memory at once.
-    func shedHead()
     /// No new requests; those in flight end.
     func drain()
     /// At once.
@@ -35,7 +31,8 @@ package final class Worker {
     package internal(set) var exchangesBegun: UInt64 = 0
 
     private var connections: ContiguousArray<any ServedConnection> = []
-    private var partialHeads = PartialHeads()
+    private var memoryHolders = MemoryHolders()
+    private var reliefIsDue = false
     private var sources: ContiguousArray<OutputSource> = []
     /// Connections whose handshake is not over.
     private var handshakes: ContiguousArray<ServerHandshake> = []
@@ -196,32 +193,47 @@ package final class Worker {
         connections.append(connection)
     }
 
-    /// The rest of a head is waited for. Where memory runs short meanwhile others' heads go: at most
-    /// as many as one read of this one can need.
-    func headIsPartial(_ connection: any ServedConnection) {
-        partialHeads.insert(connection)
-        var shed = 0
-        while loop.pool.lentBytes > Limits.partialHeadsShedAboveBytes,
-            shed < Limits.partialHeadsShedAtOnce,
-            let other = partialHeads.pick(random(), besides: connection)
-        {
-            other.shedHead()
-            shed += 1
-        }
+    // MARK: Memory
+
+    /// Something waits for its peer, with bytes. Who has to go where that is too much is decided
+    /// when this turn is over: they may be in the middle of it.
+    @inline(__always)
+    func holdsMemory(_ holder: any MemoryHolder) {
+        if loop.pool.lentBytes > Limits.holdersKnownAboveBytes { note(holder) }
     }
 
-    func headIsOver(_ connection: any ServedConnection) { partialHeads.remove(connection) }
+    private func note(_ holder: any MemoryHolder) {
+        memoryHolders.insert(holder)
+        guard loop.pool.lentBytes > Limits.relievedAboveBytes, !reliefIsDue else { return }
+        reliefIsDue = true
+        loop.schedule(afterNanoseconds: 0) { [self] in relieve() }
+    }
+
+    func holdsNothing(_ holder: any MemoryHolder) {
+        if holder.holderIndex >= 0 { memoryHolders.remove(holder) }
+    }
+
+    private func relieve() {
+        reliefIsDue = false
+        while loop.pool.lentBytes > Limits.relievedAboveBytes,
+            let holder = memoryHolders.pick(random())
+        {
+            holder.giveUp()
+            precondition(holder.holderIndex < 0, "what was given up is still held")
+        }
+        flush()
+    }
 
     /// The connection goes on in other hands.
     func replace(_ connection: any ServedConnection, by successor: any ServedConnection) {
         successor.index = connection.index
         connections[connection.index] = successor
         connection.index = -1
-        partialHeads.remove(connection)
+        holdsNothing(connection)
     }
 
     func connectionClosed(_ connection: any ServedConnection) {
-        partialHeads.remove(connection)
+        holdsNothing(connection)
         let index = connection.index
         guard index >= 0, index < connections.count else { return }
         connection.index = -1

@@ -16,6 +16,23 @@ struct CommandTests {
         #expect(Weir.reordered(["get", "policy"]) == ["get", "policy"])
     }
 
+    @Test func pricesAreOneCatalogueWithTheirDate() throws {
+        let documents = try #require(
+            try JSON.parse(
+                #"[{"kind":"Agent"},{"kind":"PriceTable","metadata":{"name":"list"},"#
+                    + #""spec":{"dated":"2026-11-01","prices":[{"model":"m","aliases":["n"],"#
+                    + #""tokens":{"input":"1","output":"2"},"steps":[{"inputTokensAbove":9,"#
+                    + #""tokens":{"input":"3","output":"4"}}]},"#
+                    + #"{"model":"o","perRequest":"0.1","version":3}]}}]"#
+            ).array)
+        let all = Prices.table(Prices.prices(documents, model: nil)).rows
+        #expect(all.map(\.first) == ["m", "  above 9 tokens", "o"])
+        #expect(all[0] == ["m", "1", "-", "-", "2", "-", "-", "-", "1", "list", "2026-11-01", "n"])
+        #expect(all[2].dropFirst(6) == ["0.1", "-", "3", "list", "2026-11-01", ""])
+        #expect(Prices.prices(documents, model: "n").map { $0["model"] } == ["m"])
+        #expect(Prices.prices(documents, model: "x").isEmpty)
+    }
+
     @Test func aRolloutWaitsForTheConnectedAndStopsAtARefusal() throws {
         func sidecar(_ name: String, _ connected: Bool, _ policy: JSONValue) -> JSONValue {
             [

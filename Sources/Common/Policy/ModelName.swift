@@ -6,7 +6,8 @@ package enum ModelName {
     /// there is none.
     package static func withoutVersion(_ name: String) -> String? {
         let bytes = Array(name.utf8)
-        for form in [Array("-dddd-dd-dd".utf8), Array("-dddddddd".utf8), Array("@dddddddd".utf8),
+        for form in [
+            Array("-dddd-dd-dd".utf8), Array("-dddddddd".utf8), Array("@dddddddd".utf8),
             Array("-dddd".utf8),
         ] where bytes.count > form.count {
             let matches = zip(bytes.suffix(form.count), form).allSatisfy { byte, expected in

@@ -1,5 +1,6 @@
 import ArgumentParser
 import WeirCore
+import WeirPolicy
 
 /// The price tables of the policy that is active, as one catalogue.
 struct Prices: AsyncParsableCommand {
@@ -8,7 +9,7 @@ struct Prices: AsyncParsableCommand {
         abstract: "Shows what each model costs, by the policy that is active.",
         discussion: "Tokens in USD per million. What is not stated costs what its kind does.")
 
-    @Option(help: "Only this model, by its id or an alias.")
+    @Option(help: "Only what this model costs: by its id, an alias, or with its version.")
     var model: String?
 
     @OptionGroup var output: OutputOptions
@@ -22,13 +23,27 @@ struct Prices: AsyncParsableCommand {
         }
     }
 
-    /// Each price with the table that it stands in and the date of that.
+    /// Each price with the table that it stands in and the date of that. A model is looked up as
+    /// policies do it: by its id, by an alias, then without its version.
     static func prices(_ documents: [JSONValue], model: String?) -> [JSONValue] {
+        let all = all(documents)
+        guard let model else { return all }
+        let undated = ModelName.withoutVersion(model)
+        for name in [model, undated].compactMap(\.self) {
+            if let listed = all.first(where: { $0["model"]?.string == name }) { return [listed] }
+            if let aliased = all.first(where: {
+                ($0["aliases"]?.array ?? []).contains(.string(name))
+            }) {
+                return [aliased]
+            }
+        }
+        return []
+    }
+
+    private static func all(_ documents: [JSONValue]) -> [JSONValue] {
         documents.filter { $0["kind"] == "PriceTable" }.flatMap { document -> [JSONValue] in
             (document["spec"]?["prices"]?.array ?? []).compactMap { price in
                 guard var object = price.object else { return nil }
-                let names = ([price["model"]] + (price["aliases"]?.array ?? [])).map { $0?.string }
-                guard model == nil || names.contains(model) else { return nil }
                 object["table"] = document["metadata"]?["name"]
                 object["dated"] = document["spec"]?["dated"]
                 return .object(object)

@@ -4,12 +4,13 @@ import WeirCore
 @testable import WeirPolicy
 
 @Suite struct PriceCatalogTests {
-    @Test(arguments: [
-        ("gpt-4o-2024-08-06", "gpt-4o"), ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
-        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5"), ("gpt-4-0613", "gpt-4"),
-        ("gpt-4o", nil), ("gpt-4-turbo", nil), ("-0613", nil), ("2024-08-06", nil),
-        ("o3-2025-4-16", nil), ("llama-2-7b-chat", nil), ("", nil),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("gpt-4o-2024-08-06", "gpt-4o"), ("claude-sonnet-4-5-20250929", "claude-sonnet-4-5"),
+            ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5"), ("gpt-4-0613", "gpt-4"),
+            ("gpt-4o", nil), ("gpt-4-turbo", nil), ("-0613", nil), ("2024-08-06", nil),
+            ("o3-2025-4-16", nil), ("llama-2-7b-chat", nil), ("", nil),
+        ] as [(String, String?)])
     func versionsAreCutOff(_ name: String, _ expected: String?) {
         #expect(ModelName.withoutVersion(name) == expected)
     }
@@ -29,19 +30,20 @@ import WeirCore
         }
     }
 
-    @Test(arguments: [
-        ("tiny-2026-01-02", #"[{"model":"tiny","tokens":{"input":"1","output":"2"}}]"#, 2),
-        (
-            "tiny-v1",
-            #"[{"model":"tiny","aliases":["tiny-v1"],"tokens":{"input":"1","output":"3"}}]"#, 3
-        ),
-        // A version with a price of its own.
-        (
-            "tiny-2026-01-02",
-            #"[{"model":"tiny","tokens":{"input":"1","output":"2"}},"#
-                + #"{"model":"tiny-2026-01-02","tokens":{"input":"1","output":"4"}}]"#, 4
-        ),
-    ] as [(String, String, Int64)])
+    @Test(
+        arguments: [
+            ("tiny-2026-01-02", #"[{"model":"tiny","tokens":{"input":"1","output":"2"}}]"#, 2),
+            (
+                "tiny-v1",
+                #"[{"model":"tiny","aliases":["tiny-v1"],"tokens":{"input":"1","output":"3"}}]"#, 3
+            ),
+            // A version with a price of its own.
+            (
+                "tiny-2026-01-02",
+                #"[{"model":"tiny","tokens":{"input":"1","output":"2"}},"#
+                    + #"{"model":"tiny-2026-01-02","tokens":{"input":"1","output":"4"}}]"#, 4
+            ),
+        ] as [(String, String, Int64)])
     func aModelFindsItsPrice(_ model: String, _ prices: String, _ output: Int64) throws {
         let documents = try documents(model: model, prices: try JSON.parse(prices))
         let policy = try PolicyReader.read(documents)

@@ -1,7 +1,8 @@
-// Fixed little-endian layouts: what the journal keeps and the mesh carries as it is.
+// Fixed little-endian layouts: what the journal keeps and the mesh carries as it is. Inlinable,
+// because generic calls between modules cost more than what they do here.
 
 package struct ByteWriter: Sendable {
-    package private(set) var bytes: [UInt8] = []
+    @usableFromInline package private(set) var bytes: [UInt8] = []
 
     package init(capacity: Int = 0) { bytes.reserveCapacity(capacity) }
 
@@ -22,26 +23,27 @@ package struct ByteWriter: Sendable {
 /// Reads what `ByteWriter` writes. Bytes come from peers and disks: a short or wrong text is an
 /// answer of `nil`, never a trap.
 package struct ByteReader: Sendable {
-    private var rest: ArraySlice<UInt8>
+    @usableFromInline var rest: ArraySlice<UInt8>
 
-    package init(_ bytes: some Collection<UInt8>) { rest = ArraySlice(bytes) }
+    @inlinable package init(_ bytes: some Collection<UInt8>) { rest = ArraySlice(bytes) }
 
-    package var isAtEnd: Bool { rest.isEmpty }
-    package var remaining: Int { rest.count }
+    @inlinable package var isAtEnd: Bool { rest.isEmpty }
+    @inlinable package var remaining: Int { rest.count }
 
+    @inlinable
     package mutating func integer<T: FixedWidthInteger>(_ type: T.Type) -> T? {
         let size = MemoryLayout<T>.size
         guard let slice = raw(size) else { return nil }
         return slice.withUnsafeBytes { T(littleEndian: $0.loadUnaligned(as: T.self)) }
     }
 
-    package mutating func raw(_ count: Int) -> ArraySlice<UInt8>? {
+    @inlinable package mutating func raw(_ count: Int) -> ArraySlice<UInt8>? {
         guard count >= 0, rest.count >= count else { return nil }
         defer { rest = rest.dropFirst(count) }
         return rest.prefix(count)
     }
 
-    package mutating func string() -> String? {
+    @inlinable package mutating func string() -> String? {
         guard let count = integer(UInt16.self), let slice = raw(Int(count)) else { return nil }
         return String(validating: slice, as: UTF8.self)
     }

@@ -31,8 +31,8 @@ package enum Limits {
     /// Bytes lent to connections of one loop at any time. At the limit new requests are refused
     /// with 503 `overloaded`, and what is in flight goes on.
     package static let lentBytesPerLoop = 64 * 1024 * 1024
-    /// From here on those go that keep bytes for a peer that does not do its part (`MemoryHolder`), so
-    /// that honest requests find something left.
+    /// From here on those go that keep bytes for a peer that does not do its part (`MemoryHolder`),
+    /// so that honest requests find something left.
     package static let relievedAboveBytes = 48 * 1024 * 1024
     /// Those that come from here on, which is as much as has to go.
     package static let holdersKnownAboveBytes = 24 * 1024 * 1024
@@ -145,7 +145,7 @@ package struct Timeouts: Sendable {
     package var upstreamIdleNanoseconds: UInt64 = 4_000_000_000
     /// An idle HTTP/2 connection to an upstream. Long, because a GOAWAY tells of its end in time.
     package var http2IdleNanoseconds: UInt64 = 60_000_000_000
-    /// How long the upstream's end of an HTTP/2 connection with open streams is silent before a PING
+    /// How long an upstream's end of an HTTP/2 connection with open streams is silent before a PING
     /// asks whether it lives, and how long its answer may take.
     package var upstreamSilenceNanoseconds: UInt64 = 10_000_000_000
     package var upstreamPongNanoseconds: UInt64 = 5_000_000_000

@@ -17,7 +17,9 @@ enum JournalEntry {
 /// anybody's: whatever is wrong ends the reading and is never a trap.
 struct SegmentReading {
     let header: SegmentHeader
+    /// Of the file, from `first` on.
     private let bytes: [UInt8]
+    private let first: Int
 
     /// `nil`: no header, so nothing was ever committed in it.
     init?(path: String) {
@@ -27,6 +29,19 @@ struct SegmentReading {
         else { return nil }
         self.header = header
         self.bytes = bytes
+        first = 0
+    }
+
+    /// A part of it alone, from the beginning of an entry to the end of one.
+    init?(path: String, from start: Int, until end: Int) {
+        guard let head = readFile(path, limit: SegmentHeader.byteCount),
+            let header = SegmentHeader(bytes: head[...]), start <= end,
+            end <= JournalLimits.segmentBytes,
+            let bytes = readFile(path, from: start, limit: end - start)
+        else { return nil }
+        self.header = header
+        self.bytes = bytes
+        first = start
     }
 
     enum Next {
@@ -37,8 +52,9 @@ struct SegmentReading {
 
     static let start = SegmentHeader.byteCount
 
-    func next(at offset: Int) -> Next {
-        guard offset + EntryLayout.headerBytes <= bytes.count else { return .end }
+    func next(at position: Int) -> Next {
+        let offset = position - first
+        guard offset >= 0, offset + EntryLayout.headerBytes <= bytes.count else { return .end }
         var reader = ByteReader(bytes[offset..<(offset + EntryLayout.headerBytes)])
         guard let length32 = reader.integer(UInt32.self), let sum = reader.integer(UInt32.self),
             let kind = reader.integer(UInt8.self), let a = reader.integer(UInt8.self),
@@ -57,7 +73,7 @@ struct SegmentReading {
         var payload = ByteReader(
             bytes[(offset + EntryLayout.headerBytes)..<(offset + length)])
         guard let entry = Self.decode(kind, a: a, b: b, c: c, &payload) else { return .bad }
-        return .entry(entry, end: offset + length)
+        return .entry(entry, end: position + length)
     }
 
     private static func decode(
@@ -197,20 +213,21 @@ extension ByteReader {
     }
 }
 
-/// The whole of a file, if it is not longer than `limit`.
-func readFile(_ path: String, limit: Int) -> [UInt8]? {
+/// A file from `start` on, at most `limit` bytes of it.
+func readFile(_ path: String, from start: Int = 0, limit: Int) -> [UInt8]? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
     var status = stat()
     guard fstat(descriptor, &status) == 0 else { return nil }
     // What the kernel makes up (/proc) has no size.
-    let limit = status.st_size > 0 ? min(limit, Int(status.st_size)) : limit
+    let limit = status.st_size > 0 ? min(limit, max(0, Int(status.st_size) - start)) : limit
     var bytes = [UInt8](repeating: 0, count: limit)
     var count = 0
     while count < limit {
         let read = bytes.withUnsafeMutableBytes {
-            pread(descriptor, $0.baseAddress.map { $0 + count }, limit - count, off_t(count))
+            pread(
+                descriptor, $0.baseAddress.map { $0 + count }, limit - count, off_t(start + count))
         }
         guard read >= 0 else { return nil }
         if read == 0 { break }

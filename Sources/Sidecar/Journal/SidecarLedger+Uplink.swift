@@ -103,8 +103,10 @@ extension SidecarLedger {
         max: Int = MeshLimits.blocksPerMessageMax
     ) -> [RecordBlock] {
         let (segments, end) = state.withLock { ($0.journal.segments, $0.journal.end) }
-        return RecordReader(directory: directory).blocks(
-            of: incarnation, after: sequence, max: max, segments: segments, end: end)
+        return recordReader.withLock {
+            $0.blocks(
+                of: incarnation, after: sequence, max: max, segments: segments, end: end)
+        }
     }
 
     /// Lives that wrote records which are still in the log, oldest first.

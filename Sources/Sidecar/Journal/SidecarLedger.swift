@@ -71,6 +71,7 @@ package final class SidecarLedger: Sendable {
     let directory: String
     // SAFETY: everything in it, classes and pointers included, is reached only under this lock.
     let state: Mutex<State>
+    let recordReader: Mutex<RecordReader>
 
     /// Opens or creates the log, takes its lock, replays it, and writes the records of attempts
     /// that a crash cut off. Blocks for some milliseconds, or longer with a large log.
@@ -78,6 +79,7 @@ package final class SidecarLedger: Sendable {
         _ configuration: Configuration, wall: UnixTime = SidecarLedger.wallTime()
     ) throws(JournalError) {
         directory = configuration.directory
+        recordReader = Mutex(RecordReader(directory: directory))
         let header = try JournalHeader(
             directory: configuration.directory, newIdentity: Identifier.random(at: wall))
         let bootID = Self.bootID()

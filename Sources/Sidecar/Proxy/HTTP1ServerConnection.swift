@@ -579,26 +579,3 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
 
     func cut() { fail() }
 }
-
-extension HeadError {
-    var reason: Reason {
-        switch self {
-        case .malformed: .malformed
-        case .tooLarge: .headersTooLarge
-        case .targetTooLong: .uriTooLong
-        case .version: .version
-        case .notImplemented: .notImplemented
-        case .expectation: .expectation
-        }
-    }
-}
-
-extension Exchange {
-    /// Answers something that was no request. No interceptor hears of it.
-    func refuseUnparsed(server: ServerStream, _ reason: Reason, method: HTTPMethod = .other) {
-        self.server = server
-        phase = .deciding
-        requestHead.method = method
-        refuse(Refusal(reason))
-    }
-}

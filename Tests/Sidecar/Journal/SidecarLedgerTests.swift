@@ -153,6 +153,29 @@ import WeirMeshProtocol
         #expect(ledger.gauges().journalBytes == 1 << 20)
     }
 
+    /// While the segment grows, and where an answer was lost and the same is asked for again.
+    @Test func recordsAreReadOnWhereReadingStopped() throws {
+        let folder = TemporaryFolder()
+        let ledger = try openLedger(folder)
+        try ledger.begin(Incarnation(3), secret: [], isAdopted: false)
+        var sequences: [UInt64] = []
+        var stored: UInt64 = 0
+        for _ in 0..<3 {
+            try run(ledger, requests: 700, from: sequences.count)
+            while case let blocks = ledger.recordBlocks(of: Incarnation(3), after: stored, max: 2),
+                !blocks.isEmpty
+            {
+                let again = ledger.recordBlocks(of: Incarnation(3), after: stored, max: 2)
+                #expect(again.map(\.records) == blocks.map(\.records))
+                #expect(blocks.allSatisfy { $0.names.values.contains("finbert") })
+                sequences += blocks.flatMap(\.records).map(\.sequence)
+                stored = sequences.last ?? 0
+            }
+            #expect(ledger.recordBlocks(of: Incarnation(3), after: stored).isEmpty)
+        }
+        #expect(sequences == (1...2_100).map { UInt64($0) })
+    }
+
     @Test func aLongLogReplaysFromItsNewestSnapshot() throws {
         let folder = TemporaryFolder()
         var ledger: SidecarLedger? = try openLedger(folder)
@@ -311,8 +334,8 @@ import WeirMeshProtocol
         return try #require(ledger.delegate(reservation, audience: Incarnation(9)))
     }
 
-    private func run(_ ledger: SidecarLedger, requests: Int) throws {
-        for number in 1...requests {
+    private func run(_ ledger: SidecarLedger, requests: Int, from first: Int = 0) throws {
+        for number in (first + 1)...(first + requests) {
             guard
                 case .accepted(let attempt) = ledger.accept(
                     ledgerChild(Int64(number)), issuer: Incarnation(7), amount: NanoUSD(10))

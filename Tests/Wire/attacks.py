@@ -28,6 +28,8 @@ HONEST_CLIENTS = 4
 # read of it; the rest is room for a debug build.
 BASE_KB_MAX = 24 * 1024
 CONNECTION_KB_MAX = 40
+# What nghttp2 keeps of a connection besides.
+SESSION_KB_MAX = 16
 
 HONEST = b"GET /honest HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -298,7 +300,8 @@ def run(name, connections, seconds, any_memory=False, workers=1):
     # Ours, the sidecar's (it inherits them) and the recorder's.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    allowed = float("inf") if any_memory else BASE_KB_MAX + CONNECTION_KB_MAX * connections
+    each = CONNECTION_KB_MAX + (SESSION_KB_MAX if name.startswith("h2-") else 0)
+    allowed = float("inf") if any_memory else BASE_KB_MAX + each * connections
     recorder = Recorder()
     with tempfile.TemporaryDirectory(prefix="weir-attack-") as folder:
         with Weir(pathlib.Path(folder), recorder.port, workers) as weir:

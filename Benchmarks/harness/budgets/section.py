@@ -103,9 +103,8 @@ spread over gateways or replicas.
   own figure is used for anything.
 - While budgets are used up the upstream takes {SPENDING_DELAY_MS} ms. Demand: mixed requests that
   would cost the budget if none were refused, then small ones until {REFUSED_IN_ROW} in a row are
-  refused.
-  One user has ${one} and {plan["clients"]} clients, half on each gateway; {plan["users"]} users
-  have ${fifty} each and {plan["clients_of_each"]} clients, spread likewise.
+  refused. One user has ${one} and {plan["clients"]} clients, half on each gateway;
+  {plan["users"]} users have ${fifty} each and {plan["clients_of_each"]} clients, spread likewise.
 - *Usable*: spent ÷ what can be spent without ever risking more than the budget, that is the budget
   less the worst case of the smallest request. A client that is refused with `Retry-After` waits and
   asks again, twice at most, as OpenAI's clients do (*asked again*).

@@ -1,12 +1,15 @@
 /// Base64 with the URL-safe alphabet and no padding (RFC 4648 §5), as tokens and `weir-*` headers
 /// carry it. Decoding is strict: no padding, no white space, no non-zero trailing bits, so that one
-/// value has one spelling.
+/// value has one spelling. Inlinable: a generic call from another module costs several times what
+/// it does here.
 package enum Base64URL {
-    private static let alphabet = Array(
+    @usableFromInline static let alphabet = Array(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_".utf8)
 
+    @inlinable
     package static func encode(_ bytes: some Sequence<UInt8>) -> String {
         var output: [UInt8] = []
+        output.reserveCapacity((bytes.underestimatedCount * 4 + 2) / 3)
         var bits: UInt32 = 0
         var bitCount = 0
         for byte in bytes {
@@ -21,8 +24,10 @@ package enum Base64URL {
         return String(decoding: output, as: UTF8.self)
     }
 
+    @inlinable
     package static func decode(_ text: some Sequence<UInt8>) -> [UInt8]? {
         var output: [UInt8] = []
+        output.reserveCapacity(text.underestimatedCount * 3 / 4)
         var bits: UInt32 = 0
         var bitCount = 0
         for character in text {
@@ -39,9 +44,11 @@ package enum Base64URL {
         return output
     }
 
+    @inlinable
     package static func decode(_ text: some StringProtocol) -> [UInt8]? { decode(text.utf8) }
 
-    private static func value(of character: UInt8) -> UInt8? {
+    @inlinable
+    static func value(of character: UInt8) -> UInt8? {
         switch character {
         case 65...90: return character - 65
         case 97...122: return character - 71

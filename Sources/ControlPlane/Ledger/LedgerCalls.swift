@@ -61,16 +61,22 @@ enum LedgerCalls {
             resetsAtMilliseconds: account.period.end?.milliseconds)
     }
 
+    /// No period that ends is longer.
+    private static let periodMilliseconds: Int64 = 31 * 86_400_000
+
     static func report(
         _ account: AccountKey, _ incarnation: Incarnation, _ counters: [LeaseCounters],
         by holder: Incarnation, highest: Int64
     ) -> Call {
         var arguments: [Int64] = [
             incarnation.rawValue, holder.rawValue, incarnation == holder ? highest : -1,
-            LedgerLimits.amountMax,
+            LedgerLimits.amountMax, StoreLimits.accountKeepMilliseconds + Self.periodMilliseconds,
         ]
         for entry in counters {
-            arguments += [entry.lease.number, entry.consumed.rawValue, entry.released.rawValue]
+            arguments += [
+                entry.lease.number, entry.consumed.rawValue, entry.released.rawValue,
+                entry.granted?.rawValue ?? -1,
+            ]
         }
         return (StoreKeys.ledger(account, incarnation), arguments.map(String.init))
     }

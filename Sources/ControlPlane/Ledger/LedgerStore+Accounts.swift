@@ -32,9 +32,39 @@ extension LedgerStore {
         }
     }
 
-    /// Counts everything that a lost incarnation still holds as spent; the caller audits it. The
-    /// answer has the amount for each account.
-    package func writeOff(_ incarnation: Incarnation) async throws -> [(AccountKey, NanoUSD)] {
+    package enum WriteOff: Sendable {
+        /// How much of each account counts as spent from now on.
+        case done([(AccountKey, NanoUSD)])
+        /// Nobody of this number has joined.
+        case unknown
+        /// It was heard lately, and nobody adopted it: it may be spending.
+        case alive
+    }
+
+    /// Counts everything that a lost incarnation still holds as spent, and delegations that were
+    /// addressed to it, once their parents ask; the caller audits it. From then on it is granted
+    /// nothing, and nobody adopts it. Repeating it finds what a grant under way left behind.
+    package func writeOff(_ incarnation: Incarnation) async throws -> WriteOff {
+        let reply = try await redis.run(
+            MeshScripts.writeOff,
+            keys: [StoreKeys.incarnation(incarnation), StoreKeys.live],
+            arguments: [
+                incarnation.description, String(StoreLimits.endpointFreshMilliseconds),
+            ])
+        switch reply.text {
+        case "ok": break
+        case "unknown": return .unknown
+        case "alive": return .alive
+        default: throw RedisError.unexpectedReply("write_off")
+        }
+        let amounts = try await spend(whatIsHeldBy: incarnation)
+        guard try await isKeptByMajority() else { throw RedisError.timeout(maybeExecuted: true) }
+        return .done(amounts)
+    }
+
+    private func spend(
+        whatIsHeldBy incarnation: Incarnation
+    ) async throws -> [(AccountKey, NanoUSD)] {
         let entries = try await redis.read("HGETALL", StoreKeys.accounts(incarnation)).fields
         var amounts: [(AccountKey, NanoUSD)] = []
         for (name, token) in entries.sorted(by: { $0.key < $1.key }) {

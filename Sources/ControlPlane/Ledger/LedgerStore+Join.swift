@@ -25,6 +25,8 @@ extension LedgerStore {
         guard let parts = reply.array, parts.count == 3, let number = parts[0].integer,
             let epoch = parts[1].integer, let adopted = parts[2].text
         else { throw RedisError.unexpectedReply("join") }
+        // A life that a failover forgets could speak for nothing that it was granted.
+        guard try await isKeptByMajority() else { throw RedisError.timeout(maybeExecuted: true) }
         let incarnation = Incarnation(number)
         return JoinResponse(
             incarnation: incarnation, session: sessions.token(for: incarnation),

@@ -103,11 +103,17 @@ package final class LedgerStore: Sendable {
 
     func standing(of incarnation: Incarnation) async throws -> Standing {
         let replies = try await redis.readAll([
-            ["HMGET", StoreKeys.incarnation(incarnation), "joined_at", "adopted_by", "seen"],
+            [
+                "HMGET", StoreKeys.incarnation(incarnation), "joined_at", "adopted_by", "seen",
+                "written_off",
+            ],
             ["SMEMBERS", StoreKeys.speaksFor(incarnation)],
         ])
-        guard let row = replies[0].array, row.count == 3, !row[0].isNull else {
+        guard let row = replies[0].array, row.count == 4, !row[0].isNull else {
             throw MeshRefusal(reason: "unauthenticated", detail: "unknown incarnation; join again")
+        }
+        guard row[3].isNull || !row[1].isNull else {
+            throw MeshRefusal(reason: "unauthenticated", detail: "written off; join again")
         }
         var mayAcquire = row[1].isNull
         if row[2].isNull {
@@ -164,7 +170,7 @@ package final class LedgerStore: Sendable {
 
     /// Whether most data nodes have all writes until here (rule 12). WAIT is not consensus: what a
     /// failover to the node that lacks them loses is found by reconciling.
-    private func isKeptByMajority() async throws -> Bool {
+    func isKeptByMajority() async throws -> Bool {
         let replicas = grants.withLock { $0.replicas }
         let needed = (replicas + 1) / 2
         guard needed > 0 else { return true }

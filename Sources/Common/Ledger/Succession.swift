@@ -32,7 +32,9 @@ package struct JournalCircumstances: Hashable, Sendable {
     /// saw; it may only raise what was consumed.
     ///
     /// `isAdopted`: the store made this process the successor, by compare-and-set.
-    package func mayRelease(isAdopted: Bool) -> Bool { isAdopted && isWhole }
+    package func mayRelease(isAdopted: Bool) -> Bool {
+        isAdopted && (isWhole || isPlanted(.copiesRelease))
+    }
 
     /// Whether the process may go on as the same incarnation while no control plane can be asked:
     /// nobody else can have the log, and nothing of it is missing, so that numbers of children,

@@ -36,6 +36,8 @@ extension ModelPrice.TokenPrices {
             + Self.product(UInt64(outputTokens), dearestOutput)
     }
 
+    fileprivate var cheapestOutput: NanoUSD { min(output, reasoningOrOutput) }
+
     fileprivate var countOutput: Bool { output.rawValue > 0 || reasoning.rawValue > 0 }
 
     fileprivate var countSomething: Bool {
@@ -79,6 +81,11 @@ extension ModelPrice {
     /// Whether output tokens change the cost.
     package var countsOutput: Bool {
         tokens.countOutput || steps.contains { $0.tokens.countOutput }
+    }
+
+    /// The cheapest unit price of an output token, whatever its kind and the size of the input.
+    package var outputMin: NanoUSD {
+        steps.reduce(tokens.cheapestOutput) { min($0, $1.tokens.cheapestOutput) }
     }
 
     private func tokenPrices(inputTokens: Int64) -> TokenPrices {

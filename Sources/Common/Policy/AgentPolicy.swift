@@ -3,7 +3,10 @@ import WeirCore
 /// Everything that the mesh knows of one agent (kind `Agent`). Durations are milliseconds.
 package struct AgentPolicy: Hashable, Sendable {
     package enum WireProtocol: String, Sendable, CaseIterable {
-        case json, openai, huggingface, passthrough
+        case json, openai, anthropic, huggingface, passthrough
+
+        /// It takes a prompt and writes text, by the token.
+        package var isChat: Bool { self == .openai || self == .anthropic }
     }
 
     package struct Model: Hashable, Sendable {
@@ -148,7 +151,8 @@ package struct AgentPolicy: Hashable, Sendable {
     /// 500, 502 and 504 are not among them, because they may come behind it.
     package static func isRefusal(status: Int) -> Bool {
         switch status {
-        case 400, 401, 403, 404, 405, 413, 415, 422, 429, 503: true
+        // 529: Anthropic's word for "overloaded".
+        case 400, 401, 403, 404, 405, 413, 415, 422, 429, 503, 529: true
         default: false
         }
     }

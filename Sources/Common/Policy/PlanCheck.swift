@@ -45,7 +45,7 @@ struct PlanCheck {
     private func checkOutput(_ step: RequestTypePolicy.Step, _ path: JSONPointer) {
         guard step.output == .json else { return }
         let agents = step.agentsByTier.values.joined().compactMap { draft.policy.agents[$0] }
-        if !agents.contains(where: { $0.wireProtocol == .openai }) {
+        if !agents.contains(where: { $0.wireProtocol.isChat }) {
             problems.add(path.appending("output"), "only chat agents can be asked for JSON")
         }
     }
@@ -140,7 +140,7 @@ struct PlanCheck {
     private func checkPrompt(
         _ agent: AgentPolicy, of step: RequestTypePolicy.Step, _ path: JSONPointer
     ) {
-        guard agent.wireProtocol == .openai else { return }
+        guard agent.wireProtocol.isChat else { return }
         guard let prompt = step.prompt ?? agent.prompt else {
             problems.add(path, "neither this step nor agent \"\(agent.name)\" has a prompt")
             return

@@ -118,7 +118,7 @@ extension PolicyDraft {
         guard let price = policy.prices[agent.defaultModel] else { return .zero }
         let tokens = min(agent.outputTokensMax, tier.outputTokensMax ?? .max)
         let output = max(price.tokens.output, price.tokens.reasoning)
-        guard agent.wireProtocol == .openai else { return price.perRequest }
+        guard agent.wireProtocol.isChat else { return price.perRequest }
         return price.perRequest + NanoUSD.cost(quantity: tokens, pricePerMillion: output)
     }
 

@@ -1,4 +1,5 @@
 import WeirCore
+import WeirCrypto
 import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
@@ -19,6 +20,15 @@ extension AdmissionInterceptor {
         context.meter.begin(
             context.snapshot.agent.wireProtocol, countsTokens: terms.countsTokens,
             isEventStream: context.isStream)
+        if context.meter.readsEvents {
+            if let reserved = context.attempt?.reserved {
+                context.eventsMax = terms.bound.eventsMax(within: reserved)
+            }
+            if terms.bound.hidesUsage {
+                context.filter.reset()
+                exchange.filtersResponse = true
+            }
+        }
         describe(exchange, context, terms)
     }
 
@@ -35,6 +45,58 @@ extension AdmissionInterceptor {
         exchange.addedResponseFields.add("weir-agent", context.snapshot.agent.name)
         exchange.addedResponseFields.add("weir-model", context.model)
         exchange.addedResponseFields.add("weir-policy-version", context.snapshot.versionText)
+        if let limit = terms.bound.writtenOutputMax {
+            exchange.addedResponseFields.add("weir-max-tokens", decimal: UInt64(clamping: limit))
+        }
+    }
+
+    // MARK: Usage that the client did not ask for
+
+    /// With a meter and a filter of its own during the call, because sending may end the exchange,
+    /// and its end reads the meter. False when it did.
+    func passFiltered(
+        _ bytes: UnsafeRawBufferPointer, _ exchange: Exchange, _ context: AttemptContext
+    ) -> Bool {
+        if context.snapshot.agent.bodyDigests { context.responseHash.update(bytes) }
+        return filtered(exchange, context) { meter, filter in
+            meter.feed(bytes, through: &filter) { exchange.sendFiltered($0) }
+        }
+    }
+
+    func endFiltered(_ exchange: Exchange, _ context: AttemptContext) {
+        _ = filtered(exchange, context) { meter, filter in
+            meter.finish(through: &filter) { exchange.sendFiltered($0) }
+        }
+    }
+
+    private func filtered(
+        _ exchange: Exchange, _ context: AttemptContext,
+        _ work: (inout UsageMeter, inout UsageEventFilter) -> Void
+    ) -> Bool {
+        var meter = context.meter
+        var filter = UsageEventFilter()
+        swap(&filter, &context.filter)
+        work(&meter, &filter)
+        guard exchange.context === context else { return false }
+        context.meter = meter
+        context.filter = filter
+        return true
+    }
+
+    // MARK: The edge of a budget
+
+    /// The agent does not keep to its bound, and goes on writing what nobody has set money aside
+    /// for. Clients are told in the form in which they look for errors in a stream.
+    func cutAtTheEdge(_ exchange: Exchange, _ context: AttemptContext) {
+        let detail = "\(context.snapshot.agent.name) wrote more than what was set aside pays for."
+        let begin = context.meter.isInEvent ? "\n\n" : ""
+        let event =
+            context.snapshot.agent.wireProtocol == .anthropic
+            ? "event: error\ndata: \(AnthropicError(.budgetExhausted, message: detail).json.text)"
+            : "data: \(OpenAIError(.budgetExhausted, message: detail).json.text)"
+        Array((begin + event + "\n\n").utf8).withUnsafeBytes {
+            exchange.cutShort(lastBytes: $0, reason: .budgetExhausted)
+        }
     }
 
     // MARK: The end
@@ -57,6 +119,7 @@ extension AdmissionInterceptor {
                 nowNanoseconds: worker.loop.nowNanoseconds)
         }
         let cost = settle(exchange, outcome, context)
+        if cost.isOverrun, let terms = context.terms { runtime.shut(terms.bound) }
         count(outcome, context, cost)
         if let status = outcome.grpcStatus {
             series.called(

@@ -232,15 +232,26 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         let snapshot = context.snapshot
         let head = exchange.requestHead
         do {
-            let bound = try context.tier.bounder.bound(
-                method: head.text(head.methodRange),
-                path: String(decoding: head.path, as: UTF8.self), body: body)
+            let method = head.text(head.methodRange)
+            let path = String(decoding: head.path, as: UTF8.self)
+            let bounder = context.tier.bounder
+            var bound = try bounder.bound(method: method, path: path, body: body)
+            if let reserved = context.attempt?.reserved, bound.worstCase > reserved {
+                bound =
+                    try bounder.bound(
+                        method: method, path: path, body: body, bound: bound, within: reserved)
+                    ?? bound
+            }
             if let replacement = bound.body,
                 !replacement.withUnsafeBytes({ exchange.replaceHeldBody($0) })
             {
                 return .refuse(
                     RefusalShape.refusal(
                         .overloaded, "No memory is left for the body.", for: snapshot.agent))
+            }
+            let isObserved = context.caller.isObserved || snapshot.agent.observe
+            if !isObserved, let refusal = runtime.shutRefusal(bound) {
+                return .refuse(RefusalShape.refusal(refusal, for: snapshot.agent))
             }
             return pay(exchange, context, snapshot.terms(bound))
         } catch {
@@ -308,9 +319,15 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
         _ exchange: Exchange, _ context: AttemptContext, _ terms: AttemptTerms
     ) {
         exchange.announceDeadline()
+        let isAnthropic = context.snapshot.agent.wireProtocol == .anthropic
         if let credential = context.snapshot.credential {
             exchange.removeRequestField(.authorization)
+            if isAnthropic { exchange.removeRequestField(.xAPIKey) }
             exchange.addedRequestFields.add(credential)
+        }
+        if isAnthropic, exchange.requestHead.string(named: "anthropic-version") == nil {
+            // The provider refuses requests without it.
+            exchange.addedRequestFields.add("anthropic-version", "2023-06-01" as StaticString)
         }
         if terms.countsTokens {
             // Usage must be readable.
@@ -356,7 +373,18 @@ package final class AdmissionInterceptor: Interceptor, @unchecked Sendable {
     }
 
     override package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {
-        Self.context(exchange)?.responsePassed(bytes)
+        guard let context = Self.context(exchange) else { return }
+        if exchange.filtersResponse {
+            guard passFiltered(bytes, exchange, context) else { return }
+        } else {
+            context.responsePassed(bytes)
+        }
+        if context.meter.eventCount > context.eventsMax { cutAtTheEdge(exchange, context) }
+    }
+
+    override package func responseEnding(_ exchange: Exchange) {
+        guard let context = Self.context(exchange) else { return }
+        endFiltered(exchange, context)
     }
 
     override package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision {

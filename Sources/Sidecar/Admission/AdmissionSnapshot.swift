@@ -50,7 +50,8 @@ package final class AdmissionSnapshot: Sendable {
     /// `nil`: the body must be held and read.
     let fixedTerms: Result<AttemptTerms, BoundRefusal>?
     let verifier: DelegationVerifier?
-    /// `authorization` upstream, from the environment of this process only.
+    /// `authorization` upstream (`x-api-key` for Anthropic's API), from the environment of this
+    /// process only.
     let credential: PreparedFields?
     private let tiers: [String: Tier]
     private let noTier: Tier
@@ -61,7 +62,11 @@ package final class AdmissionSnapshot: Sendable {
     ) {
         self.agent = agent
         self.version = version
-        self.credential = credential.map { PreparedFields([("authorization", $0)]) }
+        self.credential = credential.map {
+            PreparedFields([
+                (agent.wireProtocol == .anthropic ? "x-api-key" : "authorization", $0)
+            ])
+        }
         versionText = String(version.number)
         totalNanoseconds =
             UInt64(clamping: agent.timeouts.totalMilliseconds) &* 1_000_000

@@ -2,6 +2,18 @@ import Synchronization
 import WeirCore
 import WeirPolicy
 
+/// The models that cost more than their bound (LEDGER, "Worst case of an attempt"): either the
+/// provider broke its word or the price is wrong, and both are for a person to look at. Whoever
+/// applies another `version` of the model's price opens it. Pure.
+struct ShutModels {
+    /// By model, the version of the price that was exceeded.
+    private var versions: [String: Int64] = [:]
+
+    mutating func shut(_ model: String, priceVersion: Int64) { versions[model] = priceVersion }
+
+    func isShut(_ model: String, priceVersion: Int64) -> Bool { versions[model] == priceVersion }
+}
+
 /// The stages of one agent with who waits in them, shared by all workers of the process behind one
 /// short mutex, so that limits are those of the process and not of a worker.
 package final class AgentRuntime: Sendable {
@@ -22,9 +34,12 @@ package final class AgentRuntime: Sendable {
         var waiters: [UInt64: Waiter] = [:]
         var nextTicket: UInt64 = 1
         var random = PseudoRandom()
+        var shutModels = ShutModels()
     }
 
     private let state: Mutex<State>
+    /// Spares the mutex where nothing was ever shut.
+    private let mayBeShut = Atomic(false)
 
     /// At most `Limits.endpointsPerAgent` endpoints are used.
     package init(_ agent: AgentPolicy, endpoints: [SocketAddress]) {
@@ -78,6 +93,28 @@ package final class AgentRuntime: Sendable {
         }
         permit = changed
         return next
+    }
+
+    // MARK: Overruns
+
+    func shut(_ bound: AttemptBound) {
+        state.withLock {
+            $0.shutModels.shut(bound.model, priceVersion: bound.price.version)
+        }
+        mayBeShut.store(true, ordering: .releasing)
+    }
+
+    /// `nil`: the model is open.
+    func shutRefusal(_ bound: AttemptBound) -> StageRefusal? {
+        guard mayBeShut.load(ordering: .acquiring),
+            state.withLock({
+                $0.shutModels.isShut(bound.model, priceVersion: bound.price.version)
+            })
+        else { return nil }
+        let detail =
+            "The model \(bound.model) has cost more than its bound. It is shut until an operator "
+            + "applies another version of its price."
+        return StageRefusal(.circuitOpen, detail, 60_000_000_000)
     }
 
     // MARK: Requests

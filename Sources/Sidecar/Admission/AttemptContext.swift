@@ -23,6 +23,9 @@ final class AttemptContext: InterceptorContext {
     var attempt: AttemptLedger.Attempt?
     var terms: AttemptTerms?
     var meter = UsageMeter()
+    var filter = UsageEventFilter()
+    /// So many events of a stream cost more than what is set aside.
+    var eventsMax = UInt32.max
     var requestHash = BodyHash()
     var responseHash = BodyHash()
     var isStream = false
@@ -70,6 +73,7 @@ final class AttemptContext: InterceptorContext {
         requestHash.reset()
         responseHash.reset()
         isStream = false
+        eventsMax = .max
         status = 0
         retryAfterNanoseconds = nil
         outboundRun = nil

@@ -27,10 +27,12 @@ final class AttemptTerms: Sendable {
         isFixed = !countsTokens && !bound.isPolicyCeiling
         fixedCost =
             isFixed && bound.price.perSecond == .zero ? bound.fixedCost(nanoseconds: 0) : nil
-        admittedFields = PreparedFields([
+        var fields: [(name: StaticString, value: String)] = [
             ("weir-decision", Reason.admitted.name), ("weir-agent", agent.name),
             ("weir-model", bound.model), ("weir-policy-version", versionText),
-        ])
+        ]
+        if let limit = bound.writtenOutputMax { fields.append(("weir-max-tokens", String(limit))) }
+        admittedFields = PreparedFields(fields)
         localNames = RecordNames(
             subject: AttemptContext.localSubject, agent: agent.name, model: bound.model)
     }

@@ -1,8 +1,8 @@
 import WeirCore
 import WeirPolicy
 
-/// Refusals in the shape that the caller expects: a problem document, or OpenAI's error object
-/// where the agent speaks that API.
+/// Refusals in the shape that the caller expects: a problem document, or the error object of
+/// the API that the agent speaks.
 enum RefusalShape {
     static func refusal(_ stage: StageRefusal, for agent: AgentPolicy) -> Refusal {
         var refusal = Refusal(
@@ -31,7 +31,24 @@ enum RefusalShape {
     }
 
     static func shaped(_ refusal: Refusal, for agent: AgentPolicy) -> Refusal {
-        agent.wireProtocol == .openai ? openAI(refusal) : refusal
+        switch agent.wireProtocol {
+        case .openai: openAI(refusal)
+        case .anthropic: anthropic(refusal)
+        case .json, .huggingface, .passthrough: refusal
+        }
+    }
+
+    private static func anthropic(_ refusal: Refusal) -> Refusal {
+        var refusal = refusal
+        if !OpenAIError.isWorthRetrying(refusal.reason) {
+            refusal.fields.append(("x-should-retry", "false"))
+        }
+        let message = refusal.detail.isEmpty ? refusal.reason.title : refusal.detail
+        refusal.body = (
+            contentType: "application/json",
+            bytes: AnthropicError(refusal.reason, message: message).json.bytes
+        )
+        return refusal
     }
 
     static func openAI(_ refusal: Refusal) -> Refusal {

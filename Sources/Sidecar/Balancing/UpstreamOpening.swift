@@ -35,7 +35,7 @@ package final class UpstreamOpening: ConnectionOwner {
 
     /// Whether one more exchange may wait for this connection.
     var hasRoom: Bool {
-        switch target.wire {
+        switch target.wire(to: endpoint) {
         case .http1: waiting.isEmpty
         case .http2: waiting.count < Limits.streamsExpected
         }
@@ -70,7 +70,9 @@ package final class UpstreamOpening: ConnectionOwner {
     /// With TLS the peer has chosen (RFC 7301); without a choice it speaks HTTP/1.1.
     private func chosen(by connection: Connection) -> UpstreamProtocol {
         guard let tls = connection.tls else { return target.wire }
-        return tls.applicationProtocol == .http2 ? .http2 : .http1
+        let chosen: UpstreamProtocol = tls.applicationProtocol == .http2 ? .http2 : .http1
+        endpoint.chosen = chosen
+        return chosen
     }
 
     /// One of those who wait can have the connection.

@@ -21,6 +21,8 @@ package final class Endpoint {
     fileprivate var openings: ContiguousArray<UpstreamOpening> = []
     var openConnections = 0
     var isRetired = false
+    /// What its last connection spoke, where the peer chooses; `nil` before the first.
+    var chosen: UpstreamProtocol?
     /// For the next TLS connection to it.
     let ticket = TLSTicket()
 
@@ -50,6 +52,8 @@ package final class UpstreamTarget {
     package let hostOverride: String?
     package let wire: UpstreamProtocol
     let transport: UpstreamTransport
+    /// Stands before the path of every request; "" for none.
+    let pathPrefix: String
     /// Changed by a new policy: what is under way keeps the deadline that it has.
     package var timeouts: Timeouts
     package private(set) var endpoints: ContiguousArray<Endpoint> = []
@@ -58,7 +62,7 @@ package final class UpstreamTarget {
 
     package init(
         name: String, worker: Worker, addresses: [SocketAddress],
-        wire: UpstreamProtocol = .http1, hostOverride: String? = nil,
+        wire: UpstreamProtocol = .http1, hostOverride: String? = nil, pathPrefix: String = "",
         transport: UpstreamTransport = .plaintext, timeouts: Timeouts? = nil,
         connectionsPerEndpoint: Int = Limits.connectionsPerEndpoint
     ) {
@@ -71,6 +75,7 @@ package final class UpstreamTarget {
             self.wire = wire
         }
         self.transport = transport
+        self.pathPrefix = pathPrefix
         self.timeouts = timeouts ?? worker.timeouts
         connectionsMax = connectionsPerEndpoint
         update(addresses: addresses)
@@ -130,6 +135,9 @@ package final class UpstreamTarget {
         return .pending
     }
 
+    /// What the next connection will speak, as far as one can know before its handshake.
+    func wire(to endpoint: Endpoint) -> UpstreamProtocol { endpoint.chosen ?? wire }
+
     /// An address that this worker has not been told of yet is one that the process knows already:
     /// it is taken in, and the next `update` says whether it stays.
     private func endpoint(for address: SocketAddress?) -> Endpoint? {
@@ -147,7 +155,7 @@ package final class UpstreamTarget {
             let opening = UpstreamOpening(target: self, endpoint: endpoint)
             try opening.start(descriptor.take(), tls: tls)
             endpoint.openConnections += 1
-            if wire == .http2 { endpoint.openings.append(opening) }
+            if wire(to: endpoint) == .http2 { endpoint.openings.append(opening) }
             opening.join(exchange)
             return .pending
         } catch {

@@ -12,6 +12,7 @@ extension AgentAdapter {
         let result =
             switch agent.wireProtocol {
             case .openai: try completion(value)
+            case .anthropic: try anthropicMessage(value)
             case .huggingface: try inference(value, inputs)
             case .json, .passthrough: value
             }
@@ -39,7 +40,11 @@ extension AgentAdapter {
             throw Failure(detail: "The answer of \(agent.name) has no message.")
         }
         let finish = choice["finish_reason"]?.string
-        let text = try words(message, finish)
+        return try written(try words(message, finish), finish)
+    }
+
+    /// A text as the step wants it.
+    private func written(_ text: String, _ finish: String?) throws(Failure) -> JSONValue {
         guard step.output == .text else {
             return try parse(Array(Self.withoutFence(text).utf8), "What \(agent.name) wrote")
         }
@@ -79,6 +84,21 @@ extension AgentAdapter {
         let front = text.drop(while: \.isWhitespace)
         guard let last = front.lastIndex(where: { !$0.isWhitespace }) else { return "" }
         return front[...last]
+    }
+
+    // MARK: Anthropic
+
+    private func anthropicMessage(_ value: JSONValue) throws(Failure) -> JSONValue {
+        guard let blocks = value["content"]?.array else {
+            throw Failure(detail: "The answer of \(agent.name) has no message.")
+        }
+        let text = blocks.filter { $0["type"] == "text" }.compactMap { $0["text"]?.string }.joined()
+        let finish = value["stop_reason"]?.string
+        guard !text.isEmpty else {
+            let why = finish.map { " (stop_reason \($0.prefix(40)))" } ?? ""
+            throw Failure(detail: "The message of \(agent.name) has no words\(why).")
+        }
+        return try written(text, finish)
     }
 
     // MARK: Hugging Face

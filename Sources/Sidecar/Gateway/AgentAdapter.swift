@@ -32,6 +32,7 @@ package struct AgentAdapter: Sendable {
     ) throws(Failure) -> [UInt8] {
         switch agent.wireProtocol {
         case .openai: return try chat(inputs, streams: streams).bytes
+        case .anthropic: return try anthropicMessages(inputs).bytes
         case .huggingface: return try inference(inputs).bytes
         case .json: return object(inputs).bytes
         case .passthrough:
@@ -50,9 +51,7 @@ package struct AgentAdapter: Sendable {
     private func chat(
         _ inputs: [String: JSONValue], streams: Bool
     ) throws(Failure) -> JSONValue {
-        guard let prompt = step.prompt ?? agent.prompt else {
-            throw Failure(detail: "There is no prompt for \(agent.name).")
-        }
+        let prompt = try prompt()
         var messages: [JSONValue] = []
         if let system = prompt.system {
             messages.append(message("system", PromptTemplate.render(system, inputs: inputs)))
@@ -66,6 +65,27 @@ package struct AgentAdapter: Sendable {
         if streams { body["stream"] = true }
         if step.output == .json { body["response_format"] = ["type": "json_object"] }
         return .object(body)
+    }
+
+    /// The system's words stand beside the messages.
+    private func anthropicMessages(_ inputs: [String: JSONValue]) throws(Failure) -> JSONValue {
+        let prompt = try prompt()
+        let tokens = min(agent.outputTokensMax, outputTokensMax ?? .max)
+        var body: JSONObject = [
+            "model": .string(model), "max_tokens": .number(JSONNumber(tokens)),
+        ]
+        if let system = prompt.system {
+            body["system"] = .string(PromptTemplate.render(system, inputs: inputs))
+        }
+        body["messages"] = [message("user", PromptTemplate.render(prompt.user, inputs: inputs))]
+        return .object(body)
+    }
+
+    private func prompt() throws(Failure) -> PromptTemplate {
+        guard let prompt = step.prompt ?? agent.prompt else {
+            throw Failure(detail: "There is no prompt for \(agent.name).")
+        }
+        return prompt
     }
 
     private func message(_ role: String, _ content: String) -> JSONValue {

@@ -62,7 +62,8 @@ enum RequestHeadWriter {
     static func bytesMax(_ exchange: Exchange, _ head: HTTPHead) -> Int {
         2 * head.byteCount + exchange.addedRequestFields.count
             + (exchange.targetOverride?.utf8.count ?? 0)
-            + (exchange.target?.hostOverride?.utf8.count ?? 0) + 512
+            + (exchange.target?.hostOverride?.utf8.count ?? 0)
+            + (exchange.target?.pathPrefix.utf8.count ?? 0) + 512
     }
 
     /// Which trailers of a request may pass.
@@ -140,6 +141,12 @@ enum RequestHeadWriter {
     static func writeTarget(
         _ exchange: Exchange, _ head: HTTPHead, _ writer: inout HeadWriter
     ) {
+        // `*` is about the server and has no path (RFC 9110 §9.3.7).
+        if var prefix = exchange.target?.pathPrefix, !prefix.isEmpty,
+            head.method != .options || head.path.starts(with: "/".utf8)
+        {
+            prefix.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
+        }
         if var target = exchange.targetOverride {
             target.withUTF8 { writer.write(UnsafeRawBufferPointer($0)) }
         } else if head.target.isEmpty {

@@ -25,6 +25,11 @@ struct JSONScanner {
     private(set) var isDoubtful = false
     /// A member `error` that is not null stands at the top.
     private(set) var hasError = false
+    /// `choices` at the top is an empty list: an event of OpenAI's that only carries usage.
+    private(set) var hasNoChoices = false
+
+    /// Usage stands at the top, and not in a part of the document.
+    var hasTopUsage: Bool { seen & 1 != 0 && !counts.isEmpty }
 
     private var state = State.value
     /// A bit for each level: 1 is an object.
@@ -43,6 +48,8 @@ struct JSONScanner {
     private var numberDigits = 0
     private var numberIsCount = false
     private var literal: UInt64 = 0
+    /// The list that was opened last is `choices`.
+    private var isChoices = false
 
     init() {}
 
@@ -95,7 +102,12 @@ struct JSONScanner {
         switch state {
         case .value: beginValue(byte)
         case .valueOrEnd:
-            if byte == UInt8(ascii: "]") { close(object: false) } else { beginValue(byte) }
+            if byte == UInt8(ascii: "]") {
+                hasNoChoices = hasNoChoices || isChoices
+                close(object: false)
+            } else {
+                beginValue(byte)
+            }
         case .keyOrEnd:
             if byte == UInt8(ascii: "}") { close(object: true) } else { beginKey(byte) }
         case .key: beginKey(byte)
@@ -154,6 +166,7 @@ struct JSONScanner {
         if object, depth == 0 { next = .root }
         if object, case .object(let child) = member { next = child }
         noteValue(isNull: false, isCount: false, isObject: object)
+        isChoices = member == .choices && !object
         levels = levels << 1 | (object ? 1 : 0)
         depth += 1
         if parentMatches, next != .elsewhere {
@@ -198,6 +211,7 @@ struct JSONScanner {
         case .unknown: break
         case .counter: if !isNull, !isCount { isDoubtful = true }
         case .error: if !isNull { hasError = true }
+        case .choices: break
         case .object: if !isNull, !isObject { isDoubtful = isDoubtful || node == .usage }
         }
     }

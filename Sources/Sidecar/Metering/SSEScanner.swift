@@ -15,10 +15,18 @@ struct SSEScanner {
     private(set) var counts = UsageCounts()
     private(set) var isDoubtful = false
     private(set) var hasError = false
+    /// An event had usage at its top: behind the first event of Anthropic's, which has that of the
+    /// input only.
+    private(set) var hasTopUsage = false
     /// The event `[DONE]` came: the agent says that this is all.
     private(set) var isDone = false
     /// Events with data, `[DONE]` not among them. Agents send about a token with each.
     private(set) var events: UInt32 = 0
+
+    /// The last byte ended an event.
+    private(set) var isAtEventEnd = false
+    /// The event that ended last only carried usage.
+    private(set) var lastWasUsage = false
 
     private var scanner = JSONScanner()
     private var line = Line.field
@@ -39,13 +47,23 @@ struct SSEScanner {
 
     mutating func feed(_ bytes: UnsafeRawBufferPointer) {
         var index = 0
+        while index < bytes.count { index = feedEvent(bytes, from: index) }
+    }
+
+    /// Reads to the end of an event, and says where that is; without one all there is.
+    mutating func feedEvent(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
+        var index = start
+        isAtEventEnd = false
         while index < bytes.count {
             let byte = bytes[index]
             if byte == 0x0A || byte == 0x0D {
                 // The LF of a CRLF ends nothing: its line has ended already.
-                if byte == 0x0D || !lastWasCarriageReturn { lineEnded() }
+                let endsLine = byte == 0x0D || !lastWasCarriageReturn
+                isAtEventEnd = endsLine && lineIsEmpty
+                if endsLine { lineEnded() }
                 lastWasCarriageReturn = byte == 0x0D
                 index += 1
+                if isAtEventEnd { return index }
                 continue
             }
             lastWasCarriageReturn = false
@@ -63,6 +81,7 @@ struct SSEScanner {
                 index = end
             }
         }
+        return index
     }
 
     /// The body ended; an event without its blank line counts.
@@ -129,13 +148,18 @@ struct SSEScanner {
     }
 
     private mutating func eventEnded() {
+        lastWasUsage = false
         guard hasData else { return }
         hasData = false
         if doneMatched == Self.done.utf8CodeUnitCount {
             isDone = true
         } else {
             events &+= 1
-            if scanner.status == .complete { counts.merge(scanner.counts) }
+            if scanner.status == .complete {
+                counts.merge(scanner.counts)
+                hasTopUsage = hasTopUsage || scanner.hasTopUsage
+                lastWasUsage = scanner.hasNoChoices && scanner.hasTopUsage
+            }
             isDoubtful = isDoubtful || scanner.isDoubtful
             hasError = hasError || scanner.hasError
         }

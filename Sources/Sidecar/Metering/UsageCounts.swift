@@ -3,8 +3,10 @@ import WeirMeshProtocol
 /// The quantities that one document says, before they are put together to usage. Fixed in size.
 struct UsageCounts {
     enum Counter: Int, CaseIterable {
-        /// OpenAI's `prompt_tokens`, `input_tokens` of its newer API, and Anthropic's.
+        /// `input_tokens`, of OpenAI's newer API and Anthropic's.
         case input
+        /// OpenAI's `prompt_tokens`: all of the input, whatever stands beside it.
+        case prompt
         /// `completion_tokens`, `output_tokens`.
         case output
         case total
@@ -12,11 +14,12 @@ struct UsageCounts {
         case cached
         /// A part of the output.
         case reasoning
-        /// Anthropic's: beside the input.
+        /// Anthropic's: beside `input_tokens`. Gateways to many providers also write them beside
+        /// `prompt_tokens`, and there they are a part of it.
         case cacheRead, cacheWrite
     }
 
-    private var values = InlineArray<7, UInt32>(repeating: 0)
+    private var values = InlineArray<8, UInt32>(repeating: 0)
     private var present: UInt8 = 0
     /// The same quantity under two names with two values.
     private(set) var contradicts = false
@@ -46,14 +49,21 @@ struct UsageCounts {
 
     /// The usage by Weir's rules (`Pricing`); `nil` when it is incomplete or contradicts itself.
     var tokens: AttemptRecord.Tokens? {
-        guard !contradicts, has(.input) || has(.output) else { return nil }
+        guard !contradicts, has(.input) || has(.prompt) || has(.output) else { return nil }
+        guard !has(.input) || !has(.prompt) || value(.input) == value(.prompt) else { return nil }
         // Only embeddings have no output, and they give a total.
         guard has(.output) || has(.total) else { return nil }
-        let besides = UInt64(value(.cacheRead)) + UInt64(value(.cacheWrite))
-        let input = UInt64(value(.input)) + besides
+        let cache = UInt64(value(.cacheRead)) + UInt64(value(.cacheWrite))
+        let isWithin = has(.prompt) && cache <= UInt64(value(.prompt))
+        let input =
+            UInt64(has(.prompt) ? value(.prompt) : value(.input)) + (isWithin ? 0 : cache)
         // Some providers leave reasoning out of the output and count it in the total only.
         let output = max(UInt64(value(.output)), max(UInt64(value(.total)), input) - input)
-        let cached = UInt64(value(.cached)) + UInt64(value(.cacheRead))
+        let cached =
+            isWithin
+            // The same tokens under two names.
+            ? UInt64(max(value(.cached), value(.cacheRead)))
+            : UInt64(value(.cached)) + UInt64(value(.cacheRead))
         guard input <= UInt64(UInt32.max), output <= UInt64(UInt32.max),
             cached + UInt64(value(.cacheWrite)) <= input, UInt64(value(.reasoning)) <= output
         else { return nil }

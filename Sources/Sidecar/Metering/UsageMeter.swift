@@ -14,6 +14,8 @@ struct UsageMeter {
 
     // The scanners lie beside the form and not in it, so that they read where they are.
     private var form = Form.none
+    /// Usage in a part of an event is not yet that of the answer.
+    private var needsTopUsage = false
     private var json = JSONScanner()
     private var events = SSEScanner()
     private(set) var responseBytes: UInt64 = 0
@@ -33,8 +35,9 @@ struct UsageMeter {
     ) {
         reset()
         guard countsTokens else { return }
+        needsTopUsage = wireProtocol == .anthropic
         switch wireProtocol {
-        case .openai, .json:
+        case .openai, .anthropic, .json:
             form = isEventStream ? .events : .json
             if isEventStream { events = SSEScanner() } else { json = JSONScanner() }
         case .huggingface, .passthrough: break
@@ -50,6 +53,31 @@ struct UsageMeter {
         }
     }
 
+    /// As `feed`, for a client that is not to see the events that only carry usage.
+    mutating func feed(
+        _ bytes: UnsafeRawBufferPointer, through filter: inout UsageEventFilter,
+        pass: (UnsafeRawBufferPointer) -> Void
+    ) {
+        responseBytes &+= UInt64(bytes.count)
+        filter.feed(bytes, &events, pass: pass)
+    }
+
+    /// What the filter holds back goes on, unless it is what it looks for.
+    mutating func finish(
+        through filter: inout UsageEventFilter, pass: (UnsafeRawBufferPointer) -> Void
+    ) {
+        finish()
+        filter.finish(events, pass: pass)
+    }
+
+    /// The bytes so far end in the middle of an event.
+    var isInEvent: Bool { form == .events && !events.isAtEventEnd }
+
+    /// Events of a stream so far.
+    var eventCount: UInt32 { form == .events ? events.events : 0 }
+
+    var readsEvents: Bool { form == .events }
+
     /// The body ended as its framing says. Not called when it broke off.
     mutating func finish() {
         if form == .events { events.finish() }
@@ -59,8 +87,12 @@ struct UsageMeter {
     var reported: AttemptRecord.Tokens? {
         switch form {
         case .none: nil
-        case .json: json.status == .complete && !json.isDoubtful ? json.counts.tokens : nil
-        case .events: events.isDoubtful ? nil : events.counts.tokens
+        case .json:
+            json.status == .complete && !json.isDoubtful && (json.hasTopUsage || !needsTopUsage)
+                ? json.counts.tokens : nil
+        case .events:
+            !events.isDoubtful && (events.hasTopUsage || !needsTopUsage)
+                ? events.counts.tokens : nil
         }
     }
 
@@ -91,6 +123,21 @@ struct AttemptCost: Equatable {
 }
 
 extension AttemptBound {
+    /// Events of a stream beside those that carry text: of its beginning and end, and pings, which
+    /// are at most so many and a quarter of all.
+    private static let otherEvents: Int64 = 64
+
+    /// More events than these are proof that the output costs more than the amount: each that
+    /// carries text carries at least a token of it, so that tokens are never fewer than three
+    /// quarters of the events, but for a few. Streams that fewer events tell are metered as always.
+    func eventsMax(within amount: NanoUSD) -> UInt32 {
+        guard price.countsOutput else { return .max }
+        let perMillion = price.outputMin
+        guard perMillion > .zero else { return .max }
+        let tokens = Int128(max(amount.rawValue, 0)) * 1_000_000 / Int128(perMillion.rawValue)
+        return UInt32(clamping: (tokens + 1) * 4 / 3 + Int128(Self.otherEvents))
+    }
+
     /// The price of an attempt whose bytes went upstream.
     ///
     /// - `isWhole`: the answer arrived to its end. Usage of a broken stream is not the whole of it.

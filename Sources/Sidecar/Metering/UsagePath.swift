@@ -9,6 +9,7 @@ enum UsagePath: UInt8 {
         case object(UsagePath)
         case counter(UsageCounts.Counter)
         case error
+        case choices
     }
 
     /// A decoded key, as far as it can be one of ours: the longest has 27 bytes.
@@ -54,11 +55,12 @@ enum UsagePath: UInt8 {
         if key.equals("message") { return (.object(.nested), 1 << 2) }
         if key.equals("response") { return (.object(.nested), 1 << 3) }
         if key.equals("error") { return (.error, 1 << 4) }
+        if key.equals("choices") { return (.choices, 0) }
         return (.unknown, 0)
     }
 
     private func usageMember(_ key: Key) -> (Member, UInt32) {
-        if key.equals("prompt_tokens") { return (.counter(.input), 1 << 5) }
+        if key.equals("prompt_tokens") { return (.counter(.prompt), 1 << 5) }
         if key.equals("input_tokens") { return (.counter(.input), 1 << 6) }
         if key.equals("completion_tokens") { return (.counter(.output), 1 << 7) }
         if key.equals("output_tokens") { return (.counter(.output), 1 << 8) }

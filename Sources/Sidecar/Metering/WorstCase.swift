@@ -11,12 +11,19 @@ package struct AttemptBound: Hashable, Sendable {
     package var price: ModelPrice
     package var inputTokensMax: Int64
     package var outputTokensMax: Int64
+    /// How many answers share the output.
+    package var choices: Int64 = 1
+    /// The output limit of each answer that was written into the body, because the caller stated
+    /// none or a higher one.
+    package var writtenOutputMax: Int64?
     /// What a price by the second counts at most: the agent's timeout.
     package var nanosecondsMax: UInt64
     /// Sent upstream instead of the caller's, where the bound had to be written into it.
     package var body: [UInt8]?
     /// The caller asked for a stream of events.
     package var isStream = false
+    /// Usage of the stream was asked for by us, and the caller is not to see the event for it.
+    package var hidesUsage = false
     /// Nothing in the request bounds it: the amount is the policy's ceiling.
     package var isPolicyCeiling = false
 
@@ -57,7 +64,7 @@ package struct WorstCase: Sendable {
     package let agent: AgentPolicy
     package let prices: [String: ModelPrice]
     /// Of the caller's tier.
-    package let outputTokensMax: Int64?
+    package var outputTokensMax: Int64?
 
     package init(agent: AgentPolicy, prices: [String: ModelPrice], outputTokensMax: Int64?) {
         self.agent = agent
@@ -68,7 +75,7 @@ package struct WorstCase: Sendable {
     /// Whether the body must be held and read to bound the cost. A fixed price needs no body.
     package static func needsBody(agent: AgentPolicy, prices: [String: ModelPrice]) -> Bool {
         switch agent.wireProtocol {
-        case .openai: true
+        case .openai, .anthropic: true
         case .json, .huggingface, .passthrough:
             prices[agent.defaultModel]?.countsTokens ?? false
         }
@@ -86,8 +93,36 @@ package struct WorstCase: Sendable {
     ) throws(BoundRefusal) -> AttemptBound {
         switch agent.wireProtocol {
         case .openai: try OpenAIBounder(rules: self).bound(method: method, path: path, body: body)
+        case .anthropic:
+            try AnthropicBounder(rules: self).bound(method: method, path: path, body: body)
         case .json, .huggingface, .passthrough: try boundByPrice(bodyBytes: body.count)
         }
+    }
+
+    /// Answers that are shorter than this help nobody: then the refusal is the better answer.
+    package static let loweredOutputMin: Int64 = 16
+
+    /// The bound of the same request with its output lowered to what an amount pays for; `nil`
+    /// where nothing above `loweredOutputMin` does.
+    package func bound(
+        method: String, path: String, body: [UInt8], bound: AttemptBound, within amount: NanoUSD
+    ) throws(BoundRefusal) -> AttemptBound? {
+        guard !bound.isPolicyCeiling, bound.price.countsOutput else { return nil }
+        var (least, most) = (Self.loweredOutputMin, bound.outputTokensMax / bound.choices)
+        func fits(_ output: Int64) -> Bool {
+            bound.price.worstCase(
+                inputTokensMax: bound.inputTokensMax, outputTokensMax: output &* bound.choices,
+                nanosecondsMax: nanosecondsMax) <= amount
+        }
+        guard least <= most, fits(least) else { return nil }
+        while least < most {
+            let middle = (least + most + 1) / 2
+            if fits(middle) { least = middle } else { most = middle - 1 }
+        }
+        var lower = self
+        lower.outputTokensMax = min(least, outputTokensMax ?? .max)
+        let lowered = try lower.bound(method: method, path: path, body: body)
+        return lowered.worstCase <= amount ? lowered : nil
     }
 
     /// The longest that an attempt is given, which bounds a price by the second.
@@ -117,6 +152,23 @@ package struct WorstCase: Sendable {
                 nanosecondsMax: nanosecondsMax),
             model: model, price: price, inputTokensMax: inputTokensMax,
             outputTokensMax: outputTokensMax, nanosecondsMax: nanosecondsMax)
+    }
+
+    /// What costs nothing at any provider: no price to look up.
+    var free: AttemptBound {
+        bounded(
+            model: agent.defaultModel, price: ModelPrice(model: agent.defaultModel),
+            inputTokensMax: 0, outputTokensMax: 0)
+    }
+
+    /// What stands behind the base of the agent's API. The agent's own path says where that ends:
+    /// "/v1/chat/completions" → "/v1".
+    func suffix(of path: String, behind endpoints: [String]) -> String? {
+        var base = "/v1"
+        if let suffix = endpoints.first(where: { agent.path.hasSuffix($0) }) {
+            base = String(agent.path.dropLast(suffix.utf8.count))
+        }
+        return path.hasPrefix(base) ? String(path.dropFirst(base.count)) : nil
     }
 
     /// The policy's ceiling for what nothing else bounds, or the refusal.

@@ -133,20 +133,27 @@ extension Exchange {
             end(isGone ? .clientGone : .completed, isGone ? .cancelled : .admitted, true)
         }
         server?.sendHead(
-            status: head.status, upstream: head, contentLength: contentLength, hasBody: hasBody)
+            status: head.status, upstream: head,
+            contentLength: filtersResponse ? -1 : contentLength, hasBody: hasBody)
     }
 
     func responseBytes(_ bytes: UnsafeRawBufferPointer) {
         responseBytesSeen += UInt64(bytes.count)
         interceptor?.responseBytes(self, bytes)
         // The interceptor may have cut the response short.
-        if phase == .forwarding { server?.sendBody(bytes) }
+        if phase == .forwarding, !filtersResponse { server?.sendBody(bytes) }
+    }
+
+    /// What an interceptor that filters lets through, in `responseBytes` and `responseEnding`.
+    package func sendFiltered(_ bytes: UnsafeRawBufferPointer) {
+        if phase == .forwarding, !bytes.isEmpty { server?.sendBody(bytes) }
     }
 
     /// The client stream has let go of this exchange already.
     func responseEnded(trailers: HTTPHead?) {
         guard phase == .forwarding || endedAhead else { return }
         client = nil
+        if filtersResponse { interceptor?.responseEnding(self) }
         if isGRPC, grpcStatus == nil {
             grpcStatus = trailers?.grpcStatus ?? GRPCStatus(httpStatus: status)
         }

@@ -82,6 +82,8 @@ package final class Exchange: Timed {
     package var declaresTrailers = false
     /// The value of the `Trailer` field that announces them.
     package var trailerNames: StaticString = "weir-settlement"
+    /// The interceptor passes the body on (`sendFiltered`), of another length than it had.
+    package var filtersResponse = false
     private var removedRequestFields: UInt64 = 0
     private var removedResponseFields: UInt64 = 0
     /// Sent upstream instead of the client's target, when set.
@@ -382,6 +384,7 @@ package final class Exchange: Timed {
         addedResponseFields.removeAll()
         responseTrailers.removeAll()
         declaresTrailers = false
+        filtersResponse = false
         removedRequestFields = 0
         removedResponseFields = 0
         targetOverride = nil

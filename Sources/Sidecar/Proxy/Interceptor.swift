@@ -90,6 +90,10 @@ package class Interceptor {
 
     package func responseBytes(_ exchange: Exchange, _ bytes: UnsafeRawBufferPointer) {}
 
+    /// The body came to its end, and what was held back of it can still be sent
+    /// (`Exchange.filtersResponse`).
+    package func responseEnding(_ exchange: Exchange) {}
+
     /// The client is gone (or has closed its side) while the upstream works for it.
     package func clientDisconnected(_ exchange: Exchange) -> DisconnectDecision { .drain }
 

@@ -5,6 +5,8 @@ import Glibc
 package enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
     /// The peer's certificate does not hold: OpenSSL's verification result (X509_V_ERR_…).
     case untrusted(Int)
+    /// The client showed none, and needs one.
+    case noCertificate
     /// It holds, but whom it names is not among those who may connect.
     case notAllowed(PeerIdentity)
     /// The peer sent what is no TLS, an alert, or nothing that both sides speak: OpenSSL's code.
@@ -18,6 +20,7 @@ package enum TLSFailure: Error, Hashable, Sendable, CustomStringConvertible {
         case .untrusted(let code):
             "the certificate was refused: "
                 + String(cString: X509_verify_cert_error_string(code))
+        case .noCertificate: "the client showed no certificate"
         case .notAllowed(let identity): "\(identity) may not connect"
         case .negotiation(let code):
             "the handshake failed: "

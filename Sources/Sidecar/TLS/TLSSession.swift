@@ -104,12 +104,12 @@ final class TLSSession {
         if let refused { return .notAllowed(refused) }
         let verdict = SSL_get_verify_result(raw)
         if verdict != Int(X509_V_OK) { return .untrusted(verdict) }
-        if ERR_GET_LIB(code) == ERR_LIB_SSL,
-            ERR_GET_REASON(code) == SSL_R_UNEXPECTED_EOF_WHILE_READING
-        {
-            return .connection(0)
+        guard ERR_GET_LIB(code) == ERR_LIB_SSL else { return .negotiation(code) }
+        switch ERR_GET_REASON(code) {
+        case SSL_R_UNEXPECTED_EOF_WHILE_READING: return .connection(0)
+        case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE: return .noCertificate
+        default: return .negotiation(code)
         }
-        return .negotiation(code)
     }
 
     /// What both sides agreed to speak; `nil` when a side named nothing.

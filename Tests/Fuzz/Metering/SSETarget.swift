@@ -1,7 +1,10 @@
+import WeirCore
+
 @testable import SidecarCore
 
-/// Streams of events: pieces change nothing, and who cuts the text into lines and events as the
-/// standard describes it counts the same events and finds the same end.
+/// Streams of events: pieces change nothing, neither what is read nor what the filter lets
+/// through, which is all but the events that only carry usage; and who cuts the text into lines and
+/// events as the standard describes it counts the same events and finds the same end.
 enum SSETarget {
     static func check(_ bytes: UnsafeRawBufferPointer) throws(PropertyFailure) {
         let whole = scan(bytes, cuts: [bytes.count])
@@ -19,6 +22,44 @@ enum SSETarget {
         try require(
             Int(whole.events) == expected.count - done,
             "\(whole.events) events, and \(expected.count - done) by the standard")
+        try checkFilter(bytes, expected)
+    }
+
+    private static func checkFilter(
+        _ bytes: UnsafeRawBufferPointer, _ all: [[UInt8]]
+    ) throws(PropertyFailure) {
+        let passed = filter(bytes, cuts: [bytes.count])
+        for cuts in Pieces.cuts(bytes).dropFirst() {
+            try require(filter(bytes, cuts: cuts) == passed, "cut at \(cuts.prefix(4))")
+        }
+        // A byte order mark that comes to stand at the beginning means another thing there.
+        guard !bytes.contains(0xEF) else { return }
+        var rest = events(of: passed)[...]
+        for event in all {
+            if rest.first == event {
+                rest.removeFirst()
+            } else if let chunk = try? JSON.parse(event) {
+                try require(
+                    chunk["choices"] == [] && chunk["usage"]?.object != nil, "\(chunk) is gone")
+            }
+        }
+        try require(rest.isEmpty, "\(rest.count) events came from nowhere")
+    }
+
+    private static func filter(_ bytes: UnsafeRawBufferPointer, cuts: [Int]) -> [UInt8] {
+        var filter = UsageEventFilter()
+        var scanner = SSEScanner()
+        var passed: [UInt8] = []
+        var start = 0
+        for cut in cuts where cut >= start {
+            bytes.withCopy(from: start, to: cut) { piece in
+                filter.feed(piece, &scanner) { passed.append(contentsOf: $0) }
+            }
+            start = cut
+        }
+        scanner.finish()
+        filter.finish(scanner) { passed.append(contentsOf: $0) }
+        return passed
     }
 
     private static func scan(_ bytes: UnsafeRawBufferPointer, cuts: [Int]) -> SSEScanner {

@@ -13,6 +13,8 @@ struct GRPCTests {
         let agentPort: UInt16
         let agent: TestProcess
         let sidecar: TestProcess
+        /// Where TLS is spoken.
+        let authority: String?
         var endpoint: Endpoint { Endpoint(port: port) }
 
         /// Runs lines of Python against the sidecar and gives what they put into `seen`.
@@ -20,7 +22,9 @@ struct GRPCTests {
             let script = try folder.write(
                 "client.py", GRPCPeers.clientPrelude + "\n" + lines + "\nprint(json.dumps(seen))\n")
             let result = try await Tools.run(
-                GRPCPeers.package.python, [script, "127.0.0.1:\(port)"], within: .seconds(60))
+                GRPCPeers.package.python,
+                [script, "127.0.0.1:\(port)"] + [authority].compactMap { $0 },
+                within: .seconds(60))
             guard result.status == 0, let line = result.output.split(separator: "\n").last else {
                 throw TestProcess.Failed(description: result.output)
             }
@@ -32,7 +36,8 @@ struct GRPCTests {
         }
     }
 
-    /// `spec` is added to the agent's.
+    /// `spec` is added to the agent's. With the scheme "https" TLS is on both sides; the agent has
+    /// `server.pem` and `server-key.pem` in the folder's `certificates`.
     private func with(
         agent executable: String? = nil, scheme: String = "h2c", spec: String = "",
         arguments: (UInt16, TemporaryFolder) throws -> [String] = { port, folder in
@@ -41,6 +46,10 @@ struct GRPCTests {
     ) async throws {
         let folder = try TemporaryFolder()
         defer { folder.remove() }
+        var made: String?
+        if scheme == "https" {
+            made = try await TLSSidecar.makeCertificates(folder.makeFolder("certificates"))
+        }
         let ports = [try Ports.free(), try Ports.free(), try Ports.free()]
         let agent = try TestProcess(
             "agent", executable: executable ?? GRPCPeers.package.python,
@@ -49,12 +58,14 @@ struct GRPCTests {
             try await eventually("the agent listens", within: .seconds(15)) {
                 (try? RawConnection(port: ports[0])) != nil
             }
-            let sidecar = try await sidecar(ports, scheme: scheme, spec: spec, folder)
+            let sidecar = try await sidecar(
+                ports, scheme: scheme, spec: spec, certificates: made, folder)
             do {
                 try await test(
                     Fixture(
                         folder: folder, port: ports[1], admin: Endpoint(port: ports[2]),
-                        agentPort: ports[0], agent: agent, sidecar: sidecar))
+                        agentPort: ports[0], agent: agent, sidecar: sidecar,
+                        authority: made.map { $0 + "/ca.pem" }))
             } catch {
                 print(sidecar.log, agent.log)
                 await sidecar.dispose()
@@ -69,7 +80,8 @@ struct GRPCTests {
     }
 
     private func sidecar(
-        _ ports: [UInt16], scheme: String, spec: String, _ folder: TemporaryFolder
+        _ ports: [UInt16], scheme: String, spec: String, certificates made: String?,
+        _ folder: TemporaryFolder
     ) async throws -> TestProcess {
         let policies = try folder.makeFolder("policy")
         try """
@@ -94,6 +106,12 @@ struct GRPCTests {
         let compiled = try await Tools.run(
             Products.path("weir"), ["policy", "compile", policies, "-o", policy])
         guard compiled.status == 0 else { throw TestProcess.Failed(description: compiled.output) }
+        let tls = made.map {
+            [
+                "--tls-certificate", $0 + "/server.pem", "--tls-key", $0 + "/server-key.pem",
+                "--upstream-ca", $0 + "/ca.pem",
+            ]
+        }
         let sidecar = try TestProcess(
             "sidecar", executable: Products.path("weir-sidecar"),
             arguments: [
@@ -101,7 +119,7 @@ struct GRPCTests {
                 "--listen", "127.0.0.1:\(ports[1])", "--admin", "127.0.0.1:\(ports[2])",
                 "--upstream", "\(scheme)://127.0.0.1:\(ports[0])",
                 "--data", try folder.makeFolder("data"),
-            ], folder: folder)
+            ] + (tls ?? []), folder: folder)
         try await eventually("the sidecar is ready", within: .seconds(15)) {
             guard sidecar.isRunning else { throw TestProcess.Failed(description: sidecar.log) }
             return (try? await Endpoint(port: ports[2]).get("/readyz").status) == 200
@@ -117,8 +135,16 @@ struct GRPCTests {
 
     // MARK: grpcio
 
-    @Test(isInstalled) func `calls of all four kinds pass through`() async throws {
-        try await with { fixture in
+    /// With TLS, both sides are HTTP/2 by ALPN, without which grpcio does not speak.
+    @Test(isInstalled, arguments: ["h2c", "https"])
+    func `calls of all four kinds pass through`(scheme: String) async throws {
+        let arguments = { (port: UInt16, folder: TemporaryFolder) throws -> [String] in
+            let server = [try folder.write("server.py", GRPCPeers.server), String(port)]
+            guard scheme == "https" else { return server }
+            let made = folder.path("certificates")
+            return server + [made + "/server.pem", made + "/server-key.pem"]
+        }
+        try await with(scheme: scheme, arguments: arguments) { fixture in
             let seen = try await fixture.see(
                 """
                 answer, rpc = unary.with_call(b"hello", timeout=5, metadata=(("x-asked", "this"),))

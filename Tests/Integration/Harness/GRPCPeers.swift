@@ -4,7 +4,8 @@ enum GRPCPeers {
     static let package = PythonTool(
         name: "grpcio", requirement: "grpcio==1.85.1", hasProgram: false)
 
-    /// Serves `/test.Echo/…` on the port of its argument, and says on its output what it sees.
+    /// Serves `/test.Echo/…` on the port of its argument, with TLS where a certificate and a key
+    /// follow, and says on its output what it sees.
     static let server = """
         import sys, threading
         from concurrent import futures
@@ -78,19 +79,30 @@ enum GRPCPeers {
 
         server = grpc.server(futures.ThreadPoolExecutor(max_workers=64))
         server.add_generic_rpc_handlers((Echo(),))
-        port = server.add_insecure_port("127.0.0.1:%s" % sys.argv[1])
+        address = "127.0.0.1:%s" % sys.argv[1]
+        if len(sys.argv) > 2:
+            pair = [open(name, "rb").read() for name in (sys.argv[3], sys.argv[2])]
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        else:
+            port = server.add_insecure_port(address)
         server.start()
         log("listening", port)
         server.wait_for_termination()
         """
 
-    /// Before the lines of a test, which put what they see into `seen`.
+    /// Before the lines of a test, which put what they see into `seen`. Its arguments: an address,
+    /// and the authority of its certificate where it speaks TLS.
     static let clientPrelude = """
         import json, sys, time
         from concurrent import futures
         import grpc
 
-        channel = grpc.insecure_channel(sys.argv[1], options=(("grpc.enable_retries", 0),))
+        options = (("grpc.enable_retries", 0),)
+        if len(sys.argv) > 2:
+            trusted = grpc.ssl_channel_credentials(open(sys.argv[2], "rb").read())
+            channel = grpc.secure_channel(sys.argv[1], trusted, options)
+        else:
+            channel = grpc.insecure_channel(sys.argv[1], options)
         def call(kind, name):
             return getattr(channel, kind)("/test.Echo/" + name)
         unary = call("unary_unary", "Unary")

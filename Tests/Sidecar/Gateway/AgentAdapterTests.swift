@@ -38,6 +38,40 @@ import WeirPolicy
         #expect(body["messages"] == [["role": "user", "content": "say {{mood}}"]])
     }
 
+    /// The API of Anthropic's messages, with the same prompt.
+    private func anthropic(output: RequestTypePolicy.Output = .text) throws -> AgentAdapter {
+        var agent = try #require(try GatewayFixture.policy().agents["writer"])
+        agent.wireProtocol = .anthropic
+        var step = RequestTypePolicy.Step(name: "s", agentsByTier: [:])
+        step.output = output
+        return AgentAdapter(agent: agent, step: step, outputTokensMax: nil)
+    }
+
+    @Test func systemWordsStandBesideAnthropicsMessages() throws {
+        let body = try anthropic().body(inputs: ["text": "up", "mood": "good"])
+        #expect(
+            try JSON.parse(body) == [
+                "model": "big", "max_tokens": 100, "system": "Be brief.",
+                "messages": [["role": "user", "content": "good: up"]],
+            ])
+    }
+
+    @Test func anthropicsTextBlocksAreTheResult() throws {
+        func result(_ text: String, _ output: RequestTypePolicy.Output) throws -> JSONValue {
+            try anthropic(output: output).result(of: Array(text.utf8), inputs: [:])
+        }
+        let blocks =
+            #"[{"type":"thinking","thinking":"x"},{"type":"text","text":"{\"a\":"},"#
+            + #"{"type":"text","text":"1}"}]"#
+        let answer = #"{"content":\#(blocks),"stop_reason":"end_turn"}"#
+        #expect(
+            try result(answer, .text) == ["text": #"{"a":1}"#, "finish_reason": "end_turn"])
+        #expect(try result(answer, .json) == ["a": 1])
+        for text in [#"{"content":[]}"#, #"{"type":"error"}"#, #"{"content":[{"type":"text"}]}"#] {
+            #expect(throws: AgentAdapter.Failure.self) { try result(text, .text) }
+        }
+    }
+
     @Test func inferenceTakesTheTextAndItsParameters() throws {
         let adapter = try adapter("mood")
         #expect(

@@ -41,7 +41,7 @@ import WeirCore
         #expect(mode.services[agent]?.map(\.authority) == ["agent-service:8000"])
     }
 
-    @Test(arguments: ["OPENAI_API_KEY", "HUGGINGFACE_API_KEY"])
+    @Test(arguments: ["OPENAI_API_KEY", "HUGGINGFACE_API_KEY", "ANTHROPIC_API_KEY"])
     func theKeysOfProviders(variable: String) throws {
         let role = "--agent a --upstream http://127.0.0.1:9000"
         let found = try options(role, [variable: "example-key-0123456789"])

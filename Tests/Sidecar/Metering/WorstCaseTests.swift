@@ -109,7 +109,11 @@ private let messages = #"[{"role":"user","content":"Hello"}]"#
         var second = try tier.bound(
             method: "POST", path: chatPath, body: try #require(first.body))
         #expect(second.body == nil)
+        #expect(second.writtenOutputMax == nil)
         second.body = first.body
+        second.writtenOutputMax = first.writtenOutputMax
+        #expect(!second.hidesUsage, "who asked was the gateway, which takes it out")
+        second.hidesUsage = first.hidesUsage
         #expect(first == second)
     }
 

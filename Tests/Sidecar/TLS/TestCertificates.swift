@@ -3,13 +3,13 @@ import Glibc
 
 @testable import SidecarCore
 
-/// The certificates of `Tests/Certificates/make-certificates`, made once for a run of the tests.
+/// The certificates of `Tests/TLS/make-certificates`, made once for a run of the tests.
 enum TestCertificates {
     // SAFETY: made once; immutable.
     private static let folder: TemporaryFolder = {
         let folder = TemporaryFolder()
         var root = #filePath.split(separator: "/").dropLast(3)
-        root.append("Certificates")
+        root.append("TLS")
         let script = "/" + root.joined(separator: "/") + "/make-certificates"
         precondition(system("\(script) \(folder.path)") == 0, "no certificates: is openssl there?")
         return folder

@@ -141,7 +141,7 @@ struct AgentTest {
     /// The least that says whether an agent of this protocol works.
     static func cheapInput(_ agent: AgentPolicy, model: String) -> JSONValue {
         switch agent.wireProtocol {
-        case .openai, .passthrough:
+        case .openai, .anthropic, .passthrough:
             [
                 "model": .string(model), "max_tokens": 8,
                 "messages": [["role": "user", "content": "Reply with the word ok."]],

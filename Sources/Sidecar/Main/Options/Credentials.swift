@@ -31,8 +31,10 @@ final class Credentials: Sendable {
 
     /// The value of `authorization` upstream.
     func authorization(_ name: String) -> String? {
-        state.withLock { $0.keys[name] }.map { "Bearer " + $0 }
+        key(name).map { "Bearer " + $0 }
     }
+
+    func key(_ name: String) -> String? { state.withLock { $0.keys[name] } }
 
     /// Reads the files; they are small and local, and this is called on the control loop only.
     func reload(_ readFile: (String) throws(OptionProblem) -> [UInt8]) -> Reload {

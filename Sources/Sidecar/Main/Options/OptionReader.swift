@@ -94,26 +94,31 @@ struct OptionReader {
         HostPort(text)?.addresses(resolve).first
     }
 
-    /// "http://host:port" or "unix:/path".
+    /// "http://host:port", "https://host/path" where TLS is spoken, or "unix:/path".
     mutating func url(_ name: String, required: Bool = false) -> HTTPOrigin? {
         guard let text = text(name, required: required) else { return nil }
-        return origin(name, text)
+        return origin(name, text, isUpstream: false)
     }
 
-    /// Where `takesHTTP2`, "h2c://host:port" is HTTP/2 with prior knowledge.
+    /// `isUpstream`: there may be TLS, a path before every request's own, and "h2c://host:port" for
+    /// HTTP/2 with prior knowledge.
     mutating func urls(
-        _ name: String, required: Bool = false, takesHTTP2: Bool = false
+        _ name: String, required: Bool = false, isUpstream: Bool = false
     ) -> [HTTPOrigin] {
         guard let text = text(name, required: required) else { return [] }
         return text.split(separator: ",").compactMap { part in
-            guard takesHTTP2, part.hasPrefix("h2c://") else { return origin(name, String(part)) }
-            var origin = origin(name, "http://" + part.dropFirst(6))
+            guard isUpstream, part.hasPrefix("h2c://") else {
+                return origin(name, String(part), isUpstream: isUpstream)
+            }
+            var origin = origin(name, "http://" + part.dropFirst(6), isUpstream: true)
             origin?.wire = .http2
             return origin
         }
     }
 
-    private mutating func origin(_ option: String, _ text: String) -> HTTPOrigin? {
+    private mutating func origin(
+        _ option: String, _ text: String, isUpstream: Bool
+    ) -> HTTPOrigin? {
         if text.hasPrefix("unix:") {
             if let address = SocketAddress(text) {
                 return HTTPOrigin(authority: "localhost", addresses: [address])
@@ -121,31 +126,45 @@ struct OptionReader {
             report(option, "\"\(text)\" is no path of a socket")
             return nil
         }
-        guard let colons = text.firstRange(of: "://"), text[..<colons.lowerBound] == "http" else {
-            let isTLS = text.hasPrefix("https:")
+        let isSecure = text.hasPrefix("https://")
+        guard isSecure && isUpstream || text.hasPrefix("http://"),
+            let colons = text.firstRange(of: "://")
+        else {
             report(
                 option,
-                isTLS
-                    ? "https is not spoken yet; use http or unix:/path"
+                isSecure
+                    ? "https is not spoken here yet; use http or unix:/path"
                     : "\"\(text)\" is no URL; http://127.0.0.1:8080 is an example")
             return nil
         }
         var authority = text[colons.upperBound...]
-        if authority.hasSuffix("/") { authority = authority.dropLast() }
+        while authority.hasSuffix("/") { authority = authority.dropLast() }
+        var path = Substring()
+        if isUpstream, let slash = authority.firstIndex(of: "/") {
+            (authority, path) = (authority[..<slash], authority[slash...])
+        }
         let hasPort =
             authority.last != "]"
             && authority.split(separator: "]").last?.contains(":") == true
-        let full = hasPort ? String(authority) : authority + ":80"
+        let full = hasPort ? String(authority) : authority + (isSecure ? ":443" : ":80")
         let literal = SocketAddress(full)
         let name = literal == nil ? HostPort(full) : nil
         let addresses = literal.map { [$0] } ?? name?.addresses(resolve) ?? []
-        guard !authority.contains("/"), !authority.contains("@"), !authority.isEmpty,
+        let isPath = path.utf8.allSatisfy {
+            (0x21...0x7E).contains($0) && $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#")
+        }
+        guard !authority.contains("/"), !authority.contains("@"), !authority.isEmpty, isPath,
             !addresses.isEmpty
         else {
-            report(option, "\"\(text)\" names no address; a path in it cannot be used")
+            report(
+                option,
+                "\"\(text)\" names no address"
+                    + (isUpstream ? "" : "; a path in it cannot be used"))
             return nil
         }
-        return HTTPOrigin(authority: String(authority), addresses: addresses, name: name)
+        return HTTPOrigin(
+            authority: String(authority), addresses: addresses, name: name, isSecure: isSecure,
+            path: String(path))
     }
 }
 
@@ -157,7 +176,11 @@ struct HTTPOrigin: Hashable, Sendable {
     var addresses: [SocketAddress]
     /// `nil` for an address, which means the same for ever.
     var name: HostPort?
+    /// Without TLS, whose handshake settles it.
     var wire = UpstreamProtocol.http1
+    var isSecure = false
+    /// What stands before the path of every request: "" or "/models/finbert".
+    var path = ""
 
     var address: SocketAddress { addresses[0] }
 }

@@ -10,6 +10,14 @@ struct SidecarOptions: Sendable {
         case standalone(Standalone)
         case agent(Agent)
         case gateway(Gateway)
+
+        var upstreams: [HTTPOrigin] {
+            switch self {
+            case .standalone(let mode): mode.upstreams
+            case .agent(let mode): mode.upstreams
+            case .gateway: []
+            }
+        }
     }
 
     /// One service behind a policy from a file; no control plane.
@@ -68,11 +76,16 @@ struct SidecarOptions: Sendable {
     var agentTimeoutSeconds: Int?
     var drainSeconds: Int
     var credentials: Credentials
+    /// `nil`: the listener speaks plaintext.
+    var listenerTLS: ListenerTLS?
+    /// `nil`: no upstream speaks TLS.
+    var upstreamTLS: UpstreamTLS?
     /// What `/config` shows: everything that is set, without secrets.
     var shown: [(name: String, value: String)]
 
     init(
-        _ values: OptionValues, hostName: String, resolve: @escaping (String) -> [SocketAddress]
+        _ values: OptionValues, hostName: String, readFile: @escaping TLSFileReader = TextFile.read,
+        resolve: @escaping (String) -> [SocketAddress]
     ) throws(OptionProblems) {
         var reader = OptionReader(values, resolve: resolve)
         let listen = reader.address("listen", required: true)
@@ -89,12 +102,16 @@ struct SidecarOptions: Sendable {
             guard let value = values[option.name] else { return nil }
             return (option.name, option.kind == .secret ? "[redacted]" : value.text)
         }
+        listenerTLS = reader.listenerTLS(readFile)
+        let upstreamTLS = reader.upstreamTLS(readFile)
+        _ = reader.oneOf("tls-minimum", TLSVersion.allCases.map(\.rawValue))
         let mode = Self.mode(&reader, listen: listen)
         guard reader.problems.isEmpty, let mode, let listen else {
             throw OptionProblems(list: reader.problems)
         }
         self.mode = mode
         self.listen = listen
+        if mode.upstreams.contains(where: \.isSecure) { self.upstreamTLS = upstreamTLS }
     }
 
     private static func credentials(_ reader: inout OptionReader) -> Credentials {
@@ -146,6 +163,10 @@ struct SidecarOptions: Sendable {
 
     private static func agent(_ reader: inout OptionReader, listen: SocketAddress?) -> Mode? {
         let agent = reader.text("agent", required: true)
+        if reader.isSet("tls-certificate") {
+            reader.report(
+                "tls-certificate", "gateways call sidecars in plaintext yet: not in this role")
+        }
         let upstreams = upstreams(&reader)
         let plaintext = plaintext(&reader)
         let mesh = mesh(&reader, plaintext)
@@ -160,13 +181,18 @@ struct SidecarOptions: Sendable {
     }
 
     private static func upstreams(_ reader: inout OptionReader) -> [HTTPOrigin] {
-        let upstreams = reader.urls("upstream", required: true, takesHTTP2: true)
+        let upstreams = reader.urls("upstream", required: true, isUpstream: true)
+        let kinds = Set(
+            upstreams.map {
+                [$0.wire == .http2 ? "h2c" : "", $0.isSecure ? $0.name?.host ?? "" : nil, $0.path]
+            })
+        if kinds.count > 1 {
+            reader.report(
+                "upstream", "all instances need one scheme, one path and, with https, one name")
+        }
         let authorities = upstreams.map(\.authority)
         if Set(upstreams.flatMap(\.addresses)).count < upstreams.flatMap(\.addresses).count {
             reader.report("upstream", "\(authorities.joined(separator: ",")) has an address twice")
-        }
-        if Set(upstreams.map(\.wire)).count > 1 {
-            reader.report("upstream", "mixes http:// and h2c://; instances of one agent are alike")
         }
         if upstreams.count > Limits.endpointsPerAgent {
             reader.report("upstream", "has more than \(Limits.endpointsPerAgent) addresses")
@@ -292,6 +318,7 @@ enum SidecarOptionTable {
     /// Setting and name of the credentials that a policy can ask for.
     static let credentials = [
         ("openai-api-key", "OPENAI_API_KEY"), ("huggingface-api-key", "HUGGINGFACE_API_KEY"),
+        ("anthropic-api-key", "ANTHROPIC_API_KEY"),
     ]
 
     static let usage = [
@@ -313,7 +340,29 @@ enum SidecarOptionTable {
         .value("listen", "ADDR", environment: "WEIR_LISTEN", "Where requests come in"),
         .value(
             "upstream", "URL", environment: "WEIR_UPSTREAM",
-            "The agent: http://, h2c:// (HTTP/2, gRPC) or unix:/path; several by comma"),
+            "The agent: http://, h2c:// (HTTP/2, gRPC), https:// or unix:/path; several by comma"),
+        .value(
+            "upstream-ca", "FILE", environment: "WEIR_UPSTREAM_CA",
+            "PEM; who signs https upstreams, instead of the system's store"),
+        .value(
+            "upstream-certificate", "FILE", environment: "WEIR_UPSTREAM_CERTIFICATE",
+            "PEM; shown to upstreams that ask for one"),
+        .value(
+            "upstream-key", "FILE", environment: "WEIR_UPSTREAM_KEY",
+            "PEM; the key of that certificate"),
+        .value(
+            "tls-certificate", "FILE", environment: "WEIR_TLS_CERTIFICATE",
+            "PEM, with its chain: --listen speaks TLS"),
+        .value("tls-key", "FILE", environment: "WEIR_TLS_KEY", "PEM; the key of that certificate"),
+        .value(
+            "tls-client-ca", "FILE", environment: "WEIR_TLS_CLIENT_CA",
+            "PEM; clients need a certificate of these authorities"),
+        .value(
+            "tls-client-identities", "LIST", environment: "WEIR_TLS_CLIENT_IDENTITIES",
+            "Which of them may connect: SPIFFE ids, or beginnings with *"),
+        .value(
+            "tls-minimum", "VERSION", environment: "WEIR_TLS_MINIMUM",
+            fallback: TLSVersion.v1_2.rawValue, "1.2 or 1.3, on both sides"),
         .value(
             "agent-version", "NAME", environment: "WEIR_AGENT_VERSION",
             "Which of the policy's versions of the agent this is"),
@@ -352,6 +401,7 @@ enum SidecarOptionTable {
         .variable("risk-service", "RISK_SERVICE_URL", "Gateway: where not discovered"),
         .secret("openai-api-key", "OPENAI_API_KEY", "Only for the sidecar of that agent"),
         .secret("huggingface-api-key", "HUGGINGFACE_API_KEY", "Only for the sidecar of that agent"),
+        .secret("anthropic-api-key", "ANTHROPIC_API_KEY", "Only for the sidecar of that agent"),
         .variable("breaker-threshold", "CIRCUIT_BREAKER_THRESHOLD", "Where the policy is silent"),
         .variable("agent-timeout", "AGENT_TIMEOUT_DEFAULT", "Seconds, where the policy is silent"),
         .variable("log-level", "LOG_LEVEL", fallback: "info", "debug, info, warning, error"),

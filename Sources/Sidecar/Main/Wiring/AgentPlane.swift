@@ -44,7 +44,6 @@ final class AgentPlane {
     }
 
     /// All instances of an agent are alike (`SidecarOptions`).
-    private var wire: UpstreamProtocol { upstreams.first?.wire ?? .http1 }
 
     var isServing: Bool { server != nil }
 
@@ -91,7 +90,10 @@ final class AgentPlane {
         inForce = (policy, version, funding)
         return AdmissionSnapshot(
             agent, policy: policy, version: version, funding: funding,
-            credential: agent.credential.flatMap(context.options.credentials.authorization))
+            credential: agent.credential.flatMap {
+                let keys = context.options.credentials
+                return agent.wireProtocol == .anthropic ? keys.key($0) : keys.authorization($0)
+            })
     }
 
     // MARK: Keys that change
@@ -142,11 +144,10 @@ final class AgentPlane {
         let agent = snapshot.agent
         let runtime = AgentRuntime(agent, endpoints: endpoints)
         var checker: HealthChecker?
+        let origin = upstreamOrigin
         let server = try SidecarServer(context.serverConfiguration()) { worker in
             if checker == nil { checker = makeChecker(agent, runtime, worker) }
-            let target = UpstreamTarget(
-                name: agentName, worker: worker, addresses: endpoints, wire: wire,
-                timeouts: timeouts(agent, worker.timeouts))
+            let target = origin.target(endpoints, worker, timeouts(agent, worker.timeouts))
             let interceptor = AdmissionInterceptor(
                 worker: worker, target: target, snapshot: snapshot, runtime: runtime,
                 ledger: ledger, metrics: context.metrics, outbound: runs)
@@ -175,6 +176,8 @@ final class AgentPlane {
         var configuration = context.serverConfiguration()
         configuration.listen = outbound.listen
         configuration.workers = 1
+        // Loopback only, and the agent knows no certificate of ours.
+        configuration.tls = nil
         let server = try SidecarServer(configuration) { worker in
             let gateway = UpstreamTarget(
                 name: "gateway", worker: worker, addresses: outbound.gateway.addresses,
@@ -199,10 +202,18 @@ final class AgentPlane {
         _ agent: AgentPolicy, _ runtime: AgentRuntime, _ worker: Worker
     ) -> HealthChecker {
         let waits = timeouts(agent, worker.timeouts)
-        return HealthChecker(agent, runtime: runtime, worker: worker) { [agentName, wire] address in
-            UpstreamTarget(
-                name: agentName, worker: worker, addresses: [address], wire: wire, timeouts: waits)
+        let origin = upstreamOrigin
+        return HealthChecker(agent, runtime: runtime, worker: worker) { address in
+            origin.target([address], worker, waits)
         }
+    }
+
+    private var upstreamOrigin: UpstreamOrigin {
+        let first = upstreams.first
+        return UpstreamOrigin(
+            agent: agentName, wire: first?.wire ?? .http1, path: first?.path ?? "",
+            host: first.flatMap { $0.isSecure && $0.name != nil ? $0.authority : nil },
+            transport: context.tls.transport(to: upstreams, of: agentName))
     }
 
     private func startChecks(_ checker: HealthChecker) {
@@ -263,5 +274,24 @@ private final class RunningBox: Sendable {
     }
     func set(_ runtime: AgentRuntime, _ checker: HealthChecker?) {
         stored.withLock { $0 = (runtime, checker) }
+    }
+}
+
+/// How the agent's instances are spoken to, which are alike in this.
+private struct UpstreamOrigin {
+    let agent: String
+    let wire: UpstreamProtocol
+    let path: String
+    /// A service on the Internet wants to be called by its own name, an agent beside us by the one
+    /// that the client knows.
+    let host: String?
+    let transport: UpstreamTransport
+
+    func target(
+        _ addresses: [SocketAddress], _ worker: Worker, _ timeouts: Timeouts
+    ) -> UpstreamTarget {
+        UpstreamTarget(
+            name: agent, worker: worker, addresses: addresses, wire: wire, hostOverride: host,
+            pathPrefix: path, transport: transport, timeouts: timeouts)
     }
 }

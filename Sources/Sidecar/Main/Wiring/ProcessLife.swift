@@ -27,6 +27,7 @@ final class ProcessLife {
     private let control: EventLoop
     private let log: Log
     private let metrics: SidecarMetrics
+    private let tls: ProcessTLS
     private let role: any Role
     private var admin: AdminServer?
     private var isDraining = false
@@ -39,8 +40,10 @@ final class ProcessLife {
         metrics = SidecarMetrics(Metrics())
         metrics.show(log)
         let failure = FailureBox()
+        tls = try ProcessTLS(options, log, nowNanoseconds: control.nowNanoseconds)
         let context = RoleContext(
-            options: options, control: control, log: log, metrics: metrics, failure: failure)
+            options: options, control: control, log: log, metrics: metrics, tls: tls,
+            failure: failure)
         switch options.mode {
         case .standalone(let mode): role = try StandaloneRole(mode, context)
         case .agent(let mode): role = try AgentRole(mode, context)
@@ -57,6 +60,7 @@ final class ProcessLife {
             log.info("admin listener", ("address", admin?.address.description ?? ""))
         }
         LoopLag.measure(control, worker: "control", metrics)
+        tls.watch(options, control)
         try role.start()
     }
 
@@ -107,12 +111,13 @@ private final class FailureBox {
 
 /// What every role is made from.
 struct RoleContext: @unchecked Sendable {
-    // SAFETY: everything in it is immutable or `Sendable`, but `failure`, which is touched on the
-    // control loop only.
+    // SAFETY: everything in it is immutable or `Sendable`, but `tls` and `failure`, which are
+    // touched on the control loop only.
     let options: SidecarOptions
     let control: EventLoop
     let log: Log
     let metrics: SidecarMetrics
+    let tls: ProcessTLS
     fileprivate let failure: FailureBox
 
     /// Ends the process; on the control loop.
@@ -144,6 +149,7 @@ struct RoleContext: @unchecked Sendable {
         var timeouts = timeouts
         timeouts.drainNanoseconds = UInt64(options.drainSeconds) * 1_000_000_000
         return ServerConfiguration(
-            listen: options.listen, workers: options.workers, timeouts: timeouts)
+            listen: options.listen, workers: options.workers, timeouts: timeouts,
+            tls: tls.listener)
     }
 }

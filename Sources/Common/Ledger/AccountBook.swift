@@ -253,7 +253,9 @@ package struct AccountBook: Sendable {
         guard let end = account.period.end else { return LedgerLimits.leaseMilliseconds }
         let untilStart = UnixTime(account.period.start).milliseconds - now.milliseconds
         let untilEnd = end.milliseconds - now.milliseconds
-        guard untilEnd > 0 || isPlanted(.pastPeriodsGrant), untilStart <= LedgerLimits.nextPeriodMilliseconds else { return nil }
+        guard untilEnd > 0 || isPlanted(.pastPeriodsGrant),
+            untilStart <= LedgerLimits.nextPeriodMilliseconds
+        else { return nil }
         if isPlanted(.pastPeriodsGrant) { return LedgerLimits.leaseMilliseconds }
         return min(max(0, untilStart) + LedgerLimits.leaseMilliseconds, untilEnd)
     }

@@ -198,9 +198,10 @@ enum LedgerScripts {
     /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of
     /// (-1: all, for a predecessor's leases), the largest amount, how long from now an account is
     /// kept to which a lease comes back that a failover lost; then n, consumed, released and
-    /// granted (-1: not said) of each. Answer: now, limit (-1: unknown), consumed, own consumed, held, refused counters, open leases left,
-    /// then two flat lists: the open leases that were not listed (n, consumed, released), and the
-    /// numbers of those to give back because somebody else needs money.
+    /// granted (-1: not said) of each. Answer: now, limit (-1: unknown), consumed, own consumed,
+    /// held, refused counters, open leases left, then two flat lists: the open leases that were not
+    /// listed (n, consumed, released), and the numbers of those to give back because somebody else
+    /// needs money.
     static let report = RedisScript(
         name: "report",
         source: prelude + """

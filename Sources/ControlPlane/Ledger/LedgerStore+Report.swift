@@ -73,8 +73,8 @@ extension LedgerStore {
             // A failover may have lost the limit; until it is stated again there is nothing to say.
             if numbers[1] >= 0 {
                 states[group.account] = LedgerCalls.accountState(
-                group.account, limit: numbers[1], consumed: numbers[2], own: numbers[3],
-                held: numbers[4])
+                    group.account, limit: numbers[1], consumed: numbers[2], own: numbers[3],
+                    held: numbers[4])
             }
             response.unknown += unknown(group, parts[7])
             response.recalls += (parts[8].texts ?? []).compactMap { Int64($0) }.map {

@@ -102,7 +102,9 @@ extension World {
     }
 
     private func recall(_ account: Int, for holder: Incarnation) {
-        for (owner, leases) in store.recalls(of: account, for: holder).sorted(by: { $0.key < $1.key }) {
+        for (owner, leases) in store.recalls(of: account, for: holder).sorted(by: {
+            $0.key < $1.key
+        }) {
             guard let gateway = gateways.firstIndex(where: { $0.incarnation == owner }) else {
                 continue
             }

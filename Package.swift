@@ -178,7 +178,7 @@ if buildsStore {
             sources: ["Redis", "Ledger", "Archive", "Policy", "Identity"],
             dependencies: [
                 "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto",
-                "CHiredis", "CSQLite", "CPQ", "CLinux",
+                "CHiredis", "COpenSSL", "CSQLite", "CPQ", "CLinux",
             ]),
         // A real PostgreSQL server of a test's own.
         module("PrivatePostgreSQL", "Tests/PrivatePostgreSQL"),

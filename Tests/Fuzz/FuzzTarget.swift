@@ -22,6 +22,9 @@ struct FuzzTarget: Sendable, CustomStringConvertible {
         FuzzTarget(name: "http2-client") { bytes throws(PropertyFailure) in
             try HTTP2ClientTarget.check(bytes)
         },
+        FuzzTarget(name: "http2-server") { bytes throws(PropertyFailure) in
+            try HTTP2ServerTarget.check(bytes)
+        },
         FuzzTarget(name: "json") { bytes throws(PropertyFailure) in try JSONTarget.check(bytes) },
         FuzzTarget(name: "sse") { bytes throws(PropertyFailure) in try SSETarget.check(bytes) },
         FuzzTarget(name: "journal") { bytes throws(PropertyFailure) in

@@ -189,13 +189,10 @@ private struct JSONParser {
     private mutating func string() throws(JSONError) -> String {
         position += 1
         let start = position
-        position =
-            bytes[start...].firstIndex {
-                $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") || $0 < 0x20
-            } ?? bytes.endIndex
+        position += runCount
         switch current {
         case UInt8(ascii: "\""):
-            let text = try utf8(Array(bytes[start..<position]), at: start)
+            let text = try utf8(bytes[start..<position], at: start)
             position += 1
             return text
         case UInt8(ascii: "\\"): return try escapedString(from: start)
@@ -204,8 +201,14 @@ private struct JSONParser {
         }
     }
 
-    private func utf8(_ content: [UInt8], at offset: Int) throws(JSONError) -> String {
-        guard let text = String(validating: content, as: UTF8.self) else {
+    /// The bytes from here on that stand for themselves.
+    private var runCount: Int {
+        bytes.withUnsafeBytes { JSONRun.count(UnsafeRawBufferPointer(rebasing: $0[position...])) }
+    }
+
+    private func utf8(_ content: ArraySlice<UInt8>, at offset: Int) throws(JSONError) -> String {
+        let text = content.withUnsafeBufferPointer { String(validating: $0, as: UTF8.self) }
+        guard let text else {
             throw JSONError(kind: .invalidUTF8, offset: offset, detail: "invalid UTF-8")
         }
         return text
@@ -217,14 +220,15 @@ private struct JSONParser {
             switch byte {
             case UInt8(ascii: "\""):
                 position += 1
-                return try utf8(content, at: start)
+                return try utf8(content[...], at: start)
             case UInt8(ascii: "\\"):
                 position += 1
                 try escape(into: &content)
             case 0..<0x20: throw malformed("a control character in a string")
             default:
-                content.append(byte)
-                position += 1
+                let end = position + runCount
+                content.append(contentsOf: bytes[position..<end])
+                position = end
             }
         }
         throw malformed("the string does not end")

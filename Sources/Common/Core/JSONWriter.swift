@@ -88,19 +88,16 @@ extension JSON {
         output.append(UInt8(ascii: "\""))
         string.withUTF8 { bytes in
             // Runs that need no escape, which most strings are as a whole, are copied at once.
-            var start = 0
-            for index in 0..<bytes.count where needsEscape(bytes[index]) {
-                output.append(contentsOf: UnsafeBufferPointer(rebasing: bytes[start..<index]))
-                writeEscape(bytes[index], to: &output)
-                start = index + 1
+            var rest = UnsafeRawBufferPointer(bytes)
+            while true {
+                let count = JSONRun.count(rest, stopsAtDelete: true)
+                output.append(contentsOf: UnsafeRawBufferPointer(rebasing: rest[..<count]))
+                guard count < rest.count else { return }
+                writeEscape(rest[count], to: &output)
+                rest = UnsafeRawBufferPointer(rebasing: rest[(count + 1)...])
             }
-            output.append(contentsOf: UnsafeBufferPointer(rebasing: bytes[start...]))
         }
         output.append(UInt8(ascii: "\""))
-    }
-
-    private static func needsEscape(_ byte: UInt8) -> Bool {
-        byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") || byte == 0x7F
     }
 
     private static func writeEscape(_ byte: UInt8, to output: inout [UInt8]) {

@@ -41,6 +41,13 @@ extension AgentPolicy {
         whenCallerLeaves =
             spec.choice("whenCallerLeaves", WhenCallerLeaves.self) ?? whenCallerLeaves
         unmeteredCeiling = spec.money("unmeteredCeiling")
+        usage = spec.object("usage").flatMap { UsagePlaces(reading: $0) }
+        outputLimit = spec.usagePointer("outputLimit")
+        guard wireProtocol != .json, wireProtocol != .huggingface else { return }
+        for (key, isStated) in [("usage", usage != nil), ("outputLimit", outputLimit != nil)]
+        where isStated {
+            spec.report(key, "is for agents of protocol json and huggingface; others have a form")
+        }
     }
 
     /// An absolute path without query, of visible ASCII: it goes into request lines as it is.

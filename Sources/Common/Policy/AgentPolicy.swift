@@ -121,6 +121,10 @@ package struct AgentPolicy: Hashable, Sendable {
     /// The output ceiling where a request states none.
     package var outputTokensMax: Int64 = 512
     package var requestBodyBytesMax: Int = 1 << 20
+    /// Where answers say what was used; `nil`: as the protocol does.
+    package var usage: UsagePlaces?
+    /// Where a request limits its output, for protocols that have no such field.
+    package var outputLimit: JSONPointer?
     package var whenUsageIsMissing: WhenUsageIsMissing = .ceiling
     /// What a status costs by which the agent says that it did no work (`isRefusal`), where its
     /// answer reports no usage.
@@ -155,6 +159,15 @@ package struct AgentPolicy: Hashable, Sendable {
         case 400, 401, 403, 404, 405, 413, 415, 422, 429, 503, 529: true
         default: false
         }
+    }
+
+    package var usagePlaces: UsagePlaces? {
+        usage ?? (wireProtocol == .huggingface ? .textGeneration : nil)
+    }
+
+    package var outputLimitPlace: JSONPointer? {
+        let ofGeneration = JSONPointer(["parameters", "max_new_tokens"])
+        return outputLimit ?? (wireProtocol == .huggingface ? ofGeneration : nil)
     }
 
     package var defaultModel: String { models.first?.id ?? name }

@@ -25,6 +25,8 @@ package enum PolicyLimits {
     package static let tiersMax = 64
     package static let pricesPerTableMax = 4_096
     package static let priceStepsMax = 8
+    package static let usagePointerTokensMax = 6
+    package static let usageKeyBytesMax = 32
 
     package static let schemaDepthMax = 16
     package static let schemaNodesMax = 1_024

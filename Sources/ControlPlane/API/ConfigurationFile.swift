@@ -7,6 +7,8 @@ enum ConfigurationFile {
         "api": "WEIR_API", "mesh": "WEIR_MESH", "redis": "REDIS_URL", "data": "WEIR_DATA",
         "trial": "WEIR_TRIAL", "mesh-plaintext": "WEIR_MESH_PLAINTEXT", "log-level": "LOG_LEVEL",
         "debug": "DEBUG", "database-pool-size": "DATABASE_POOL_SIZE",
+        "redis-ca": "REDIS_CA_FILE", "redis-cert": "REDIS_CERT_FILE",
+        "redis-key": "REDIS_KEY_FILE",
     ]
 
     /// The environment with what the file adds to it, and every problem of the file.

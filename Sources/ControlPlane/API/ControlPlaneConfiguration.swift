@@ -14,6 +14,7 @@ package struct ControlPlaneConfiguration: Sendable {
         package var mesh: String?
         package var meshPlaintext: String?
         package var redis: String?
+        package var redisTLS = RedisTLSFiles()
         package var data: String?
         package var isTrial = false
         package init() {}
@@ -27,6 +28,8 @@ package struct ControlPlaneConfiguration: Sendable {
     /// Whether the mesh listener, which has no TLS yet, may leave the loopback.
     package var meshPlaintext: MeshPlaintext
     package var redisURL: String
+    /// For a URL that begins with `rediss`.
+    package var redisTLS: RedisTLSFiles
     /// Where records are kept: a file in the data folder, or PostgreSQL.
     package var archive: ArchiveLocation
     /// Grant money also where Redis may lose it.
@@ -37,7 +40,8 @@ package struct ControlPlaneConfiguration: Sendable {
 
     package init(
         api: ListenAddress, mesh: ListenAddress, meshPlaintext: MeshPlaintext = .loopback,
-        redisURL: String, archive: ArchiveLocation, isTrial: Bool,
+        redisURL: String, redisTLS: RedisTLSFiles = RedisTLSFiles(),
+        archive: ArchiveLocation, isTrial: Bool,
         administratorToken: AccessToken, joinToken: String,
         logLevel: Logger.Level
     ) {
@@ -45,6 +49,7 @@ package struct ControlPlaneConfiguration: Sendable {
         self.mesh = mesh
         self.meshPlaintext = meshPlaintext
         self.redisURL = redisURL
+        self.redisTLS = redisTLS
         self.archive = archive
         self.isTrial = isTrial
         self.administratorToken = administratorToken
@@ -71,7 +76,8 @@ package struct ControlPlaneConfiguration: Sendable {
         if let mesh, !plaintext.allows(isLoopback: mesh.isLoopback) {
             reader.note("--mesh", Self.plaintextProblem)
         }
-        let redisURL = reader.redisURL(flags.redis)
+        let redisTLS = reader.redisTLS(flags.redisTLS)
+        let redisURL = reader.redisURL(flags.redis, redisTLS)
         let archive = reader.archive(flags.data)
         let administrator = reader.secret("WEIR_ADMIN_TOKEN")
         let join = reader.secret("WEIR_JOIN_TOKEN")
@@ -80,7 +86,8 @@ package struct ControlPlaneConfiguration: Sendable {
             reader.problems.isEmpty
         else { throw Problems(reader.problems) }
         self.init(
-            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, archive: archive,
+            api: api, mesh: mesh, meshPlaintext: plaintext, redisURL: redisURL, redisTLS: redisTLS,
+            archive: archive,
             isTrial: flags.isTrial || reader.isSet("WEIR_TRIAL"),
             administratorToken: AccessToken(administrator), joinToken: join, logLevel: level)
     }
@@ -123,14 +130,34 @@ private struct Reader {
         return plaintext
     }
 
-    mutating func redisURL(_ flag: String?) -> String? {
-        let text = flag ?? environment["REDIS_URL"] ?? "redis://127.0.0.1:6379"
+    func redisTLS(_ flags: RedisTLSFiles) -> RedisTLSFiles {
+        func path(_ flag: String?, _ name: String) -> String? {
+            let text = flag ?? environment[name]
+            return text?.isEmpty ?? true ? nil : text
+        }
+        return RedisTLSFiles(
+            authorities: path(flags.authorities, "REDIS_CA_FILE"),
+            certificate: path(flags.certificate, "REDIS_CERT_FILE"),
+            key: path(flags.key, "REDIS_KEY_FILE"))
+    }
+
+    /// The URL may hold a password, so it is not repeated in what is wrong with it.
+    mutating func redisURL(_ flag: String?, _ files: RedisTLSFiles) -> String? {
+        var text = flag
+        if text == nil, environment["REDIS_URL_FILE"] != nil { text = oneLine("REDIS_URL") }
+        let url = text ?? environment["REDIS_URL"] ?? "redis://127.0.0.1:6379"
         do {
-            _ = try RedisURL(parsing: text)
-            return text
+            let parsed = try RedisURLParser.parse(url)
+            if parsed.isEncrypted {
+                _ = try RedisTLS(files)
+            } else if files != RedisTLSFiles() {
+                note("REDIS_URL", "has no TLS (rediss://), though files for TLS are set")
+            }
+            return url
         } catch {
-            // The URL may hold a password, so it is not repeated.
-            note("REDIS_URL", "not a URL of Redis: redis://host:port or unix:///path is needed")
+            for problem in error.list {
+                note(problem.path.isEmpty ? "REDIS_URL" : problem.path, problem.message)
+            }
             return nil
         }
     }

@@ -37,7 +37,7 @@ package final class ControlPlaneServices: Sendable {
     init(configuration: ControlPlaneConfiguration, logger: Logger) throws {
         isTrial = configuration.isTrial
         self.logger = logger
-        redis = try Redis(url: configuration.redisURL)
+        redis = try Redis(url: configuration.redisURL, tls: configuration.redisTLS)
         if case .sqlite(let path) = configuration.archive {
             try FileManager.default.createDirectory(
                 at: URL(fileURLWithPath: path).deletingLastPathComponent(),
@@ -90,7 +90,8 @@ final class OpenedLedger: Sendable {
     func open() async throws {
         guard ledger == nil else { return }
         let sessions = try await Sessions.load(from: redis)
-        let store = LedgerStore(redis: redis, sessions: sessions, isTrial: isTrial)
+        let store = LedgerStore(
+            redis: redis, sessions: sessions, isTrial: isTrial, archive: archive)
         try await store.begin(hasPast: try await archive.hasRecords())
         let subjects = SubjectStore(redis: redis, ledger: store)
         state.withLock {

@@ -57,26 +57,23 @@ extension LedgerStore {
         case "alive": return .alive
         default: throw RedisError.unexpectedReply("write_off")
         }
-        let amounts = try await spend(whatIsHeldBy: incarnation)
-        guard try await isKeptByMajority() else { throw RedisError.timeout(maybeExecuted: true) }
-        return .done(amounts)
+        return .done(try await spend(whatIsHeldBy: incarnation))
     }
 
     private func spend(
         whatIsHeldBy incarnation: Incarnation
     ) async throws -> [(AccountKey, NanoUSD)] {
         let entries = try await redis.read("HGETALL", StoreKeys.accounts(incarnation)).fields
-        var amounts: [(AccountKey, NanoUSD)] = []
-        for (name, token) in entries.sorted(by: { $0.key < $1.key }) {
-            guard let account = AccountKey(name) else { continue }
-            let reply = try await redis.run(
-                LedgerScripts.writeOff, keys: StoreKeys.ledger(account, incarnation),
-                arguments: [incarnation.description])
-            amounts.append((account, NanoUSD(reply.integer ?? 0)))
-            _ = try await redis.run(
-                MeshScripts.unindex, keys: [StoreKeys.accounts(incarnation)],
-                arguments: [name, token])
-        }
-        return amounts
+        let accounts = entries.compactMap { name, token in
+            AccountKey(name).map { (key: $0, name: name, token: token) }
+        }.sorted { $0.name < $1.name }
+        let (replies, origins) = try await redis.runAllNoting(
+            LedgerScripts.writeOff,
+            accounts.map { (StoreKeys.ledger($0.key, incarnation), [incarnation.description]) })
+        try await mustBeKept(origins)
+        _ = try await redis.runAll(
+            MeshScripts.unindex,
+            accounts.map { ([StoreKeys.accounts(incarnation)], [$0.name, $0.token]) })
+        return zip(accounts, replies).map { ($0.key, NanoUSD($1.integer ?? 0)) }
     }
 }

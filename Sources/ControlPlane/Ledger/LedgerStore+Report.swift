@@ -14,12 +14,13 @@ extension LedgerStore {
     package func release(_ counters: [LeaseCounters], by holder: Incarnation) async throws {
         let standing = try await standing(of: holder)
         let groups = grouped(counters, standing)
-        _ = try await redis.runAll(
+        let (_, origins) = try await redis.runAllNoting(
             LedgerScripts.report,
             groups.map {
                 LedgerCalls.report(
                     $0.key.account, $0.key.incarnation, $0.value, by: holder, highest: -1)
             })
+        try await mustBeKept(origins)
     }
 
     /// Merges a report; the answer has what the holder must know.
@@ -48,6 +49,16 @@ extension LedgerStore {
         return response
     }
 
+    /// What is answered is not said again: a holder forgets a closed lease once its report was
+    /// answered. Unkept by the replicas, it is told to come again.
+    func mustBeKept(_ origins: Set<RedisOrigin>) async throws {
+        for origin in origins {
+            guard try await isOnReplicas(origin) else {
+                throw RedisError.connectionLost(maybeExecuted: true)
+            }
+        }
+    }
+
     private func merge(
         _ groups: [Group: [LeaseCounters]], _ report: Report, by holder: Incarnation,
         index: [Group: String], into response: inout ReportResponse
@@ -55,13 +66,14 @@ extension LedgerStore {
         // A predecessor's leases come before the own ones, so that the states, of which each
         // account's last one counts, are those after everything.
         let ordered = groups.sorted { $0.key.incarnation < $1.key.incarnation }
-        let replies = try await redis.runAll(
+        let (replies, origins) = try await redis.runAllNoting(
             LedgerScripts.report,
             ordered.map {
                 LedgerCalls.report(
                     $0.key.account, $0.key.incarnation, $0.value, by: holder,
                     highest: report.highestLease)
             })
+        try await mustBeKept(origins)
         var states: [AccountKey: AccountState] = [:]
         var closed: [LedgerCalls.Call] = []
         for ((group, _), reply) in zip(ordered, replies) {

@@ -9,18 +9,21 @@ import WeirMeshProtocol
 ///
 /// Functions throw `MeshRefusal` for an incarnation that has to join again, and `RedisError`.
 package final class LedgerStore: Sendable {
-    private struct Grants {
+    /// What was found when Redis was looked at last.
+    struct Grants {
         /// Why nothing is granted now; empty when all is well.
         var problems: [String] = ["Redis has not been looked at yet"]
         var checkedNanoseconds: UInt64 = 0
-        var replicas = 0
+        /// Replicas of each primary. A connection that is not among them is one that came later:
+        /// perhaps to another server.
+        var replicas: [RedisOrigin: Int] = [:]
     }
 
     let redis: Redis
     let sessions: Sessions
-    private let isTrial: Bool
-    private let archive: Archive?
-    private let grants = Mutex(Grants())
+    let isTrial: Bool
+    let archive: Archive?
+    let grants = Mutex(Grants())
 
     /// `isTrial`: grant although Redis may forget what it acknowledged. `archive`: what was spent,
     /// should Redis lose it.
@@ -31,65 +34,6 @@ package final class LedgerStore: Sendable {
         self.sessions = sessions
         self.isTrial = isTrial
         self.archive = archive
-    }
-
-    // MARK: Whether to grant
-
-    /// Begins the ledger's epoch where Redis has none; answers its number. `hasPast`: this mesh has
-    /// granted before (the archive knows records of it), so Redis lost its data, and live holders
-    /// get time to report before anything is granted.
-    @discardableResult
-    package func begin(hasPast: Bool) async throws -> Int64 {
-        try await epoch(beginningQuiet: hasPast ? StoreLimits.epochQuietMilliseconds : 0).number
-    }
-
-    private struct Epoch {
-        var number: Int64
-        var quietMilliseconds: Int64
-        var isRestored: Bool
-    }
-
-    private func epoch(beginningQuiet quiet: Int64) async throws -> Epoch {
-        let reply = try await redis.run(
-            MeshScripts.begin, keys: [StoreKeys.epoch, StoreKeys.lastIncarnation],
-            arguments: [String(quiet)])
-        guard let numbers = reply.array?.compactMap(\.integer), numbers.count == 3 else {
-            throw RedisError.unexpectedReply("begin")
-        }
-        return Epoch(
-            number: numbers[0], quietMilliseconds: numbers[1], isRestored: numbers[2] == 1)
-    }
-
-    /// What keeps the store from granting: settings of Redis under which acknowledged writes can be
-    /// lost (a trial grants all the same), and a new epoch over an old mesh. Looked at again each
-    /// few seconds, whoever asks.
-    package func check() async throws -> [String] {
-        let now = MonotonicClock.nowNanoseconds
-        let isKnownGood = grants.withLock { grants in
-            grants.checkedNanoseconds > 0 && grants.problems.isEmpty
-                && now &- grants.checkedNanoseconds < StoreLimits.persistenceCheckNanoseconds
-        }
-        if isKnownGood { return [] }
-        let status = try await RedisPersistence.status(of: redis)
-        var problems = isTrial ? [] : status.problems
-        // An epoch that is gone while we run was lost: the mesh has a past.
-        let epoch = try await epoch(beginningQuiet: StoreLimits.epochQuietMilliseconds)
-        if epoch.quietMilliseconds > 0 {
-            problems.append("a new epoch grants nothing for \(epoch.quietMilliseconds) ms more")
-        }
-        if !epoch.isRestored, let archive {
-            do {
-                try await restore(from: archive)
-            } catch {
-                problems.append("what was spent cannot be restored: \(error)")
-            }
-        }
-        let found = problems
-        grants.withLock {
-            $0 = Grants(
-                problems: found, checkedNanoseconds: now, replicas: status.replicas)
-        }
-        return found
     }
 
     // MARK: Who speaks
@@ -154,9 +98,10 @@ package final class LedgerStore: Sendable {
                 ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] },
                 isIdempotent: true)
         }
-        var replies = try await redis.runAll(LedgerScripts.acquire, calls)[...]
+        let (answers, origins) = try await redis.runAllNoting(LedgerScripts.acquire, calls)
+        var replies = answers[...]
         // Without a majority nobody is told of a grant; who asks again gets the same one.
-        let isKept = calls.isEmpty ? true : try await isKeptByMajority()
+        let isKept = try await isKeptByMajority(origins)
         var grants: [LeaseGrant] = []
         for request in requests {
             if serves, request.lease.incarnation == holder, let reply = replies.popFirst(), isKept {
@@ -166,18 +111,6 @@ package final class LedgerStore: Sendable {
             }
         }
         return grants
-    }
-
-    /// Whether most data nodes have all writes until here (rule 12). WAIT is not consensus: what a
-    /// failover to the node that lacks them loses is found by reconciling.
-    func isKeptByMajority() async throws -> Bool {
-        let replicas = grants.withLock { $0.replicas }
-        let needed = (replicas + 1) / 2
-        guard needed > 0 else { return true }
-        let reply = try await redis.command(
-            ["WAIT", String(needed), String(StoreLimits.replicaWaitMilliseconds)],
-            isIdempotent: true)
-        return (reply.integer ?? 0) >= Int64(needed)
     }
 
     /// States the limit of an account for all its periods, as a policy version has it.

@@ -2,30 +2,6 @@
 // keys share the mesh's hash tag.
 
 enum MeshScripts {
-    /// Begins an epoch where there is none. Numbers of epochs and incarnations grow with the clock,
-    /// so that a store that lost everything does not hand out a number a second time, as long as
-    /// fewer than a thousand processes a second have joined.
-    ///
-    /// Keys: epoch, last incarnation. Arguments: how long a new epoch grants nothing, in ms; 0 for
-    /// a mesh without a past. Answer: epoch, ms until it grants, whether what was spent before is
-    /// in the accounts again.
-    static let begin = RedisScript(
-        name: "begin",
-        source: LedgerScripts.prelude + """
-            local now = clock()
-            local number = redis.call('HGET', KEYS[1], 'number')
-            if not number then
-              -- Milliseconds since 2025-01-01.
-              number = text(now - 1735689600000)
-              redis.call('HSET', KEYS[1], 'number', number, 'grants_from',
-                text(now + tonumber(ARGV[1])), 'restored', ARGV[1] == '0' and '1' or '0')
-              redis.call('SET', KEYS[2], number)
-            end
-            local from = tonumber(redis.call('HGET', KEYS[1], 'grants_from'))
-            return {number, text(math.max(0, from - now)), redis.call('HGET', KEYS[1], 'restored')}
-            """,
-        isIdempotent: true)
-
     /// Joins: a number that is never used twice, and at most one adoption (rule 8).
     ///
     /// A predecessor that was adopted by an incarnation which never spoke was adopted by an answer

@@ -1,5 +1,6 @@
 import ArgumentParser
 import ControlPlaneServer
+import ControlPlaneStore
 import Foundation
 import Logging
 import UnixSignals
@@ -14,9 +15,10 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         abstract: "Holds the mesh's policy and ledger, and pushes to its sidecars.",
         discussion: """
             Environment: WEIR_CONFIG; WEIR_API; WEIR_MESH; WEIR_MESH_PLAINTEXT; WEIR_TRIAL; \
-            REDIS_URL; DATABASE_URL (PostgreSQL for the archive, in place of a file in the data \
-            folder) and DATABASE_POOL_SIZE; WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN, or files named \
-            by DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; \
+            REDIS_URL, REDIS_CA_FILE, REDIS_CERT_FILE and REDIS_KEY_FILE; DATABASE_URL (PostgreSQL \
+            for the archive, in place of a file in the data folder) and DATABASE_POOL_SIZE; \
+            WEIR_ADMIN_TOKEN and WEIR_JOIN_TOKEN; files named by REDIS_URL_FILE, \
+            DATABASE_URL_FILE, WEIR_ADMIN_TOKEN_FILE and WEIR_JOIN_TOKEN_FILE; WEIR_DATA; \
             LOG_LEVEL; DEBUG. Flags go before the environment, that before the file that \
             --config names.
             """)
@@ -39,8 +41,19 @@ struct ControlPlaneCommand: AsyncParsableCommand {
     )
     var meshPlaintext: String?
 
-    @Option(help: "redis://[user:password@]host:port[/db] or unix:///path.")
+    @Option(
+        help:
+            "redis://, rediss://, redis+sentinel://, redis+cluster:// or unix:// (docs/redis.md).")
     var redis: String?
+
+    @Option(help: "PEM: whose certificates hold for rediss:// (default: the system's).")
+    var redisCa: String?
+
+    @Option(help: "PEM: the certificate shown to Redis.")
+    var redisCert: String?
+
+    @Option(help: "PEM: its key.")
+    var redisKey: String?
 
     @Option(help: "The folder of the archive, where DATABASE_URL names no database.")
     var data: String?
@@ -73,6 +86,8 @@ struct ControlPlaneCommand: AsyncParsableCommand {
         flags.mesh = mesh
         flags.meshPlaintext = meshPlaintext
         flags.redis = redis
+        flags.redisTLS = RedisTLSFiles(
+            authorities: redisCa, certificate: redisCert, key: redisKey)
         flags.data = data
         flags.isTrial = trial
         do {

@@ -15,24 +15,82 @@ package struct RedisScript: Hashable, Sendable {
     }
 }
 
-/// Redis, as the control plane uses it: one connection whose commands share pipelines.
+/// Which connection of which node answered: what is said about writes holds for that one alone.
+struct RedisOrigin: Hashable, Sendable {
+    /// `nil` where there is one server at a time.
+    var node: RedisURL.Address?
+    var generation: UInt64
+}
+
+/// Redis, as the control plane uses it: to each server one connection whose commands share
+/// pipelines.
 package final class Redis: Sendable {
-    package let url: RedisURL
-    private let connection: RedisConnection
+    private enum Servers {
+        case one(RedisConnection, sentinel: SentinelServer?)
+        case cluster(RedisCluster)
+    }
+
+    private let servers: Servers
+    private let hintsLocator: any RedisLocator
     /// The server's names (SHA-1) of scripts that it has been given.
     private let loaded = Mutex<[String: String]>([:])
 
-    /// Connects in the background: commands wait for the connection until their deadline.
-    package init(url text: String) throws(RedisError) {
-        url = try RedisURL(parsing: text)
-        connection = RedisConnection(url: url)
-        connection.start()
+    /// Connects in the background: commands wait for the connection until their deadline. Throws
+    /// `RedisError` for a wrong URL, and `Problems` for files of TLS that cannot be used.
+    package init(url text: String, tls files: RedisTLSFiles = RedisTLSFiles()) throws {
+        let url = try RedisURL(parsing: text)
+        let tls = url.isEncrypted ? try RedisTLS(files) : nil
+        func endpoint(_ address: RedisURL.Address) -> RedisEndpoint {
+            RedisEndpoint(address: address, login: url.login, database: url.database, tls: tls)
+        }
+        switch url.topology {
+        case .single(let address):
+            let server = FixedServer(endpoint: endpoint(address))
+            hintsLocator = server
+            servers = .one(RedisConnection(server, rule: .repeatIdempotent), sentinel: nil)
+        case .sentinel(let addresses, let name, let login):
+            let sentinels = addresses.map {
+                RedisEndpoint(
+                    address: $0, login: login, tls: tls,
+                    connectNanoseconds: StoreLimits.redisSentinelNanoseconds)
+            }
+            let server = SentinelServer(
+                sentinels: sentinels, name: name, primary: endpoint(addresses[0]))
+            hintsLocator = server
+            servers = .one(RedisConnection(server, rule: .repeatIdempotent), sentinel: server)
+        case .cluster(let seeds):
+            let cluster = RedisCluster(seeds: seeds, endpoint: endpoint(seeds[0]))
+            // Nodes pass messages on to each other.
+            hintsLocator = AnyServer { cluster.knownNodes }
+            servers = .cluster(cluster)
+        }
+        if case .one(let connection, _) = servers { connection.start() }
     }
 
-    deinit { connection.close() }
+    deinit {
+        switch servers {
+        case .one(let connection, _): connection.close()
+        case .cluster(let cluster): cluster.close()
+        }
+    }
 
     /// Why there is no connection now, for people; `nil` while there is one.
-    package var connectionProblem: String? { connection.problem }
+    package var connectionProblem: String? {
+        switch servers {
+        case .one(let connection, _): connection.problem
+        case .cluster(let cluster): cluster.problem
+        }
+    }
+
+    /// Replicas that ought to follow, as Sentinels know; 0 without Sentinels.
+    var knownReplicas: Int {
+        if case .one(_, let sentinel?) = servers { sentinel.knownReplicas } else { 0 }
+    }
+
+    /// Something is wrong with the primary that a failover would explain: Sentinels are asked anew.
+    func distrustPrimary() {
+        if case .one(let connection, .some) = servers { connection.distrust() }
+    }
 
     /// `isIdempotent`: may be sent again by itself when the connection is lost before the answer.
     @discardableResult
@@ -40,12 +98,10 @@ package final class Redis: Sendable {
         _ arguments: [String], isIdempotent: Bool = false,
         timeoutNanoseconds: UInt64 = StoreLimits.redisCommandNanoseconds
     ) async throws(RedisError) -> RedisReply {
-        let result = await withCheckedContinuation { continuation in
-            connection.submit(
-                arguments, isIdempotent: isIdempotent, timeoutNanoseconds: timeoutNanoseconds
-            ) { continuation.resume(returning: $0) }
-        }
-        return try result.get()
+        let request = RedisRequest(
+            arguments: arguments, isIdempotent: isIdempotent,
+            deadlineNanoseconds: MonotonicClock.nowNanoseconds + timeoutNanoseconds)
+        return try await send([request])[0].result.get().reply
     }
 
     /// A command that only reads.
@@ -63,18 +119,112 @@ package final class Redis: Sendable {
     }
 
     /// Several commands in one pipeline, each with an answer of its own.
-    func pipeline(
+    private func pipeline(
         _ commands: [[String]], isIdempotent: Bool
     ) async -> [Result<RedisReply, RedisError>] {
-        guard !commands.isEmpty else { return [] }
-        let replies = PipelinedReplies(count: commands.count)
+        let deadline = MonotonicClock.nowNanoseconds + StoreLimits.redisCommandNanoseconds
+        return await send(
+            commands.map {
+                RedisRequest(
+                    arguments: $0, isIdempotent: isIdempotent, deadlineNanoseconds: deadline)
+            }
+        ).map { $0.result.map(\.reply) }
+    }
+
+    typealias Outcome = (
+        node: RedisURL.Address?, result: Result<RedisAnswer, RedisError>
+    )
+
+    /// One pipeline to each server; then what a cluster sends elsewhere goes there.
+    private func send(_ requests: [RedisRequest]) async -> [Outcome] {
+        guard !requests.isEmpty else { return [] }
+        var outcomes = await sendOnce(requests)
+        switch servers {
+        case .cluster(let cluster):
+            for (index, request) in requests.enumerated() {
+                guard let node = outcomes[index].node else { continue }
+                let last = await cluster.follow(request, outcomes[index].result, from: node)
+                outcomes[index] = (last.node, last.result)
+            }
+        case .one:
+            // A server that a failover left behind may look like one that does not answer.
+            for case .failure(.timeout(maybeExecuted: true)) in outcomes.map(\.result) {
+                distrustPrimary()
+                break
+            }
+        }
+        return outcomes
+    }
+
+    private func sendOnce(_ requests: [RedisRequest]) async -> [Outcome] {
+        let outcomes = Outcomes(count: requests.count)
         return await withCheckedContinuation { continuation in
-            for (index, arguments) in commands.enumerated() {
-                connection.submit(
-                    arguments, isIdempotent: isIdempotent,
-                    timeoutNanoseconds: StoreLimits.redisCommandNanoseconds
-                ) { result in
-                    if let all = replies.store(result, at: index) {
+            for (index, request) in requests.enumerated() {
+                switch servers {
+                case .one(let connection, _):
+                    connection.submit(request) {
+                        if let all = outcomes.store((nil, $0), at: index) {
+                            continuation.resume(returning: all)
+                        }
+                    }
+                case .cluster(let cluster):
+                    cluster.submit(request) {
+                        if let all = outcomes.store(($0, $1), at: index) {
+                            continuation.resume(returning: all)
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // MARK: Every primary
+
+    /// The same questions to each primary, for what concerns a server and not a key.
+    func askPrimaries(
+        _ commands: [[String]]
+    ) async throws(RedisError) -> [(origin: RedisOrigin, replies: [RedisReply])] {
+        let deadline = MonotonicClock.nowNanoseconds + StoreLimits.redisCommandNanoseconds
+        let requests = commands.map {
+            RedisRequest(arguments: $0, isIdempotent: true, deadlineNanoseconds: deadline)
+        }
+        switch servers {
+        case .one:
+            return [try Self.answers(await sendOnce(requests))]
+        case .cluster(let cluster):
+            while true {
+                do throws(RedisError) {
+                    return try await askPrimaries(of: cluster, requests, deadline)
+                } catch .connectionLost(let maybe) {
+                    // A primary has gone; its successor is on the next map.
+                    guard await cluster.lookAgain(deadlineNanoseconds: deadline) else {
+                        throw .connectionLost(maybeExecuted: maybe)
+                    }
+                }
+            }
+        }
+    }
+
+    private func askPrimaries(
+        of cluster: RedisCluster, _ requests: [RedisRequest], _ deadline: UInt64
+    ) async throws(RedisError) -> [(origin: RedisOrigin, replies: [RedisReply])] {
+        let primaries = await cluster.primaries(deadlineNanoseconds: deadline)
+        guard !primaries.isEmpty else { throw .connectionLost(maybeExecuted: false) }
+        var all: [(origin: RedisOrigin, replies: [RedisReply])] = []
+        for primary in primaries {
+            all.append(try Self.answers(await ask(primary, requests, cluster)))
+        }
+        return all
+    }
+
+    private func ask(
+        _ node: RedisURL.Address, _ requests: [RedisRequest], _ cluster: RedisCluster
+    ) async -> [Outcome] {
+        let outcomes = Outcomes(count: requests.count)
+        return await withCheckedContinuation { continuation in
+            for (index, request) in requests.enumerated() {
+                cluster.submit(request, to: node) {
+                    if let all = outcomes.store((node, $0), at: index) {
                         continuation.resume(returning: all)
                     }
                 }
@@ -82,60 +232,103 @@ package final class Redis: Sendable {
         }
     }
 
+    private static func answers(
+        _ outcomes: [Outcome]
+    ) throws(RedisError) -> (origin: RedisOrigin, replies: [RedisReply]) {
+        var replies: [RedisReply] = []
+        var generations: Set<UInt64> = []
+        for outcome in outcomes {
+            let answer = try outcome.result.get()
+            replies.append(answer.reply)
+            generations.insert(answer.generation)
+        }
+        // Answers of two servers say nothing about either.
+        guard let generation = generations.first, generations.count == 1 else {
+            throw .connectionLost(maybeExecuted: false)
+        }
+        return (RedisOrigin(node: outcomes[0].node, generation: generation), replies)
+    }
+
+    /// How many replicas have everything that this very connection has written; `nil` when the
+    /// connection is gone, and with it what can be said.
+    func wait(
+        for replicas: Int, milliseconds: Int64, _ origin: RedisOrigin
+    ) async throws(RedisError) -> Int? {
+        let request = RedisRequest(
+            arguments: ["WAIT", String(replicas), String(milliseconds)], isIdempotent: false,
+            deadlineNanoseconds: MonotonicClock.nowNanoseconds
+                + StoreLimits.redisCommandNanoseconds,
+            generation: origin.generation)
+        let outcome: Outcome
+        switch (servers, origin.node) {
+        case (.cluster(let cluster), let node?): outcome = await ask(node, [request], cluster)[0]
+        case (.one, nil): outcome = await sendOnce([request])[0]
+        default: return nil
+        }
+        switch outcome.result {
+        case .success(let answer): return answer.reply.integer.map { Int($0) }
+        case .failure(.connectionLost), .failure(.closed): return nil
+        case .failure(let error): throw error
+        }
+    }
+
+    // MARK: Scripts
+
     /// Runs a script once for each call, in one pipeline; answers in their order.
     func runAll(
         _ script: RedisScript, _ calls: [(keys: [String], arguments: [String])]
     ) async throws(RedisError) -> [RedisReply] {
-        var answers: [RedisReply] = []
+        try await runAllNoting(script, calls).replies
+    }
+
+    /// As `runAll`; `origins` has every connection that a call was answered by.
+    func runAllNoting(
+        _ script: RedisScript, _ calls: [(keys: [String], arguments: [String])]
+    ) async throws(RedisError) -> (replies: [RedisReply], origins: Set<RedisOrigin>) {
+        var replies: [RedisReply] = []
+        var origins: Set<RedisOrigin> = []
         for start in stride(from: 0, to: calls.count, by: StoreLimits.redisPipelineMax) {
             let batch = calls[start..<min(calls.count, start + StoreLimits.redisPipelineMax)]
             let hash = try await hash(of: script)
-            let results = await pipeline(
-                batch.map { evaluation(hash, $0.keys, $0.arguments) },
-                isIdempotent: script.isIdempotent)
-            for (call, result) in zip(batch, results) {
-                if case .failure(.server(let text)) = result, text.hasPrefix("NOSCRIPT") {
-                    answers.append(
-                        try await run(script, keys: call.keys, arguments: call.arguments))
-                } else {
-                    answers.append(try result.get())
+            var outcomes = await send(
+                batch.map { request(["EVALSHA", hash], script, $0.keys, $0.arguments) })
+            for (index, call) in batch.enumerated() {
+                if case .failure(.server(let text)) = outcomes[index].result,
+                    text.hasPrefix("NOSCRIPT")
+                {
+                    // The server refused it before it did anything, so asking again is safe for
+                    // every script. A restart forgets scripts, and each node learns its own.
+                    outcomes[index] = await send(
+                        [request(["EVAL", script.source], script, call.keys, call.arguments)])[0]
                 }
+                let answer = try outcomes[index].result.get()
+                replies.append(answer.reply)
+                origins.insert(
+                    RedisOrigin(node: outcomes[index].node, generation: answer.generation))
             }
         }
-        return answers
+        return (replies, origins)
     }
 
-    /// Runs a script by its hash, and gives it to the server first where that does not know it: a
-    /// restart forgets scripts.
+    private func request(
+        _ command: [String], _ script: RedisScript, _ keys: [String], _ arguments: [String]
+    ) -> RedisRequest {
+        RedisRequest(
+            arguments: command + [String(keys.count)] + keys + arguments,
+            isIdempotent: script.isIdempotent,
+            deadlineNanoseconds: MonotonicClock.nowNanoseconds
+                + StoreLimits.redisCommandNanoseconds)
+    }
+
+    /// Runs a script by its hash, and by its text where the server does not know it.
     package func run(
         _ script: RedisScript, keys: [String], arguments: [String]
     ) async throws(RedisError) -> RedisReply {
-        let hash = try await hash(of: script)
-        do {
-            return try await evaluate(script, hash, keys, arguments)
-        } catch .server(let text) where text.hasPrefix("NOSCRIPT") {
-            // Redis refused it before it did anything, so asking again is safe for every script.
-            return try await evaluate(script, try await load(script), keys, arguments)
-        }
+        try await runAll(script, [(keys, arguments)])[0]
     }
 
     private func hash(of script: RedisScript) async throws(RedisError) -> String {
         if let known = loaded.withLock({ $0[script.name] }) { return known }
-        return try await load(script)
-    }
-
-    private func evaluate(
-        _ script: RedisScript, _ hash: String, _ keys: [String], _ arguments: [String]
-    ) async throws(RedisError) -> RedisReply {
-        try await command(
-            evaluation(hash, keys, arguments), isIdempotent: script.isIdempotent)
-    }
-
-    private func evaluation(_ hash: String, _ keys: [String], _ arguments: [String]) -> [String] {
-        ["EVALSHA", hash, String(keys.count)] + keys + arguments
-    }
-
-    private func load(_ script: RedisScript) async throws(RedisError) -> String {
         let reply = try await command(["SCRIPT", "LOAD", script.source], isIdempotent: true)
         guard let hash = reply.text else {
             throw .unexpectedReply("SCRIPT LOAD answered without a hash")
@@ -155,14 +348,14 @@ package final class Redis: Sendable {
 
     /// Messages of channels, on a connection of their own.
     package func subscribe(_ channels: [String]) -> AsyncStream<RedisHint> {
-        RedisSubscription.stream(url: url, channels: channels)
+        RedisSubscription.stream(hintsLocator, channels: channels)
     }
 }
 
 /// Collects the answers of one pipeline; the last one to come completes it.
-private final class PipelinedReplies: Sendable {
+private final class Outcomes: Sendable {
     private struct State {
-        var results: [Result<RedisReply, RedisError>]
+        var outcomes: [Redis.Outcome]
         var missing: Int
     }
 
@@ -170,16 +363,15 @@ private final class PipelinedReplies: Sendable {
 
     init(count: Int) {
         state = Mutex(
-            State(results: Array(repeating: .failure(.closed), count: count), missing: count))
+            State(
+                outcomes: Array(repeating: (nil, .failure(.closed)), count: count), missing: count))
     }
 
-    func store(
-        _ result: Result<RedisReply, RedisError>, at index: Int
-    ) -> [Result<RedisReply, RedisError>]? {
+    func store(_ outcome: Redis.Outcome, at index: Int) -> [Redis.Outcome]? {
         state.withLock { state in
-            state.results[index] = result
+            state.outcomes[index] = outcome
             state.missing -= 1
-            return state.missing == 0 ? state.results : nil
+            return state.missing == 0 ? state.outcomes : nil
         }
     }
 }

@@ -2,6 +2,22 @@ import Glibc
 import Synchronization
 import WeirCrypto
 
+/// A command as a caller has it.
+struct RedisRequest: Sendable {
+    var arguments: [String]
+    /// May be sent again by itself when the connection is lost before the answer.
+    var isIdempotent: Bool
+    var deadlineNanoseconds: UInt64
+    /// Only on this connection of the link's.
+    var generation: UInt64?
+    /// A cluster's node said where the slot is going: the other one serves it when told ASKING.
+    var isAsking = false
+
+    var bytes: [UInt8] {
+        (isAsking ? RedisWire.command(["ASKING"]) : []) + RedisWire.command(arguments)
+    }
+}
+
 /// One connection with a thread of its own: it sends all queued commands as one pipeline, hands the
 /// answers out, and comes back with jittered back-off when Redis goes away. What it decides about
 /// commands is in `RedisPipeline`; here are the socket and the clock.
@@ -12,30 +28,39 @@ final class RedisConnection: Sendable {
         var waiting = 0
         var waitingBytes = 0
         var isClosed = false
+        /// Whoever uses the connection believes that another server has taken over.
+        var isDistrusted = false
         var problem: String? = "not connected yet"
     }
 
-    private let url: RedisURL
+    private let locator: any RedisLocator
+    private let rule: RedisLossRule
     private let inbox = Mutex(Inbox())
     private let wakeUp = WakeUp()
 
-    init(url: RedisURL) { self.url = url }
+    init(_ locator: any RedisLocator, rule: RedisLossRule) {
+        self.locator = locator
+        self.rule = rule
+    }
 
     func start() {
-        Thread.start("weir-redis") { RedisConnectionLoop(connection: self, url: self.url).run() }
+        Thread.start("weir-redis") {
+            RedisConnectionLoop(connection: self, locator: self.locator, rule: self.rule).run()
+        }
     }
 
     /// Queues a command; `completion` is called exactly once, on the connection's thread, or at
     /// once when the command is refused.
     func submit(
-        _ arguments: [String], isIdempotent: Bool, timeoutNanoseconds: UInt64,
-        completion: @escaping @Sendable (Result<RedisReply, RedisError>) -> Void
+        _ request: RedisRequest,
+        completion: @escaping @Sendable (Result<RedisAnswer, RedisError>) -> Void
     ) {
-        let bytes = RedisWire.command(arguments)
+        let bytes = request.bytes
         let size = bytes.count
         let command = RedisCommand(
-            bytes: bytes, isIdempotent: isIdempotent,
-            deadlineNanoseconds: MonotonicClock.nowNanoseconds + timeoutNanoseconds,
+            bytes: bytes, isIdempotent: request.isIdempotent,
+            deadlineNanoseconds: request.deadlineNanoseconds,
+            leadingReplies: request.isAsking ? 1 : 0, generation: request.generation,
             completion: { result in
                 self.inbox.withLock {
                     $0.waiting -= 1
@@ -61,6 +86,19 @@ final class RedisConnection: Sendable {
         wakeUp.signal()
     }
 
+    /// Gives the connection up and looks for the server anew.
+    func distrust() {
+        inbox.withLock { $0.isDistrusted = true }
+        wakeUp.signal()
+    }
+
+    fileprivate func takeDistrust() -> Bool {
+        inbox.withLock { inbox in
+            defer { inbox.isDistrusted = false }
+            return inbox.isDistrusted
+        }
+    }
+
     /// Why there is no connection now; `nil` while there is one.
     var problem: String? { inbox.withLock { $0.problem } }
     fileprivate func note(problem: String?) { inbox.withLock { $0.problem = problem } }
@@ -80,20 +118,29 @@ final class RedisConnection: Sendable {
 /// What the connection's thread does and owns.
 private final class RedisConnectionLoop {
     private let connection: RedisConnection
-    private let url: RedisURL
-    private var pipeline = RedisPipeline()
+    private let locator: any RedisLocator
+    private var pipeline: RedisPipeline
+    private let rule: RedisLossRule
     private var backoff = Backoff()
+    private var connectedNanoseconds: UInt64 = 0
+    /// So that no two connections of this process have one generation.
+    private static let links = Atomic<UInt64>(0)
 
-    init(connection: RedisConnection, url: RedisURL) {
+    init(connection: RedisConnection, locator: any RedisLocator, rule: RedisLossRule) {
         self.connection = connection
-        self.url = url
+        self.locator = locator
+        self.rule = rule
+        pipeline = RedisPipeline(
+            rule, followsFailover: locator.followsFailover,
+            firstGeneration: Self.links.add(1, ordering: .relaxed).newValue << 32)
     }
 
     func run() {
         while !connection.isClosed {
-            switch RedisSession.open(url) {
+            switch locator.open() {
             case .success(let session):
                 backoff = Backoff()
+                connectedNanoseconds = MonotonicClock.nowNanoseconds
                 connection.note(problem: nil)
                 serve(session)
                 connection.note(problem: "the connection was lost")
@@ -102,18 +149,20 @@ private final class RedisConnectionLoop {
             }
             waitDisconnected()
         }
-        pipeline.enqueue(connection.takeSubmitted())
+        tell(pipeline.enqueue(connection.takeSubmitted()))
         tell(pipeline.close())
     }
 
     /// Until the connection is lost or closed.
     private func serve(_ session: RedisSession) {
         while !connection.isClosed {
-            pipeline.enqueue(connection.takeSubmitted())
+            tell(pipeline.enqueue(connection.takeSubmitted()))
             let now = MonotonicClock.nowNanoseconds
             tell(pipeline.expire(nowNanoseconds: now))
             session.queue(pipeline.send(nowNanoseconds: now))
-            guard session.flush(), !pipeline.isStalled(nowNanoseconds: now) else { return }
+            guard session.flush(), !pipeline.isStalled(nowNanoseconds: now),
+                !isDistrusted(nowNanoseconds: now)
+            else { return }
             wait(for: session, nowNanoseconds: now)
             do {
                 while let reply = try session.nextReply() {
@@ -123,6 +172,12 @@ private final class RedisConnectionLoop {
                 return
             }
         }
+    }
+
+    /// A young connection is to whom Sentinels name now; asking them all the time helps nobody.
+    private func isDistrusted(nowNanoseconds now: UInt64) -> Bool {
+        connection.takeDistrust()
+            && now - connectedNanoseconds > StoreLimits.redisDistrustNanoseconds
     }
 
     private func wait(for session: RedisSession, nowNanoseconds now: UInt64) {
@@ -140,7 +195,8 @@ private final class RedisConnectionLoop {
     private func waitDisconnected() {
         let until = MonotonicClock.nowNanoseconds + backoff.nextNanoseconds()
         while !connection.isClosed {
-            pipeline.enqueue(connection.takeSubmitted())
+            tell(pipeline.enqueue(connection.takeSubmitted()))
+            if rule == .handBack { tell(pipeline.connectionLost()) }
             let now = MonotonicClock.nowNanoseconds
             tell(pipeline.expire(nowNanoseconds: now))
             guard now < until else { return }

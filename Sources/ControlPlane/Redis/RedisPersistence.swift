@@ -3,23 +3,33 @@
 package enum RedisPersistence {
     package struct Status: Hashable, Sendable {
         /// What is wrong, for people; empty when grants are safe.
-        package var problems: [String]
-        /// Those that have caught up; one that still copies is no data node yet.
-        package var replicas: Int
+        package var problems: [String] = []
+        /// Replicas of each primary that have caught up; one that still copies is no data node yet.
+        var replicas: [RedisOrigin: Int] = [:]
+        /// What each primary calls the history of its data; another one after each restart and
+        /// failover.
+        var histories: Set<String> = []
     }
 
     package static func status(of redis: Redis) async throws(RedisError) -> Status {
-        let replies = try await redis.readAll([
+        let answers = try await redis.askPrimaries([
             ["INFO", "persistence"], ["INFO", "memory"], ["INFO", "replication"],
             ["CONFIG", "GET", "appendfsync"],
         ])
-        var info: [String: String] = [:]
-        for reply in replies.prefix(3) {
-            info.merge(fields(ofInfo: reply.text ?? ""), uniquingKeysWith: { $1 })
+        var status = Status()
+        for (origin, replies) in answers {
+            var info: [String: String] = [:]
+            for reply in replies.prefix(3) {
+                info.merge(fields(ofInfo: reply.text ?? ""), uniquingKeysWith: { $1 })
+            }
+            let place = answers.count > 1 ? origin.node.map { "\($0): " } ?? "" : ""
+            let found = problems(info: info, appendFsync: replies[3].fields["appendfsync"])
+            status.problems += found.map { place + $0 }
+            // A primary that was cut off sees no replicas; Sentinels remember them.
+            status.replicas[origin] = max(onlineReplicas(info: info), redis.knownReplicas)
+            if let history = info["master_replid"] { status.histories.insert(history) }
         }
-        return Status(
-            problems: problems(info: info, appendFsync: replies[3].fields["appendfsync"]),
-            replicas: onlineReplicas(info: info))
+        return status
     }
 
     package static func problems(of redis: Redis) async throws(RedisError) -> [String] {

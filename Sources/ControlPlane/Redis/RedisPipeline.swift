@@ -4,15 +4,33 @@ struct RedisCommand: Sendable {
     /// May be sent again when the connection is lost before the answer.
     let isIdempotent: Bool
     let deadlineNanoseconds: UInt64
+    /// Answers that come before the command's own and say nothing: that of ASKING.
+    var leadingReplies = 0
+    /// Only on this connection of the link's, and on none that takes its place.
+    var generation: UInt64?
     /// Sent before on a connection that was lost: it may have been carried out.
     var wasSent = false
-    let completion: @Sendable (Result<RedisReply, RedisError>) -> Void
+    let completion: @Sendable (Result<RedisAnswer, RedisError>) -> Void
+}
+
+/// An answer, and which connection it came by: a number that no other connection has.
+struct RedisAnswer: Sendable {
+    var reply: RedisReply
+    var generation: UInt64
+}
+
+/// What becomes of commands when their connection is lost.
+enum RedisLossRule: Sendable {
+    /// What is harmless to repeat waits for the next connection.
+    case repeatIdempotent
+    /// All of them are handed back: whoever asked looks for another node.
+    case handBack
 }
 
 /// What has to be told to whom; the caller of the state machine does it.
 struct RedisCompletion {
     let command: RedisCommand
-    let result: Result<RedisReply, RedisError>
+    let result: Result<RedisAnswer, RedisError>
 
     func tell() { command.completion(result) }
 }
@@ -31,6 +49,10 @@ struct RedisPipeline {
         var sentNanoseconds: UInt64
     }
 
+    private let rule: RedisLossRule
+    private let followsFailover: Bool
+    /// Which of the link's connections this is.
+    private(set) var generation: UInt64
     private var queued: [RedisCommand] = []
     private var inFlight: [InFlight] = []
     /// Replies taken from the front of `inFlight`, so that an answer costs no shifting.
@@ -38,14 +60,36 @@ struct RedisPipeline {
     /// No later than the earliest deadline; `.max` when nothing waits.
     private(set) var nextDeadlineNanoseconds = UInt64.max
 
+    /// `followsFailover`: the next connection may be to another server.
+    init(
+        _ rule: RedisLossRule = .repeatIdempotent, followsFailover: Bool = false,
+        firstGeneration: UInt64 = 1
+    ) {
+        self.rule = rule
+        generation = firstGeneration
+        self.followsFailover = followsFailover
+    }
+
     var isIdle: Bool { queued.isEmpty && inFlightCount == 0 }
     var inFlightCount: Int { inFlight.count - answered }
 
-    mutating func enqueue(_ commands: [RedisCommand]) {
+    /// Answers those that were for an earlier connection only.
+    mutating func enqueue(_ commands: [RedisCommand]) -> [RedisCompletion] {
+        var refused: [RedisCompletion] = []
         for command in commands {
+            guard command.generation.map({ $0 == generation }) ?? true else {
+                refused.append(lost(command))
+                continue
+            }
             nextDeadlineNanoseconds = min(nextDeadlineNanoseconds, command.deadlineNanoseconds)
+            queued.append(command)
         }
-        queued += commands
+        return refused
+    }
+
+    private func lost(_ command: RedisCommand) -> RedisCompletion {
+        RedisCompletion(
+            command: command, result: .failure(.connectionLost(maybeExecuted: command.wasSent)))
     }
 
     /// Moves what may go now into flight, and returns its bytes: one pipeline.
@@ -55,6 +99,9 @@ struct RedisPipeline {
         var bytes: [UInt8] = []
         for command in queued.prefix(count) {
             bytes += command.bytes
+            for _ in 0..<command.leadingReplies {
+                inFlight.append(InFlight(command: nil, sentNanoseconds: nowNanoseconds))
+            }
             inFlight.append(InFlight(command: command, sentNanoseconds: nowNanoseconds))
         }
         queued.removeFirst(count)
@@ -62,6 +109,8 @@ struct RedisPipeline {
     }
 
     /// An answer that nobody asked for means that the order is lost: the connection must go.
+    /// So must one to a primary that has become a replica (READONLY): it did nothing then, so the
+    /// command waits for the next connection, whatever it is.
     mutating func replied(_ reply: RedisReply) throws(RedisError) -> RedisCompletion? {
         guard answered < inFlight.count else {
             throw .unexpectedReply("an answer without a question")
@@ -75,9 +124,14 @@ struct RedisPipeline {
         }
         guard let command else { return nil }
         if case .error(let text) = reply {
+            if followsFailover, text.hasPrefix("READONLY") {
+                queued.insert(command, at: 0)
+                throw .connectionLost(maybeExecuted: false)
+            }
             return RedisCompletion(command: command, result: .failure(.server(text)))
         }
-        return RedisCompletion(command: command, result: .success(reply))
+        return RedisCompletion(
+            command: command, result: .success(RedisAnswer(reply: reply, generation: generation)))
     }
 
     /// Ends what has waited too long.
@@ -119,26 +173,25 @@ struct RedisPipeline {
             && nowNanoseconds - sent > StoreLimits.redisStallNanoseconds
     }
 
-    /// What was in flight goes back in front of the queue if that is harmless, in its order.
+    /// What was in flight goes back in front of the queue, in its order, where the rule says so.
     mutating func connectionLost() -> [RedisCompletion] {
-        var again: [RedisCommand] = []
-        var completions: [RedisCompletion] = []
+        var waiting: [RedisCommand] = []
         for entry in inFlight[answered...] {
             guard var command = entry.command else { continue }
-            if command.isIdempotent {
-                command.wasSent = true
-                again.append(command)
-            } else {
-                completions.append(
-                    RedisCompletion(
-                        command: command,
-                        result: .failure(.connectionLost(maybeExecuted: true))))
-            }
+            command.wasSent = true
+            waiting.append(command)
         }
+        waiting += queued
         inFlight = []
         answered = 0
-        queued = again + queued
-        return completions
+        generation += 1
+        queued = waiting.filter(staysQueued)
+        return waiting.filter { !staysQueued($0) }.map(lost)
+    }
+
+    private func staysQueued(_ command: RedisCommand) -> Bool {
+        rule == .repeatIdempotent && command.generation == nil
+            && (command.isIdempotent || !command.wasSent)
     }
 
     mutating func close() -> [RedisCompletion] {

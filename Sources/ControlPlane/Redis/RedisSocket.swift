@@ -8,17 +8,19 @@ struct RedisSocket: ~Copyable {
 
     deinit { close(descriptor) }
 
-    /// Connects within the limit; `nil` when nobody answers there. Tries every address of a name.
-    static func connect(to address: RedisURL.Address) -> RedisSocket? {
+    /// `nil` when nobody answers there. Tries every address of a name.
+    static func connect(
+        to address: RedisURL.Address, untilNanoseconds deadline: UInt64
+    ) -> RedisSocket? {
         switch address {
-        case .unix(let path): return connect(unixPath: path)
-        case .tcp(let host, let port): return connect(host: host, port: port)
+        case .unix(let path): return connect(unixPath: path, deadline)
+        case .tcp(let host, let port): return connect(host: host, port: port, deadline)
         }
     }
 
     private init(descriptor: Int32) { self.descriptor = descriptor }
 
-    private static func connect(unixPath: String) -> RedisSocket? {
+    private static func connect(unixPath: String, _ deadline: UInt64) -> RedisSocket? {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let bytes = Array(unixPath.utf8)
@@ -27,12 +29,14 @@ struct RedisSocket: ~Copyable {
         return withUnsafePointer(to: &address) { pointer in
             // SAFETY: every socket address may be looked at as the generic one.
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(family: AF_UNIX, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+                connect(family: AF_UNIX, $0, socklen_t(MemoryLayout<sockaddr_un>.size), deadline)
             }
         }
     }
 
-    private static func connect(host: String, port: UInt16) -> RedisSocket? {
+    private static func connect(
+        host: String, port: UInt16, _ deadline: UInt64
+    ) -> RedisSocket? {
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
         var found: UnsafeMutablePointer<addrinfo>?
@@ -43,7 +47,7 @@ struct RedisSocket: ~Copyable {
         while let entry = next {
             if let address = entry.pointee.ai_addr,
                 let socket = connect(
-                    family: entry.pointee.ai_family, address, entry.pointee.ai_addrlen)
+                    family: entry.pointee.ai_family, address, entry.pointee.ai_addrlen, deadline)
             {
                 var one: Int32 = 1
                 // Pipelines are written whole; Nagle would only hold back their tails.
@@ -56,7 +60,8 @@ struct RedisSocket: ~Copyable {
     }
 
     private static func connect(
-        family: Int32, _ address: UnsafePointer<sockaddr>, _ length: socklen_t
+        family: Int32, _ address: UnsafePointer<sockaddr>, _ length: socklen_t,
+        _ deadline: UInt64
     ) -> RedisSocket? {
         let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
         let descriptor = socket(family, type, 0)
@@ -65,7 +70,6 @@ struct RedisSocket: ~Copyable {
         guard Glibc.connect(descriptor, address, length) == 0 || errno == EINPROGRESS else {
             return nil
         }
-        let deadline = MonotonicClock.nowNanoseconds + StoreLimits.redisConnectNanoseconds
         guard result.wait(for: POLLOUT, untilNanoseconds: deadline) else { return nil }
         var failure: Int32 = 0
         var size = socklen_t(4)

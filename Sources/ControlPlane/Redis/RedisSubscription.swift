@@ -11,27 +11,30 @@ package enum RedisHint: Hashable, Sendable {
 
 /// One subscription with a thread and a connection of its own.
 final class RedisSubscription: Sendable {
-    private let url: RedisURL
+    private let locator: any RedisLocator
     private let channels: [String]
     private let continuation: AsyncStream<RedisHint>.Continuation
     private let wakeUp = WakeUp()
     private let isStopped = Atomic(false)
 
     /// Ends when the stream's reader goes.
-    static func stream(url: RedisURL, channels: [String]) -> AsyncStream<RedisHint> {
+    static func stream(
+        _ locator: any RedisLocator, channels: [String]
+    ) -> AsyncStream<RedisHint> {
         let (stream, continuation) = AsyncStream.makeStream(
             of: RedisHint.self, bufferingPolicy: .bufferingNewest(StoreLimits.redisHintsMax))
         let subscription = RedisSubscription(
-            url: url, channels: channels, continuation: continuation)
+            locator, channels: channels, continuation: continuation)
         continuation.onTermination = { _ in subscription.stop() }
         Thread.start("weir-redis-sub") { subscription.run() }
         return stream
     }
 
     private init(
-        url: RedisURL, channels: [String], continuation: AsyncStream<RedisHint>.Continuation
+        _ locator: any RedisLocator, channels: [String],
+        continuation: AsyncStream<RedisHint>.Continuation
     ) {
-        self.url = url
+        self.locator = locator
         self.channels = channels
         self.continuation = continuation
     }
@@ -46,7 +49,7 @@ final class RedisSubscription: Sendable {
     private func run() {
         var backoff = Backoff()
         while !stopped {
-            if case .success(let session) = RedisSession.open(url) {
+            if case .success(let session) = locator.open() {
                 backoff = Backoff()
                 session.queue(RedisWire.command(["SUBSCRIBE"] + channels))
                 listen(session)

@@ -43,6 +43,8 @@ enum StoreKeys {
 
     static let mesh = "weir:{mesh}:"
     static let epoch = mesh + "epoch"
+    /// A set: what the primaries called the histories of their data when they were looked at last.
+    static let histories = mesh + "histories"
     static let secret = mesh + "secret"
     static let lastIncarnation = mesh + "last_incarnation"
     /// A sorted set: incarnations by the time of their last report.

@@ -20,6 +20,21 @@ package enum StoreLimits {
     package static let redisStallNanoseconds: UInt64 = 10_000_000_000
     package static let redisBackoffFirstNanoseconds: UInt64 = 20_000_000
     package static let redisBackoffMaxNanoseconds: UInt64 = 1_000_000_000
+    /// Hosts that a URL may name: Sentinels, or nodes to ask for a cluster's others.
+    package static let redisSeedsMax = 16
+    /// A Sentinel that takes longer to connect or to answer is passed over.
+    static let redisSentinelNanoseconds: UInt64 = 500_000_000
+    /// A connection to a primary that is younger than this is not given up on suspicion.
+    static let redisDistrustNanoseconds: UInt64 = 2_000_000_000
+    /// Primaries that one cluster may have.
+    static let redisPrimariesMax = 256
+    /// Redirections of one command in a row; after these it waits as for a moving slot.
+    static let redisRedirectsMax = 8
+    /// How long a command waits for a slot that is being moved, or for a node's successor, before
+    /// it is sent again.
+    static let redisAgainNanoseconds: ClosedRange<UInt64> = 10_000_000...40_000_000
+    /// A map of the slots that was asked for within this time is not asked for again.
+    static let redisMapFreshNanoseconds: UInt64 = 20_000_000
     /// A subscription that hears nothing for this long asks with a PING.
     package static let redisSubscriptionIdleNanoseconds: UInt64 = 5_000_000_000
     /// Hints that nobody has taken yet; the newest are kept, because a hint only says "look".

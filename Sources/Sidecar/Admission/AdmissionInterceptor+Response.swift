@@ -19,7 +19,14 @@ extension AdmissionInterceptor {
         guard let terms = context.terms else { return }
         context.meter.begin(
             context.snapshot.agent.wireProtocol, countsTokens: terms.countsTokens,
-            isEventStream: context.isStream)
+            isEventStream: context.isStream, tree: context.snapshot.usageTree)
+        if terms.countsTokens, let tree = context.snapshot.usageTree {
+            for (name, counter) in tree.headers {
+                if let value = head.string(named: name) {
+                    context.meter.note(counter, field: value)
+                }
+            }
+        }
         if context.meter.readsEvents {
             if let reserved = context.attempt?.reserved {
                 context.eventsMax = terms.bound.eventsMax(within: reserved)

@@ -50,6 +50,8 @@ package final class AdmissionSnapshot: Sendable {
     /// `nil`: the body must be held and read.
     let fixedTerms: Result<AttemptTerms, BoundRefusal>?
     let verifier: DelegationVerifier?
+    /// Where answers say what was used, where the policy says it.
+    let usageTree: UsageTree?
     /// `authorization` upstream (`x-api-key` for Anthropic's API), from the environment of this
     /// process only.
     let credential: PreparedFields?
@@ -70,6 +72,7 @@ package final class AdmissionSnapshot: Sendable {
         versionText = String(version.number)
         totalNanoseconds =
             UInt64(clamping: agent.timeouts.totalMilliseconds) &* 1_000_000
+        usageTree = agent.usagePlaces.map(UsageTree.init)
         switch funding {
         case .delegations(let keys, let incarnation):
             verifier = DelegationVerifier(

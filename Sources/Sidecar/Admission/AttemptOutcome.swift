@@ -79,7 +79,8 @@ enum AttemptOutcome {
     /// Nothing is due where no byte can have reached the agent, or where its policy says that what
     /// it refuses is free.
     static func cost(_ outcome: ExchangeOutcome, _ context: AttemptContext) -> AttemptCost {
-        guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(context) else {
+        guard outcome.upstreamTouched, let terms = context.terms, !isFreeRefusal(outcome, context)
+        else {
             return AttemptCost(amount: .zero, source: .none, tokens: .init(), isOverrun: false)
         }
         if let known = terms.fixedCost { return known }
@@ -90,10 +91,18 @@ enum AttemptOutcome {
             whenMissing: context.snapshot.agent.whenUsageIsMissing)
     }
 
-    /// An answer that reports usage was worked for, whatever its status says.
-    private static func isFreeRefusal(_ context: AttemptContext) -> Bool {
-        AgentPolicy.isRefusal(status: context.status)
-            && context.snapshot.agent.whenAgentRefuses == .free && context.meter.reported == nil
+    /// An answer that reports usage was worked for, whatever its status says; so was a call of gRPC
+    /// whose agent had sent something before. A `grpc-status` that is not the agent's is none.
+    private static func isFreeRefusal(
+        _ outcome: ExchangeOutcome, _ context: AttemptContext
+    ) -> Bool {
+        guard context.snapshot.agent.whenAgentRefuses == .free, context.meter.reported == nil else {
+            return false
+        }
+        // Other statuses than 200 are not of gRPC, whatever they are translated to.
+        guard context.status == 200 else { return AgentPolicy.isRefusal(status: context.status) }
+        return outcome.grpcStatus?.isRefusal == true && outcome.responseIsWhole
+            && outcome.responseBytes == 0
     }
 
     /// What refused it, or what failed.

@@ -31,7 +31,9 @@ final class AttemptTerms: Sendable {
             ("weir-decision", Reason.admitted.name), ("weir-agent", agent.name),
             ("weir-model", bound.model), ("weir-policy-version", versionText),
         ]
-        if let limit = bound.writtenOutputMax { fields.append(("weir-max-tokens", String(limit))) }
+        if let limit = bound.writtenOutputMax {
+            fields.append(("weir-max-tokens", String(limit)))
+        }
         admittedFields = PreparedFields(fields)
         localNames = RecordNames(
             subject: AttemptContext.localSubject, agent: agent.name, model: bound.model)

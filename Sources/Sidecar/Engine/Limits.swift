@@ -223,6 +223,9 @@ package enum HTTP2ServerLimits {
     /// HPACK makes megabytes of one frame.
     package static let listBytesMax = 8 * Limits.headBytesMax
     package static let settingsMax = 32
+    /// Streams of one connection of which it is remembered who ended them: more than there can be
+    /// at once, because frames for those that we ended may still be on their way.
+    package static let closedStreamsMax = 256
 
     /// Streams that end before their response, by anyone's fault: rapid reset. A client that gives
     /// up a hundred requests at once passes.

@@ -175,6 +175,20 @@ package struct HTTPHead {
         value(of: name).map { String(decoding: $0, as: UTF8.self) }
     }
 
+    /// Of a name that is known at run time only, in lower case.
+    @_disfavoredOverload
+    package func string(named name: String) -> String? {
+        for index in 0..<fieldCount {
+            let found = bytes(fields[index].name)
+            if found.count == name.utf8.count,
+                zip(found, name.utf8).allSatisfy({ ASCII.lowered($0) == $1 })
+            {
+                return String(decoding: bytes(fields[index].value), as: UTF8.self)
+            }
+        }
+        return nil
+    }
+
     package func string(named name: StaticString) -> String? {
         value(named: name).map { String(decoding: $0, as: UTF8.self) }
     }

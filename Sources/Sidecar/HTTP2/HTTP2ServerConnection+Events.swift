@@ -27,21 +27,29 @@ extension HTTP2ServerConnection {
         case NGHTTP2_CONTINUATION.rawValue:
             continuations += 1
             return continuations <= HTTP2ServerLimits.continuationsMax
-        case NGHTTP2_PRIORITY.rawValue: return priorityBegan(head) && takeIdleFrame()
+        case NGHTTP2_SETTINGS.rawValue:
+            windowsBefore = widestWindows()
+            return takeIdleFrame()
         default: return takeIdleFrame()
         }
     }
 
-    /// Priorities are declined, and nghttp2 does not look at them; their form is checked (§6.3).
-    private func priorityBegan(_ head: nghttp2_frame_hd) -> Bool {
-        if head.stream_id == 0 {
-            misused(NGHTTP2_PROTOCOL_ERROR)
-        } else if head.length != 5 {
-            misused(NGHTTP2_FRAME_SIZE_ERROR)
-        } else {
-            return true
-        }
-        return false
+    private func widestWindows() -> StreamWindows {
+        guard let session else { return StreamWindows() }
+        let initial = nghttp2_session_get_remote_settings(
+            session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE)
+        let widest = streams.lazy.map {
+            nghttp2_session_get_stream_remote_window_size(session, $0.id)
+        }.max()
+        return StreamWindows(initial: Int64(initial), widest: widest.map(Int64.init))
+    }
+
+    /// RFC 9113 §6.9.2; nghttp2 resets the streams whose windows it cannot open so far.
+    private func settingsReceived() {
+        settingsCame()
+        guard let widest = windowsBefore.widest else { return }
+        let change = widestWindows().initial - windowsBefore.initial
+        if widest + change > Int64(Int32.max) { misused(NGHTTP2_FLOW_CONTROL_ERROR) }
     }
 
     private func takeIdleFrame() -> Bool {
@@ -49,7 +57,13 @@ extension HTTP2ServerConnection {
     }
 
     /// Something that nghttp2 answers with a reset (or the end).
-    func frameRefused() -> Bool { takeIdleFrame() }
+    func frameRefused(_ head: nghttp2_frame_hd) -> Bool {
+        // A stream above the limit is reset without having been opened.
+        if UInt32(head.type) == NGHTTP2_HEADERS.rawValue, stream(head.stream_id) == nil {
+            resetSent(head.stream_id)
+        }
+        return takeIdleFrame()
+    }
 
     // MARK: Heads
 
@@ -97,7 +111,7 @@ extension HTTP2ServerConnection {
             }
             if ends { stream.requestEnds() }
         case NGHTTP2_DATA.rawValue where ends: stream(head.stream_id)?.requestEnds()
-        case NGHTTP2_SETTINGS.rawValue: settingsCame()
+        case NGHTTP2_SETTINGS.rawValue: settingsReceived()
         case NGHTTP2_PING.rawValue where head.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0:
             pingAnswered()
         default: break
@@ -144,6 +158,7 @@ extension HTTP2ServerConnection {
             last.index = index
         }
         if block === stream { block = nil }
+        streamEnded(id)
         let isWhole = stream.isAnswered
         stream.closed()
         if isWhole || resets.take(nowNanoseconds: worker.loop.nowNanoseconds) { return true }
@@ -151,4 +166,11 @@ extension HTTP2ServerConnection {
         misused()
         return !isReading
     }
+}
+
+/// The windows that streams have towards the client, before its settings change them.
+struct StreamWindows {
+    var initial: Int64 = 0
+    /// `nil` where no stream is open.
+    var widest: Int64?
 }

@@ -62,6 +62,11 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
     private var parked = ByteQueue()
     private var parkedProgress: HTTP2HeadAssembler.Progress?
 
+    // What its frames are judged by before nghttp2 reads them.
+    private var heads = FrameHeads(skipping: HTTP2Preface.byteCount)
+    private var order = ClientStreamOrder()
+    var windowsBefore = StreamWindows()
+
     // What the client has left of its allowances.
     var continuations = 0
     var resets: FrameAllowance
@@ -109,31 +114,68 @@ package final class HTTP2ServerConnection: ConnectionOwner, ServedConnection {
     }
 
     private func take(_ bytes: UnsafeRawBufferPointer) {
-        guard let session, misuse == nil, let base = bytes.baseAddress else { return settle() }
+        guard let session, misuse == nil else { return settle() }
         if let progress = parkedProgress {
             parkedProgress = nil
             assembler.resume(progress, from: &parked, pool: worker.loop.pool)
         }
-        isInSession = true
-        isReading = true
-        let taken = nghttp2_session_mem_recv(
-            session, base.assumingMemoryBound(to: UInt8.self), bytes.count)
-        isInSession = false
-        isReading = false
+        feed(bytes, to: session)
         if block != nil {
             parkedProgress = assembler.progress
             if !assembler.park(in: &parked, pool: worker.loop.pool) { isBroken = true }
-        }
-        if taken != bytes.count {
-            // The client speaks something else, or so much that nghttp2 or we have had enough.
-            if taken == Int(NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue) { return fail() }
-            misuse = misuse ?? NGHTTP2_ENHANCE_YOUR_CALM
         }
         if nghttp2_session_get_outbound_queue_size(session) > HTTP2ServerLimits.outgoingFramesMax {
             misuse = misuse ?? NGHTTP2_ENHANCE_YOUR_CALM
         }
         settle()
     }
+
+    /// nghttp2 forgets a stream when it is closed, and passes over what comes for it (with
+    /// priorities declined). So frames of streams that are not new are judged here, when nghttp2
+    /// has read everything before them and knows what is open.
+    private func feed(_ bytes: UnsafeRawBufferPointer, to session: OpaquePointer) {
+        var fed = 0
+        var offset = 0
+        while let head = heads.next(bytes, from: &offset) {
+            // Behind our last GOAWAY whatever is new is passed over (RFC 9113 §6.8).
+            guard phase != .leaving, order.mayBeLate(head) else { continue }
+            let start = max(offset - head.byteCount, fed)
+            guard read(UnsafeRawBufferPointer(rebasing: bytes[fed..<start]), session) else {
+                return
+            }
+            fed = start
+            let isOpen =
+                nghttp2_session_get_stream_user_data(session, Int32(head.stream)) != nil
+            if let fault = order.fault(of: head, isOpen: isOpen) {
+                misuse = nghttp2_error_code(fault.rawValue)
+                return
+            }
+        }
+        _ = read(UnsafeRawBufferPointer(rebasing: bytes[fed...]), session)
+    }
+
+    /// False when there is nothing more to be read.
+    private func read(_ bytes: UnsafeRawBufferPointer, _ session: OpaquePointer) -> Bool {
+        guard let base = bytes.baseAddress, bytes.count > 0 else { return misuse == nil }
+        isInSession = true
+        isReading = true
+        let taken = nghttp2_session_mem_recv(
+            session, base.assumingMemoryBound(to: UInt8.self), bytes.count)
+        isInSession = false
+        isReading = false
+        if taken == Int(NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue) {
+            // Something else than HTTP/2, where nobody understands a GOAWAY (RFC 9113 §3.4).
+            fail()
+            return false
+        }
+        // So much that nghttp2 or we have had enough.
+        if taken != bytes.count { misuse = misuse ?? NGHTTP2_ENHANCE_YOUR_CALM }
+        return misuse == nil
+    }
+
+    /// We have given up a stream, and its client may not know yet.
+    func resetSent(_ id: Int32) { order.closed(id, byUs: true) }
+    func streamEnded(_ id: Int32) { order.closed(id, byUs: false) }
 
     override func ended() { fail() }
     override func failed(_ code: Int32) { fail() }

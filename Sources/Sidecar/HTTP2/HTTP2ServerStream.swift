@@ -10,7 +10,7 @@ import WeirCore
 /// Response bytes wait in `outgoing` for the client's window; above one read the upstream pauses.
 final class HTTP2ServerStream: ServerStream {
     unowned(unsafe) private(set) var connection: HTTP2ServerConnection?
-    private var id: Int32 = 0
+    private(set) var id: Int32 = 0
     /// Position in the connection's table.
     var index = -1
 

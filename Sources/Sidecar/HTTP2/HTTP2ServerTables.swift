@@ -101,8 +101,9 @@ private let serverFrameReceived: nghttp2_on_frame_recv_callback = { _, frame, us
     return result(connection(user) { $0.frameReceived(frame) })
 }
 
-private let serverFrameInvalid: nghttp2_on_invalid_frame_recv_callback = { _, _, _, user in
-    result(connection(user) { $0.frameRefused() })
+private let serverFrameInvalid: nghttp2_on_invalid_frame_recv_callback = { _, frame, _, user in
+    guard let head = frame?.pointee.hd else { return 0 }
+    return result(connection(user) { $0.frameRefused(head) })
 }
 
 private let serverHeadersBegan: nghttp2_on_begin_headers_callback = { _, frame, user in
@@ -142,6 +143,7 @@ private let serverFrameSent: nghttp2_on_frame_send_callback = { _, frame, user i
         if head.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 {
             connection(user) { $0.streamEndSent(head.stream_id) }
         }
+    case NGHTTP2_RST_STREAM.rawValue: connection(user) { $0.resetSent(head.stream_id) }
     case NGHTTP2_GOAWAY.rawValue: connection(user) { $0.goodbyeSent() }
     default: break
     }

@@ -12,14 +12,15 @@ struct AnthropicBounder {
         case models = "/models"
     }
 
+    private static let endpoints = Endpoint.allCases.map(\.rawValue)
     /// Begin and end of turns, the date, the preamble of thinking.
     private static let templateTokens: Int64 = 256
     /// The provider's own preamble where there are tools; its documentation says 530 at most.
     private static let toolTemplateTokens: Int64 = 1_024
 
     func bound(method: String, path: String, body: [UInt8]) throws(BoundRefusal) -> AttemptBound {
-        let names = Endpoint.allCases.map(\.rawValue)
-        let endpoint = rules.suffix(of: path, behind: names).flatMap(Endpoint.init(rawValue:))
+        let endpoint = rules.suffix(of: path, behind: Self.endpoints)
+            .flatMap(Endpoint.init(rawValue:))
         switch (endpoint, method) {
         case (.models, "GET"), (.models, "HEAD"), (.countTokens, "POST"): return rules.free
         case (.messages, "POST"): return try bound(try BoundedBody(body, rules))

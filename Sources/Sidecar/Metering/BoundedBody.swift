@@ -11,7 +11,7 @@ struct BoundedBody {
     /// As it goes upstream.
     var object: JSONObject
     /// Set where the output bound is not the caller's.
-    private(set) var writtenOutputMax: Int64?
+    var writtenOutputMax: Int64?
 
     init(_ bytes: [UInt8], _ rules: WorstCase) throws(BoundRefusal) {
         let value: JSONValue

@@ -1,3 +1,4 @@
+import WeirCore
 import WeirMeshProtocol
 
 /// Finds usage in a JSON text that comes in pieces, without building a document: one pass, a state
@@ -31,6 +32,10 @@ struct JSONScanner {
     /// Usage stands at the top, and not in a part of the document.
     var hasTopUsage: Bool { seen & 1 != 0 && !counts.isEmpty }
 
+    // SAFETY: the tree belongs to the policy that the request keeps to its end, and a scanner is
+    // part of a request.
+    /// Where usage stands, in the place of the forms that are known.
+    private unowned(unsafe) let tree: UsageTree?
     private var state = State.value
     /// A bit for each level: 1 is an object.
     private var levels: UInt64 = 0
@@ -51,7 +56,7 @@ struct JSONScanner {
     /// The list that was opened last is `choices`.
     private var isChoices = false
 
-    init() {}
+    init(_ tree: UsageTree? = nil) { self.tree = tree }
 
     var status: Status {
         switch state {
@@ -78,24 +83,14 @@ struct JSONScanner {
 
     /// The inner loop: most bytes of an answer are inside strings.
     private mutating func skipString(_ bytes: UnsafeRawBufferPointer, from start: Int) -> Int {
-        var index = start
-        while index < bytes.count {
-            let byte = bytes[index]
-            index += 1
-            if byte == UInt8(ascii: "\"") {
-                valueEnded()
-                return index
-            }
-            if byte == UInt8(ascii: "\\") {
-                state = .stringEscape
-                return index
-            }
-            if byte < 0x20 {
-                state = .malformed
-                return index
-            }
+        let end = start + JSONRun.count(UnsafeRawBufferPointer(rebasing: bytes[start...]))
+        guard end < bytes.count else { return end }
+        switch bytes[end] {
+        case UInt8(ascii: "\""): valueEnded()
+        case UInt8(ascii: "\\"): state = .stringEscape
+        default: state = .malformed
         }
-        return index
+        return end + 1
     }
 
     private mutating func take(_ byte: UInt8) {
@@ -136,9 +131,8 @@ struct JSONScanner {
     // MARK: Structure
 
     private var isInObject: Bool { levels & 1 == 1 }
-    private var node: UsagePath {
-        guard depth == matched, depth > 0 else { return .elsewhere }
-        return UsagePath(rawValue: UInt8(truncatingIfNeeded: path)) ?? .elsewhere
+    private var node: UInt8 {
+        depth == matched && depth > 0 ? UInt8(truncatingIfNeeded: path) : 0
     }
 
     private mutating func beginValue(_ byte: UInt8) {
@@ -162,19 +156,27 @@ struct JSONScanner {
             return
         }
         let parentMatches = depth == matched
-        var next = UsagePath.elsewhere
-        if object, depth == 0 { next = .root }
-        if object, case .object(let child) = member { next = child }
+        let next = object ? nextNode : 0
         noteValue(isNull: false, isCount: false, isObject: object)
         isChoices = member == .choices && !object
         levels = levels << 1 | (object ? 1 : 0)
         depth += 1
-        if parentMatches, next != .elsewhere {
-            path = path << 8 | UInt64(next.rawValue)
+        if parentMatches, next != 0 {
+            path = path << 8 | UInt64(next)
             matched += 1
         }
         member = .unknown
         state = object ? .keyOrEnd : .valueOrEnd
+    }
+
+    /// Of an object that opens here; 0 for one that leads to no usage.
+    private var nextNode: UInt8 {
+        switch member {
+        case .object(let child): child.rawValue
+        case .place(let child): child
+        case .unknown, .counter, .error, .choices:
+            depth > 0 ? 0 : tree == nil ? UsagePath.root.rawValue : UsageTree.root
+        }
     }
 
     private mutating func close(object: Bool) {
@@ -211,8 +213,9 @@ struct JSONScanner {
         case .unknown: break
         case .counter: if !isNull, !isCount { isDoubtful = true }
         case .error: if !isNull { hasError = true }
-        case .choices: break
-        case .object: if !isNull, !isObject { isDoubtful = isDoubtful || node == .usage }
+        case .choices, .place: break
+        case .object:
+            if !isNull, !isObject { isDoubtful = isDoubtful || node == UsagePath.usage.rawValue }
         }
     }
 
@@ -234,7 +237,9 @@ struct JSONScanner {
     }
 
     private mutating func keyEnded() {
-        let (member, bit) = node.member(key)
+        let (member, bit) =
+            tree?.member(node, key)
+            ?? (UsagePath(rawValue: node) ?? .elsewhere).member(key)
         self.member = member
         if seen & bit != 0 { isDoubtful = true }
         seen |= bit

@@ -18,6 +18,7 @@ struct OpenAIBounder {
         var outputField: String { self == .responses ? "max_output_tokens" : "max_tokens" }
     }
 
+    private static let endpoints = Endpoint.allCases.map(\.rawValue)
     private static let outputFields = ["max_tokens", "max_completion_tokens", "max_output_tokens"]
 
     /// Numbers of completions, prompts and the like multiply the output. Above this the request is
@@ -44,8 +45,7 @@ struct OpenAIBounder {
 
     /// The agent's own path says where the API begins: "/v1/chat/completions" → "/v1".
     private func endpoint(of path: String) -> Endpoint? {
-        rules.suffix(of: path, behind: Endpoint.allCases.map(\.rawValue))
-            .flatMap(Endpoint.init(rawValue:))
+        rules.suffix(of: path, behind: Self.endpoints).flatMap(Endpoint.init(rawValue:))
     }
 
     private func bound(

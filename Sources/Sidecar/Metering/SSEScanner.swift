@@ -28,7 +28,9 @@ struct SSEScanner {
     /// The event that ended last only carried usage.
     private(set) var lastWasUsage = false
 
-    private var scanner = JSONScanner()
+    // SAFETY: as of `JSONScanner`.
+    private unowned(unsafe) let tree: UsageTree?
+    private var scanner: JSONScanner
     private var line = Line.field
     private var fieldMatched = 0
     private var lineIsEmpty = true
@@ -43,7 +45,10 @@ struct SSEScanner {
     private static let field: StaticString = "data:"
     private static let done: StaticString = "[DONE]"
 
-    init() {}
+    init(_ tree: UsageTree? = nil) {
+        self.tree = tree
+        scanner = JSONScanner(tree)
+    }
 
     mutating func feed(_ bytes: UnsafeRawBufferPointer) {
         var index = 0
@@ -164,6 +169,6 @@ struct SSEScanner {
             hasError = hasError || scanner.hasError
         }
         doneMatched = 0
-        scanner = JSONScanner()
+        scanner = JSONScanner(tree)
     }
 }

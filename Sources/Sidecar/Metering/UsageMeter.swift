@@ -7,7 +7,7 @@ import WeirPolicy
 /// fixed in size, no allocation.
 struct UsageMeter {
     private enum Form {
-        /// Nothing to read: a fixed price, or a protocol that reports nothing.
+        /// Nothing to read: a fixed price, or an agent that reports nothing.
         case none
         case json, events
     }
@@ -19,6 +19,11 @@ struct UsageMeter {
     private var json = JSONScanner()
     private var events = SSEScanner()
     private(set) var responseBytes: UInt64 = 0
+    /// What header fields said, where the policy says that some do.
+    private var headers = UsageCounts()
+    private var headersAreDoubtful = false
+    // SAFETY: as of `JSONScanner`.
+    private unowned(unsafe) var tree: UsageTree?
 
     init() {}
 
@@ -26,21 +31,37 @@ struct UsageMeter {
     mutating func reset() {
         responseBytes = 0
         form = .none
+        tree = nil
     }
 
     /// The response's head is known. `isEventStream` is its media type, not what was asked for. A
     /// price that counts no tokens needs no reading.
     mutating func begin(
-        _ wireProtocol: AgentPolicy.WireProtocol, countsTokens: Bool, isEventStream: Bool
+        _ wireProtocol: AgentPolicy.WireProtocol, countsTokens: Bool, isEventStream: Bool,
+        tree: UsageTree? = nil
     ) {
         reset()
         guard countsTokens else { return }
         needsTopUsage = wireProtocol == .anthropic
         switch wireProtocol {
-        case .openai, .anthropic, .json:
+        case .openai, .anthropic, .json, .huggingface:
+            self.tree = tree
             form = isEventStream ? .events : .json
-            if isEventStream { events = SSEScanner() } else { json = JSONScanner() }
-        case .huggingface, .passthrough: break
+            if isEventStream { events = SSEScanner(tree) } else { json = JSONScanner(tree) }
+        case .passthrough: break
+        }
+        if tree != nil {
+            headers = UsageCounts()
+            headersAreDoubtful = false
+        }
+    }
+
+    /// A header field of the answer that the policy names. A count has decimal digits alone.
+    mutating func note(_ counter: UsageCounts.Counter, field: String) {
+        if field.utf8.allSatisfy({ (48...57).contains($0) }), let count = UInt32(field) {
+            headers.set(counter, count)
+        } else {
+            headersAreDoubtful = true
         }
     }
 
@@ -85,6 +106,11 @@ struct UsageMeter {
 
     /// What the answer reported; `nil` when it reported nothing that can be trusted.
     var reported: AttemptRecord.Tokens? {
+        if let tree { return placed(tree) }
+        return known
+    }
+
+    private var known: AttemptRecord.Tokens? {
         switch form {
         case .none: nil
         case .json:
@@ -94,6 +120,29 @@ struct UsageMeter {
             !events.isDoubtful && (events.hasTopUsage || !needsTopUsage)
                 ? events.counts.tokens : nil
         }
+    }
+
+    /// From the places that the policy names. A body that is no JSON says nothing, and header
+    /// fields may say it all.
+    private func placed(_ tree: UsageTree) -> AttemptRecord.Tokens? {
+        var counts = headers
+        var isDoubtful = headersAreDoubtful
+        switch form {
+        case .none: return nil
+        case .json:
+            if json.status == .complete { counts.merge(json.counts) }
+            isDoubtful = isDoubtful || json.isDoubtful
+        case .events:
+            counts.merge(events.counts)
+            isDoubtful = isDoubtful || events.isDoubtful
+        }
+        guard !isDoubtful, !tree.readsInput || counts.has(.prompt),
+            !tree.readsOutput || counts.has(.output)
+        else { return nil }
+        // What the policy has no place for is not charged.
+        if !tree.readsInput { counts.set(.prompt, 0) }
+        if !tree.readsOutput { counts.set(.output, 0) }
+        return counts.tokens
     }
 
     /// The answer carries an error object, whatever its status says: an event in mid-stream.

@@ -10,6 +10,8 @@ enum UsagePath: UInt8 {
         case counter(UsageCounts.Counter)
         case error
         case choices
+        /// A node of a `UsageTree`.
+        case place(UInt8)
     }
 
     /// A decoded key, as far as it can be one of ours: the longest has 27 bytes.
@@ -32,6 +34,12 @@ enum UsagePath: UInt8 {
         func equals(_ name: StaticString) -> Bool {
             guard count == name.utf8CodeUnitCount else { return false }
             for index in 0..<count where bytes[index] != name.utf8Start[index] { return false }
+            return true
+        }
+
+        func equals(_ name: [UInt8]) -> Bool {
+            guard count == name.count, count <= Self.bytesMax else { return false }
+            for index in 0..<count where bytes[index] != name[index] { return false }
             return true
         }
     }

@@ -95,7 +95,15 @@ package struct WorstCase: Sendable {
         case .openai: try OpenAIBounder(rules: self).bound(method: method, path: path, body: body)
         case .anthropic:
             try AnthropicBounder(rules: self).bound(method: method, path: path, body: body)
-        case .json, .huggingface, .passthrough: try boundByPrice(bodyBytes: body.count)
+        case .json, .huggingface, .passthrough:
+            if let limit = agent.outputLimitPlace,
+                prices[agent.defaultModel]?.countsOutput ?? false
+            {
+                try PlacedBounder(rules: self, limit: limit)
+                    .bound(method: method, path: path, body: body)
+            } else {
+                try boundByPrice(bodyBytes: body.count)
+            }
         }
     }
 

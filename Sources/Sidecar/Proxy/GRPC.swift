@@ -83,6 +83,19 @@ package enum GRPCStatus: UInt8, CaseIterable, Sendable {
             false
         }
     }
+
+    /// Comes before any work, as `AgentPolicy.isRefusal` says it of HTTP's. `DEADLINE_EXCEEDED`,
+    /// `ABORTED` and the failures may come behind it; `ALREADY_EXISTS` is an answer.
+    package var isRefusal: Bool {
+        switch self {
+        case .invalidArgument, .notFound, .permissionDenied, .resourceExhausted,
+            .failedPrecondition, .unimplemented, .unavailable, .unauthenticated:
+            true
+        case .ok, .cancelled, .unknown, .deadlineExceeded, .alreadyExists, .aborted, .outOfRange,
+            .internalError, .dataLoss:
+            false
+        }
+    }
 }
 
 /// gRPC over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md), as far as a

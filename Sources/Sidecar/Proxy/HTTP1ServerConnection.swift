@@ -114,7 +114,7 @@ package final class HTTP1ServerConnection: ServerStream, ServedConnection {
         case .failed(.version) where !hasServed && !isSecure && HTTP2Preface.match(bytes) != .no:
             return HTTP2Preface.match(bytes) == .yes ? handOver(bytes) : waitForMore(bytes)
         case .failed(let error):
-            refuseHead(error)
+            if !hasServed, HTTP2Preface.isOfNeither(bytes) { close() } else { refuseHead(error) }
             return bytes.count
         }
     }

@@ -69,9 +69,11 @@ final class PrivateRedis: @unchecked Sendable {
         guard posix_spawnp(&process, "redis-server", nil, nil, &pointers, environ) == 0 else {
             throw Failure("redis-server cannot be started")
         }
-        let parsed = try RedisURL(parsing: url)
+        let endpoint = RedisEndpoint(
+            address: .unix(path: "\(folder)/redis.sock"),
+            login: RedisURL.Login(password: password))
         try eventually("redis-server answers") {
-            if case .success = RedisSession.open(parsed) { true } else { false }
+            if case .success = RedisSession.open(endpoint) { true } else { false }
         }
     }
 
@@ -87,7 +89,7 @@ final class PrivateRedis: @unchecked Sendable {
     func pause() { Glibc.kill(process, SIGSTOP) }
     func resume() { Glibc.kill(process, SIGCONT) }
 
-    private static func remove(_ path: String) {
+    static func remove(_ path: String) {
         guard let directory = opendir(path) else { return }
         while let entry = readdir(directory) {
             let name = withUnsafeBytes(of: entry.pointee.d_name) {

@@ -48,6 +48,30 @@ struct HTTP2ClientTests {
         }
     }
 
+    @Test func `curl: a gateway's analyses and streams, and what they cost`() async throws {
+        try await Mesh.run(Mesh.Options(agents: ["finbert", "llama2-7b"])) { mesh in
+            let base = "http://127.0.0.1:\(mesh.gatewayPort)"
+            var fields = [
+                "-H", "Content-Type: application/json", "-w", "\n%{http_version} %{http_code}",
+            ]
+            for (name, value) in mesh.userHeaders("alice", tier: "premium") {
+                fields += ["-H", "\(name): \(value)"]
+            }
+            let analysis = try await curl(
+                [base + "/analyze", "-i", "-d", AcceptancePolicy.newsAnalysis] + fields)
+            #expect(analysis.hasSuffix("\n2 200"), "\(analysis)")
+            #expect(analysis.contains("\nweir-policy-version: 1"))
+            let stream = try await curl(
+                [base + "/v1/chat/completions", "-N", "-d", Standalone.body(stream: true)] + fields)
+            #expect(stream.contains("data: [DONE]\n\n") && stream.hasSuffix("\n2 200"), "\(stream)")
+            #expect(try await mesh.settledBooks(of: "alice").consumed > .zero)
+            let refused = try await curl([base + "/analyze", "-d", "{"] + fields)
+            #expect(refused.hasSuffix("\n2 400"), "\(refused)")
+            let nobody = try await curl([base + "/stats", "-w", "\n%{http_code}"])
+            #expect(nobody.hasSuffix("\n401"), "\(nobody)")
+        }
+    }
+
     @Test func `nghttp and h2load: many streams at once`() async throws {
         try await Standalone.run(allowance: "1000", latency: "none") { alone in
             let folder = try TemporaryFolder()

@@ -31,7 +31,12 @@ struct RestartTests {
             #expect(seenBefore.policyNumber == 2)
             // What binds a user to a tier is the first sight of her, not a later token.
             for call in 0..<6 {
-                let answer = try await analyze(tier: call == 0 ? "premium" : "acceptance")
+                // Redis is another process on the same data: a new epoch, which grants nothing
+                // before the holders of before have reported, and they are gone.
+                let answer = try await eventually("money is granted", within: .seconds(40)) {
+                    let answer = try await analyze(tier: call == 0 ? "premium" : "acceptance")
+                    return answer.status == 503 ? nil : answer
+                }
                 #expect(answer.status == 200, "\(answer.text)")
                 #expect(try answer.json()["policy_version"]?.int64 == 2)
             }

@@ -71,6 +71,8 @@ struct Standalone: Sendable {
             "model": "llama", "stream": .bool(stream),
             "messages": [["role": "user", "content": "Apple shares rose after good earnings."]],
         ]
+        // Without asking, clients see no usage in a stream.
+        if stream { object["stream_options"] = ["include_usage": true] }
         if let outputTokensMax { object["max_tokens"] = .number(JSONNumber(outputTokensMax)) }
         return JSONValue.object(object).text
     }

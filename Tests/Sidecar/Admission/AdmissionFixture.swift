@@ -27,7 +27,8 @@ final class AdmissionFixture {
     init(
         _ upstreams: SocketAddress..., allowance: NanoUSD? = nil, timeouts: Timeouts = Timeouts(),
         credential: String? = nil, agent: AgentPolicy = AdmissionFixture.openAI(),
-        price: ModelPrice = AdmissionFixture.price(), life: Incarnation = AdmissionFixture.life
+        price: ModelPrice = AdmissionFixture.price(), life: Incarnation = AdmissionFixture.life,
+        wire: UpstreamProtocol = .http1
     ) throws {
         self.agent = agent
         directory = "/tmp/weir-admission-\(getpid())-\(UInt32.random(in: 0 ... .max))"
@@ -57,7 +58,7 @@ final class AdmissionFixture {
             agent, price, isStandalone: allowance != nil, credential: credential, life: life)
         let metrics = self.metrics
         let made = Made()
-        proxy = try ProxyFixture(upstreams, timeouts: timeouts) { target, _ in
+        proxy = try ProxyFixture(upstreams, timeouts: timeouts, wire: wire) { target, _ in
             let interceptor = AdmissionInterceptor(
                 worker: target.worker, target: target, snapshot: snapshot, runtime: runtime,
                 ledger: attempts, metrics: metrics)

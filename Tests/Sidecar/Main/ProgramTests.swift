@@ -186,7 +186,14 @@ private final class SidecarProcess {
         let binary = Self.binary()
         let words: [String] = [binary] + arguments
         var argv: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        var environment: [UnsafeMutablePointer<CChar>?] = [strdup("PATH=/usr/bin:/bin"), nil]
+        var environment: [UnsafeMutablePointer<CChar>?] = [strdup("PATH=/usr/bin:/bin")]
+        // How a sanitizer in both of them is told what counts as a failure.
+        for name in ["ASAN_OPTIONS", "TSAN_OPTIONS"] {
+            if let value = getenv(name) {
+                environment.append(strdup(name + "=" + String(cString: value)))
+            }
+        }
+        environment.append(nil)
         defer { for text in argv + environment { free(text) } }
         var process = pid_t()
         let code = posix_spawn(&process, binary, &actions, nil, &argv, &environment)

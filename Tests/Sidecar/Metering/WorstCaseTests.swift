@@ -228,6 +228,6 @@ private let messages = #"[{"role":"user","content":"Hello"}]"#
         #expect(bound.worstCase == NanoUSD(121_500))
         price.tokens.output = NanoUSD(1)
         let unbounded = WorstCase(agent: agent, prices: ["finbert": price], outputTokensMax: nil)
-        #expect(refusal("", unbounded, path: "/models/finbert")?.reason == .unmeteredPath)
+        #expect(refusal("{}", unbounded, path: "/models/other")?.reason == .unmeteredPath)
     }
 }

@@ -114,6 +114,25 @@ struct ConfigurationTests {
                 == ["/c.json: WEIR_ADMIN_TOKEN", "/c.json: other", "--api"])
     }
 
+    @Test func aWrongRedisIsRefusedWithAllThatIsWrong() throws {
+        var environment = good
+        environment["REDIS_URL"] = "redis+cluster://:secret@a:0,b/7"
+        #expect(problems(.init(), environment) == ["REDIS_URL", "REDIS_URL"])
+        environment["REDIS_URL"] = "rediss+sentinel://a,b/weir"
+        #expect(problems(.init(), environment) == [])
+        environment["REDIS_CA_FILE"] = "/nowhere"
+        environment["REDIS_KEY_FILE"] = "/nowhere"
+        #expect(problems(.init(), environment) == ["REDIS_CA_FILE", "REDIS_CERT_FILE"])
+        environment["REDIS_URL"] = "redis://a"
+        #expect(problems(.init(), environment) == ["REDIS_URL"])
+        var fromFile = good
+        fromFile["REDIS_URL_FILE"] = "/secret"
+        let configuration = try ControlPlaneConfiguration(
+            flags: .init(), environment: fromFile,
+            readFile: { $0 == "/secret" ? "redis://:pw@a\n" : nil })
+        #expect(configuration.redisURL == "redis://:pw@a")
+    }
+
     @Test func theMeshLeavesTheLoopbackOnlyWhenTold() throws {
         var flags = ControlPlaneConfiguration.Flags()
         flags.mesh = "0.0.0.0:8401"

@@ -1,0 +1,56 @@
+/// When the store may have forgotten something (rule 12).
+enum EpochScripts {
+    /// Begins an epoch where there is none, and where a server's data has another history than it
+    /// had: after a failover, a restart or a restored copy, acknowledged writes may be missing.
+    /// Numbers of epochs and incarnations grow with the clock, so that a store that lost something
+    /// does not hand out a number a second time, as long as fewer than a thousand processes a
+    /// second have joined.
+    ///
+    /// An epoch over data of before grants nothing until everybody who was heard shortly before it
+    /// has reported again, and for a bounded time at most; one over nothing for all of that time.
+    ///
+    /// Keys: epoch, last incarnation, histories, live, hearing. Arguments: how long a new epoch
+    /// grants nothing, in ms (0 for a mesh without a past), after how long of silence nobody waits
+    /// for a holder; then the histories, none where they were not looked at. Answer: epoch, ms
+    /// until it grants, whether what was spent before is in the accounts again.
+    static let begin = RedisScript(
+        name: "begin",
+        source: LedgerScripts.prelude + """
+            local now = clock()
+            local epoch = redis.call('HGET', KEYS[1], 'number')
+            local known, isSame = {}, true
+            for _, history in ipairs(redis.call('SMEMBERS', KEYS[3])) do known[history] = true end
+            local isFirst = next(known) == nil
+            for i = 3, #ARGV do
+              if not known[ARGV[i]] then isSame = false end
+            end
+            -- Milliseconds since 2025-01-01.
+            local fresh = now - 1735689600000
+            if not epoch then
+              epoch = text(fresh)
+              redis.call('HSET', KEYS[1], 'number', epoch, 'began', text(now), 'grants_from',
+                text(now + tonumber(ARGV[1])), 'restored', ARGV[1] == '0' and '1' or '0')
+              redis.call('SET', KEYS[2], epoch)
+            elseif not isSame and not isFirst then
+              epoch = text(math.max(fresh, tonumber(epoch) + 1))
+              redis.call('HSET', KEYS[1], 'number', epoch, 'began', text(now), 'grants_from',
+                text(now + tonumber(ARGV[1])),
+                'awaits_from', text(number(KEYS[5], 'last') - tonumber(ARGV[2])))
+              if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(epoch) then
+                redis.call('SET', KEYS[2], epoch)
+              end
+            end
+            if not isSame then
+              redis.call('DEL', KEYS[3])
+              for i = 3, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
+            end
+            local from, awaits = unpack(redis.call('HMGET', KEYS[1], 'grants_from', 'awaits_from'))
+            if tonumber(from) > now and awaits and redis.call('ZCOUNT', KEYS[4], awaits,
+                '(' .. redis.call('HGET', KEYS[1], 'began')) == 0 then
+              from = now
+              redis.call('HSET', KEYS[1], 'grants_from', text(now))
+            end
+            return {epoch, text(math.max(0, from - now)), redis.call('HGET', KEYS[1], 'restored')}
+            """,
+        isIdempotent: true)
+}

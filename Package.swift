@@ -93,7 +93,7 @@ var targets: [Target] = [
         path: "Tests/Simulation/Main", swiftSettings: swiftSettings),
     tests(
         "SimulationTests", "Tests/Simulation/Tests",
-        dependencies: ["LedgerSimulation", "WeirLedger"]),
+        dependencies: ["LedgerSimulation"]),
 ]
 
 if buildsSidecar {
@@ -279,7 +279,7 @@ if buildsAll {
 
 if plane == "ledger" {
     let parts = [
-        "WeirCore", "WeirLedger", "LedgerSimulation", "LedgerSimulator", "SimulationTests",
+        "WeirCore", "WeirLedger", "LedgerSimulation", "LedgerSimulator",
     ]
     targets.removeAll { !parts.contains($0.name) }
 }

@@ -155,7 +155,9 @@ package struct AccountBook: Sendable {
             && !isPlanted(.closedLeasesComeBack)
         let said = counters.granted?.rawValue
         let before = known ?? Lease(holder: holder, granted: 0)
-        guard known != nil || said != nil && !isPast else { return false }
+        guard known != nil || said != nil && !isPast && !isPlanted(.lostGrantsStayLost) else {
+            return false
+        }
         var lease = before
         lease.granted = said ?? before.granted
         guard valid.contains(lease.granted), valid.contains(counters.consumed.rawValue),

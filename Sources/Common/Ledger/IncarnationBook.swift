@@ -23,6 +23,11 @@ package struct IncarnationBook: Sendable {
         return Incarnation(last)
     }
 
+    /// Whether another state of this book knows of lives or adoptions that this one does not.
+    package func isBehind(_ other: IncarnationBook) -> Bool {
+        last < other.last || adoptedBy.count < other.adoptedBy.count
+    }
+
     /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That
     /// the successor holds the predecessor's journal is the caller's to check.
     package mutating func adopt(_ predecessor: Incarnation, by successor: Incarnation) -> Bool {

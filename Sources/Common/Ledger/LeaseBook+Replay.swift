@@ -85,7 +85,7 @@ extension LeaseBook {
         else { return false }
         leaseNumbersBelow = max(leaseNumbersBelow, image.id.number &+ 1)
         // A replayed lease admits nothing: nobody knows how long it had been waiting.
-        return insertLease(image, expiresAt: 0) != nil
+        return insertLease(image, expiresAt: isPlanted(.replayedLeasesAdmit) ? .max : 0) != nil
     }
 
     private mutating func replayOpened(_ opened: OpenedReservation) -> Bool {
@@ -172,9 +172,7 @@ extension LeaseBook {
         self.incarnation = incarnation
         self.wholeSince = wholeSince
         nextLeaseNumber = leaseNumbersBelow
-        mustReportFirst =
-            leases.contains { $0.account != noSlot && !$0.isLocal }
-            && !isPlanted(.asksBeforeReporting)
+        mustReportFirst = leases.contains { $0.account != noSlot && !$0.isLocal }
         // The store counts what an earlier life spent and closed as spent by somebody else.
         for slot in accounts.indices {
             accounts[slot].ownConsumed = 0

@@ -17,8 +17,8 @@ package enum PlantedFault: String, Sendable, CaseIterable {
     case countersMoveBack
     /// Rule 3: what is set aside counts as free.
     case outstandingIsFree
-    /// Rule 4: the release is said, and journaled after that.
-    case releaseIsSaidFirst
+    /// Rule 4: a lease out of the log admits, though nobody knows how long ago it was granted.
+    case replayedLeasesAdmit
     /// Rule 4: an expired lease admits.
     case expiryIsIgnored
     /// Rule 4: expiry is timed from the answer, however late that came.
@@ -45,8 +45,6 @@ package enum PlantedFault: String, Sendable, CaseIterable {
     case copiesRelease
     /// Rule 8: two successors adopt the same leases.
     case everybodyAdopts
-    /// Rule 8: what a predecessor spent is counted as its own and as others'.
-    case asksBeforeReporting
     /// A write-off gives the money back instead of spending it.
     case writeOffFreesMoney
     /// Rule 9: a worst case counts as spent, so that users are refused who need only wait.
@@ -59,6 +57,10 @@ package enum PlantedFault: String, Sendable, CaseIterable {
     case pastPeriodsGrant
     /// Rule 12: a lease that was closed long ago is put back by a late report.
     case closedLeasesComeBack
+    /// Rule 12: a new epoch grants before holders have reported what they have.
+    case newEpochsGrantAtOnce
+    /// Rule 12: a grant that a failover lost stays lost.
+    case lostGrantsStayLost
 }
 
 #if WEIR_PLANTED_FAULTS

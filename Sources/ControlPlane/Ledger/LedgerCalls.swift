@@ -68,16 +68,17 @@ enum LedgerCalls {
         _ account: AccountKey, _ incarnation: Incarnation, _ counters: [LeaseCounters],
         by holder: Incarnation, highest: Int64
     ) -> Call {
-        var arguments: [Int64] = [
+        let all: [Int64] = [
             incarnation.rawValue, holder.rawValue, incarnation == holder ? highest : -1,
             LedgerLimits.amountMax, StoreLimits.accountKeepMilliseconds + Self.periodMilliseconds,
         ]
+        var arguments = all.map(String.init)
         for entry in counters {
             arguments += [
-                entry.lease.number, entry.consumed.rawValue, entry.released.rawValue,
-                entry.granted?.rawValue ?? -1,
+                String(entry.lease.number), String(entry.consumed.rawValue),
+                String(entry.released.rawValue), entry.granted.map { String($0.rawValue) } ?? "",
             ]
         }
-        return (StoreKeys.ledger(account, incarnation), arguments.map(String.init))
+        return (StoreKeys.ledger(account, incarnation), arguments)
     }
 }

@@ -17,6 +17,8 @@ enum LedgerScripts {
         local function number(key, field)
           return tonumber(redis.call('HGET', key, field) or '0')
         end
+        -- For answers: beyond 2^53 a sum is exact in Redis, and not in a script.
+        local function exact(key, field) return redis.call('HGET', key, field) or '0' end
         local function clock()
           local time = redis.call('TIME')
           return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -84,7 +86,6 @@ enum LedgerScripts {
             end
 
             local consumed, heldByAll = number(account, 'consumed'), number(account, 'held')
-            local own = number(holders, incarnation .. ':consumed')
             local ownHeld = number(holders, incarnation .. ':held')
             local closedBefore = number(holders, incarnation .. ':closed')
             local closed = math.max(closedBefore, tonumber(ARGV[5]))
@@ -176,7 +177,6 @@ enum LedgerScripts {
               add(account, 'granted', amount)
               add(account, 'held', amount)
               add(holders, incarnation .. ':held', amount)
-              heldByAll = heldByAll + amount
             end
             if isNew or closed > closedBefore then
               local keepUntil = math.max(finish, now) + tonumber(ARGV[12])
@@ -189,7 +189,8 @@ enum LedgerScripts {
             end
             if status ~= 'granted' then expires = 0 end
             return {status, text(amount), text(expires or 0), text(now), text(limit),
-              text(consumed), text(own), text(heldByAll)}
+              exact(account, 'consumed'), exact(holders, incarnation .. ':consumed'),
+              exact(account, 'held')}
             """,
         isIdempotent: true)
 
@@ -198,7 +199,7 @@ enum LedgerScripts {
     /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of
     /// (-1: all, for a predecessor's leases), the largest amount, how long from now an account is
     /// kept to which a lease comes back that a failover lost; then n, consumed, released and
-    /// granted (-1: not said) of each. Answer: now, limit (-1: unknown), consumed, own consumed,
+    /// granted ("": not said) of each. Answer: now, limit (-1: unknown), consumed, own consumed,
     /// held, refused counters, open leases left, then two flat lists: the open leases that were not
     /// listed (n, consumed, released), and the numbers of those to give back because somebody else
     /// needs money.
@@ -221,13 +222,13 @@ enum LedgerScripts {
                 local packed = redis.call('HGET', leases, n)
                 if packed then
                   lease = unpackLease(packed)
-                elseif said >= 0 and tonumber(n) >= closed then
+                elseif said and tonumber(n) >= closed then
                   lease = {holder = reporter, granted = 0, consumed = 0, released = 0}
                 end
               end
-              local granted = lease and (said >= 0 and said or lease.granted)
-              if not lease or granted > amountMax or consumed < 0 or consumed > amountMax
-                or released < 0 or released > granted then
+              local granted = lease and (said or lease.granted)
+              if not lease or granted < 0 or granted > amountMax or consumed < 0
+                or consumed > amountMax or released < 0 or released > granted then
                 refused = refused + 1
               else
                 if not after[n] then
@@ -295,8 +296,8 @@ enum LedgerScripts {
                 end
               end
             end
-            return {text(now), text(limitOf(KEYS[4]) or -1), text(number(account, 'consumed')),
-              text(number(holders, reporter .. ':consumed')), text(number(account, 'held')),
+            return {text(now), text(limitOf(KEYS[4]) or -1), exact(account, 'consumed'),
+              exact(holders, reporter .. ':consumed'), exact(account, 'held'),
               refused, open, unknown, recalls}
             """,
         isIdempotent: true)

@@ -40,7 +40,8 @@ import WeirLedger
     private static func payer(_ user: String, _ book: inout LeaseBook) throws -> Payer {
         let terms = AccountTerms(
             key: account(user), limit: NanoUSD(10_000), maxLease: NanoUSD(1_000), policyNumber: 1)
-        return try #require(book.payer(for: [terms], now: start))
+        let payer = book.payer(for: [terms], now: start)
+        return try #require(payer)
     }
 
     private static func opened(_ amount: Int64, _ book: inout LeaseBook) throws -> ChildKey {
@@ -49,7 +50,8 @@ import WeirLedger
         guard case .reserved(let reservation) = outcome else {
             throw Refused(outcome: outcome)
         }
-        _ = try #require(book.open(reservation, as: .child, audience: Incarnation(9)))
+        let opened = book.open(reservation, as: .child, audience: Incarnation(9))
+        try #require(opened != nil)
         return try #require(book.key(of: reservation))
     }
 

@@ -42,6 +42,31 @@ struct AccountTable: Sendable {
     }
 }
 
+/// Some of the accounts.
+struct AccountSet: Sequence, IteratorProtocol {
+    private var bits: UInt64 = 0
+
+    static var all: AccountSet {
+        var set = AccountSet()
+        set.bits = (1 << UInt64(AccountTable.count)) - 1
+        return set
+    }
+
+    mutating func insert(_ account: Int) { bits |= 1 << UInt64(account) }
+
+    func union(_ other: AccountSet) -> AccountSet {
+        var set = self
+        set.bits |= other.bits
+        return set
+    }
+
+    mutating func next() -> Int? {
+        guard bits != 0 else { return nil }
+        defer { bits &= bits - 1 }
+        return bits.trailingZeroBitCount
+    }
+}
+
 /// One version of the policy: a limit for each scope.
 struct PolicyVersion: Sendable {
     var limits: [Int64]
@@ -53,6 +78,11 @@ struct PolicyVersion: Sendable {
                 : $0 < AccountTable.userCount
                     ? AccountTable.moneyMax : AccountTable.moneyMax * 2
         })
+
+    /// The same with so much less for everybody.
+    func divided(by divisor: Int64) -> PolicyVersion {
+        PolicyVersion(limits: limits.map { max(1, $0 / divisor) })
+    }
 
     func maxLease(_ scope: Int) -> Int64 { max(1, limits[scope] / 8) }
 }

@@ -1,3 +1,5 @@
+import Synchronization
+
 /// What a number of histories came to.
 package struct Histories: Sendable {
     package private(set) var count = 0
@@ -25,19 +27,27 @@ package struct Histories: Sendable {
 
     /// Seeds from `first` on, `count` of them, over so many threads; ends early at a failure.
     package static func run(from first: UInt64, count: Int, threads: Int) async -> Histories {
-        await withTaskGroup(of: Histories.self) { group in
+        let hasFailed = Flag()
+        return await withTaskGroup(of: Histories.self) { group in
             for thread in 0..<threads {
                 group.addTask {
                     var histories = Histories()
                     for index in stride(from: thread, to: count, by: threads)
-                    where histories.failure == nil {
+                    where !hasFailed.isRaised {
                         histories.run(seed: first &+ UInt64(index))
+                        if histories.failure != nil { hasFailed.raise() }
                     }
                     return histories
                 }
             }
             return await group.reduce(into: Histories()) { $0.add($1) }
         }
+    }
+
+    private final class Flag: Sendable {
+        private let value = Atomic(false)
+        var isRaised: Bool { value.load(ordering: .relaxed) }
+        func raise() { value.store(true, ordering: .relaxed) }
     }
 
     private mutating func add(_ other: Histories) {

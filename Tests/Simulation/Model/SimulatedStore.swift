@@ -6,6 +6,8 @@ import WeirLedger
 struct SimulatedStore {
     private(set) var accounts: [AccountBook?] = Array(repeating: nil, count: AccountTable.count)
     var incarnations = IncarnationBook()
+    /// Accounts whose state an operation may have changed, for who checks them.
+    private var changed = AccountSet.all
 
     struct Granted {
         var lease: LeaseID
@@ -16,15 +18,18 @@ struct SimulatedStore {
     }
 
     mutating func acquire(
-        _ request: LeaseAcquire, account: Int, terms: AccountBook.Terms, now: UInt64
+        _ request: LeaseAcquire, account: Int, terms: AccountBook.Terms, isQuiet: Bool
     ) -> (LeaseGrant, Granted?) {
         let refused = LeaseGrant(
             lease: request.lease, status: .unavailable, granted: .zero, expiresInMilliseconds: 0,
             state: nil)
-        guard incarnations.mayAcquire(request.lease.incarnation) else {
+        // A replica states the limit before it asks for anybody.
+        open(account, terms)
+        accounts[account]?.policyChanged(limit: terms.limit, policyNumber: terms.policyNumber)
+        guard !isQuiet, incarnations.mayAcquire(request.lease.incarnation) else {
             return (refused, nil)
         }
-        open(account, terms)
+        changed.insert(account)
         guard var book = accounts[account] else { return (refused, nil) }
         accounts[account] = nil
         let before = book.granted
@@ -71,6 +76,14 @@ struct SimulatedStore {
             AccountBook.Terms(
                 limit: .zero, policyNumber: 0, maxLease: .zero, now: AccountTable.turn))
         accounts[account]?.report(counters, by: holder)
+        changed.insert(account)
+    }
+
+    mutating func allChanged() { changed = .all }
+
+    mutating func takeChanged() -> AccountSet {
+        defer { changed = AccountSet() }
+        return changed
     }
 
     mutating func report(_ report: LedgerReport, by holder: Incarnation) -> ReportResponse {
@@ -84,8 +97,11 @@ struct SimulatedStore {
             incarnations.finalsAcknowledged(response.finals.map(\.key), by: holder)
         }
         let listed = Set(report.leases.map(\.lease))
-        for book in accounts {
-            guard let book, book.holders[holder] != nil || !book.leases.isEmpty else { continue }
+        for index in accounts.indices {
+            guard
+                accounts[index]?.holders[holder] != nil || accounts[index]?.leases.isEmpty == false,
+                let book = accounts[index]
+            else { continue }
             response.unknown += unknown(book, to: holder, listed, report.highestLease)
             // Without its limit, which a failover lost, there is nothing to say of it.
             if book.policyNumber > 0 { response.states.append(book.state(for: holder)) }
@@ -108,6 +124,7 @@ struct SimulatedStore {
     /// What was written off in each account.
     mutating func writeOff(_ incarnation: Incarnation) -> [Int64] {
         incarnations.writeOff(incarnation)
+        allChanged()
         return accounts.indices.map { accounts[$0]?.writeOff(incarnation) ?? 0 }
     }
 }

@@ -21,6 +21,7 @@ struct Truth {
     private(set) var recorded = [Int64](repeating: 0, count: AccountTable.count)
     /// Σ records and what attempts that run may still cost: what must be covered by leases.
     private(set) var exposure = [Int64](repeating: 0, count: AccountTable.count)
+    private var changed = AccountSet()
     /// Σ records and the least that is due for what is open: whoever is refused for good is refused
     /// because of this.
     private(set) var due = [Int64](repeating: 0, count: AccountTable.count)
@@ -29,6 +30,10 @@ struct Truth {
     /// Leases by what was granted, and until when, at the latest, they admit.
     private(set) var grants: [LeaseID: Int64] = [:]
     private(set) var expiries: [LeaseID: UInt64] = [:]
+    /// Granted and then lost with the store: spent of, perhaps, by nobody's knowledge.
+    private(set) var lost = [Int64](repeating: 0, count: AccountTable.count)
+    /// What late reports may put back beyond the limit.
+    private(set) var beyond = [Int64](repeating: 0, count: AccountTable.count)
     /// Found inside of a handler.
     var found: Violation?
     private(set) var served = 0
@@ -64,6 +69,29 @@ struct Truth {
         return policy < policySeen[account]
     }
 
+    /// The store forgot grants, what was reported, and which policies it had seen.
+    mutating func lost(
+        _ gone: [SimulatedStore.Granted], to replica: LaggingReplica,
+        instead primary: SimulatedStore
+    ) {
+        policySeen = replica.policySeen
+        for grant in gone {
+            let reported = primary.accounts[grant.account]?.leases[grant.lease]?.consumed ?? 0
+            lost[grant.account] += grant.amount - reported
+            grants[grant.lease] = nil
+        }
+        for account in primary.accounts.indices {
+            let (was, isNow) = (primary.accounts[account], replica.store.accounts[account])
+            lost[account] += (was?.consumed ?? 0) - (isNow?.consumed ?? 0)
+            // Given back and granted anew: both count until it is said again.
+            beyond[account] += (was?.released ?? 0) - (isNow?.released ?? 0)
+        }
+    }
+
+    mutating func mayExceed(_ forgotten: [SimulatedStore.Granted]) {
+        for grant in forgotten { beyond[grant.account] += grant.amount }
+    }
+
     private func newestLimit(_ account: Int, _ policies: [PolicyVersion]) -> Int64 {
         policies[policySeen[account] - 1].limits[AccountTable.scope(of: account)]
     }
@@ -86,7 +114,10 @@ struct Truth {
         child.isAccepted = true
         child.cost = cost
         children[key] = child
-        for account in child.accounts { exposure[account] += child.amount }
+        for account in child.accounts {
+            exposure[account] += child.amount
+            changed.insert(account)
+        }
         if child.isClosed { throw Violation("child \(key) was final before it was accepted") }
     }
 
@@ -140,18 +171,21 @@ struct Truth {
     mutating func spent(_ account: Int, _ count: Int64) {
         recorded[account] += count
         exposure[account] += count
+        changed.insert(account)
         due[account] += count
+    }
+
+    mutating func takeChanged() -> AccountSet {
+        defer { changed = AccountSet() }
+        return changed
     }
 
     // MARK: Refusals
 
-    /// Rule 9: nobody is told 402 while a settlement or a release could still make room.
-    func checkExhausted(
-        _ key: AccountKey, _ amount: Int64, _ policies: [PolicyVersion]
-    ) throws {
+    /// Rule 9: nobody is told 402 while a settlement or a release could still make room. `limit`:
+    /// the newest that its holder heard of.
+    func checkExhausted(_ key: AccountKey, _ amount: Int64, limit: Int64) throws {
         guard let account = AccountTable.index(key) else { return }
-        let scope = AccountTable.scope(of: account)
-        let limit = policies.lazy.map { $0.limits[scope] }.min() ?? 0
         guard due[account] + writtenOff[account] + amount > limit else {
             throw Violation("402 with room for it: \(key), \(due[account]) due + \(amount)")
         }

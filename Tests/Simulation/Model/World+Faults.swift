@@ -14,10 +14,7 @@ extension World {
             let agent = random.below(agents.count)
             if !agents[agent].isDown { crashAgent(agent) }
         case 3:
-            let length = random.milliseconds(random.chance(400) ? 90_000 : 3_000)
-            gateways[gateway].pausedUntil = max(gateways[gateway].pausedUntil, now + length)
-            hit(.pause)
-            if length > 60 * Self.second { hit(.pausePastExpiry) }
+            pause(gateway, random.milliseconds(random.chance(400) ? 90_000 : 3_000))
         case 4, 5:
             let member = random.below(partitionedUntil.count)
             partitionedUntil[member] = now + random.milliseconds(8_000)
@@ -31,21 +28,33 @@ extension World {
         case 8, 9: changePolicy()
         case 10, 11: copyIsStarted(gateway)
         case 12: skipTime()
+        case 13: replicaLags()
         default: break
         }
+    }
+
+    /// SIGSTOP, or a machine that sleeps.
+    func pause(_ gateway: Int, _ length: UInt64) {
+        gateways[gateway].pausedUntil = max(gateways[gateway].pausedUntil, now + length)
+        hit(.pause)
+        if length > 60 * Self.second { hit(.pausePastExpiry) }
     }
 
     /// Nothing happens for a while: leases expire, and periods end.
     private func skipTime() {
         guard random.chance(200) else { return }
+        pass(until: now + random.milliseconds(70_000))
+    }
+
+    func pass(until end: UInt64) {
         let before = storeTime
-        now += random.milliseconds(70_000)
+        now = max(now, end)
         hit(.leaseExpired)
         if before < AccountTable.turn, storeTime >= AccountTable.turn { hit(.periodRollOver) }
     }
 
     private func changePolicy() {
-        var next = PolicyVersion.first
+        var next = policies[0]
         let last = policies[policies.count - 1]
         for scope in next.limits.indices {
             let whole = next.limits[scope]

@@ -16,7 +16,10 @@ extension World {
             payer, amount: NanoUSD(amount), least: NanoUSD(isFixed ? amount : 0),
             now: bootTime(gateway))
         askSoon(gateway)
-        if case .exhausted(let key, _) = outcome { try truth.checkExhausted(key, amount, policies) }
+        if case .exhausted(let key, _) = outcome {
+            let limit = gateways[gateway].book.position(of: key)?.limit ?? .zero
+            try truth.checkExhausted(key, amount, limit: limit.rawValue)
+        }
         guard case .reserved(let reservation) = outcome else { return }
         try checkLease(gateway, reservation)
         try step()
@@ -40,8 +43,8 @@ extension World {
             return
         }
         gateways[gateway].log.commit(.opened(opened))
-        try step()
         try truth.opened(key, accounts, amount: amount, least: isFixed ? amount : 0)
+        try step()
         send(delegation)
         if random.chance(30) { gateways[gateway].book.childLost(key) }
     }
@@ -117,6 +120,12 @@ extension World {
             send(
                 .acquire(
                     gateway: gateway, life: gateways[gateway].life, request, sentAt: sentAt))
+            // Asleep while the answer waits: it is old when it is read.
+            if !isCalm, random.chance(3) {
+                let length = 58 * Self.second + random.milliseconds(10_000)
+                pause(gateway, length)
+                queue.push(.timePasses(until: now + length), at: now + 50 * Self.millisecond)
+            }
         }
         askSoon(gateway)
     }
@@ -142,14 +151,13 @@ extension World {
         let boot = bootTime(gateway)
         gateways[gateway].book.prepareNextPeriods(wall: time, now: boot)
         let entries = gateways[gateway].book.maintain(now: boot)
-        if !isPlanted(.releaseIsSaidFirst) { try commit(gateway, entries) }
+        try commit(gateway, entries)
         let report = gateways[gateway].book.makeReport()
         send(
             .report(
                 gateway: gateway, life: gateways[gateway].life, report,
-                by: gateways[gateway].incarnation))
+                by: gateways[gateway].incarnation, sentAt: now))
         try step()
-        if isPlanted(.releaseIsSaidFirst) { try commit(gateway, entries) }
         if random.chance(200) { gateways[gateway].log.sync() }
         if random.chance(20) {
             hit(.journalCompacted)

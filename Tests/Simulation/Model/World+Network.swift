@@ -26,8 +26,9 @@ extension World {
         switch message {
         case .acquire(let gateway, let life, let request, let sentAt):
             grant(gateway, life, request, sentAt: sentAt)
-        case .report(let gateway, let life, let report, let holder):
+        case .report(let gateway, let life, let report, let holder, let sentAt):
             let response = store.report(report, by: holder)
+            heard(holder, report, sentAt: sentAt)
             send(.reported(gateway: gateway, life: life, response, to: report))
         case .finals(let agent, let life, let finals, let holder):
             for final in finals { store.incarnations.finalReported(final) }
@@ -63,7 +64,7 @@ extension World {
     private func end(of message: Message) -> (member: Int, crosses: Bool) {
         switch message {
         case .acquire(let gateway, _, _, _), .grants(let gateway, _, _, _, _),
-            .report(let gateway, _, _, _), .reported(let gateway, _, _, _),
+            .report(let gateway, _, _, _, _), .reported(let gateway, _, _, _),
             .recall(let gateway, _, _):
             (gateway, true)
         case .delegation(_, let agent, _, _, _): (member(ofAgent: agent), false)
@@ -83,6 +84,8 @@ extension World {
         let number = replicaPolicies[random.below(replicaPolicies.count)]
         let policy = policies[number - 1]
         var response = LeasesResponse(grants: [])
+        let isQuiet = epoch.isQuiet(at: now) && !isPlanted(.newEpochsGrantAtOnce)
+        if !epoch.isQuiet(at: now) { grantsBegin() }
         for acquire in request.acquire {
             guard let account = AccountTable.index(acquire.account) else { continue }
             let scope = AccountTable.scope(of: account)
@@ -91,9 +94,13 @@ extension World {
                 maxLease: NanoUSD(policy.maxLease(scope)), now: storeTime)
             if truth.asked(account, by: number) { hit(.olderPolicyInUse) }
             let (grant, granted) = store.acquire(
-                acquire, account: account, terms: terms, now: now)
+                acquire, account: account, terms: terms, isQuiet: isQuiet)
             if let granted {
                 truth.granted(granted, now: now, time: storeTime, store: store, policies)
+                if granted.isNew { lagging?.grants.append(granted) }
+                if granted.isNew, epoch.isQuiet(at: now) {
+                    truth.fail("\(granted.lease) is granted before all holders have reported")
+                }
             }
             if grant.status == .contended { recall(account, for: acquire.lease.incarnation) }
             response.grants.append(grant)

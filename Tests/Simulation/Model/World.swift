@@ -5,7 +5,7 @@ import WeirLedger
 enum Message {
     case acquire(gateway: Int, life: Int, LeasesRequest, sentAt: UInt64)
     case grants(gateway: Int, life: Int, LeasesResponse, to: LeasesRequest, sentAt: UInt64)
-    case report(gateway: Int, life: Int, LedgerReport, by: Incarnation)
+    case report(gateway: Int, life: Int, LedgerReport, by: Incarnation, sentAt: UInt64)
     case reported(gateway: Int, life: Int, ReportResponse, to: LedgerReport)
     case recall(gateway: Int, life: Int, [LeaseID])
     case delegation(gateway: Int, agent: Int, ChildKey, audience: Incarnation, amount: Int64)
@@ -26,6 +26,8 @@ enum Event {
     case fault
     case policyArrives(gateway: Int)
     case writeOff(Incarnation)
+    case failover
+    case timePasses(until: UInt64)
 }
 
 package struct Violation: Error, CustomStringConvertible {
@@ -51,8 +53,18 @@ package final class World {
     let wallStart: Int64
     var queue = EventQueue<Event>()
     var store = SimulatedStore()
+    var lagging: LaggingReplica?
+    var epoch = Epoch()
+    let hasFailovers: Bool
     /// Policy versions; 1 is the first. Each replica of the control plane holds one of them.
-    var policies = [PolicyVersion.first]
+    var policies: [PolicyVersion] {
+        didSet {
+            for (scope, limit) in policies[policies.count - 1].limits.enumerated() {
+                highestLimits[scope] = max(highestLimits[scope], limit)
+            }
+        }
+    }
+    private(set) var highestLimits: [Int64]
     var replicaPolicies = [1, 1]
     var gateways: [SimulatedGateway] = []
     var agents: [SimulatedAgent] = []
@@ -73,6 +85,10 @@ package final class World {
     package init(seed: UInt64) {
         random = SeededRandom(seed: seed)
         pace = [25, 80, 250, 800][random.below(4)]
+        hasFailovers = random.chance(300)
+        // In some histories everything is soon spent.
+        policies = [PolicyVersion.first.divided(by: random.chance(300) ? 8 : 1)]
+        highestLimits = policies[0].limits
         wallStart = AccountTable.turn.milliseconds - Int64(5_000 + random.below(40_000))
         let gatewayCount = 2 + random.below(2)
         partitionedUntil = Array(repeating: 0, count: gatewayCount + 2)
@@ -171,7 +187,8 @@ package final class World {
         switch event {
         case .message(let message, let order): try deliver(message, order)
         case .request(let gateway):
-            if !isCalm { schedule(.request(gateway: gateway), in: pace * 2) }
+            guard !isCalm else { return }
+            schedule(.request(gateway: gateway), in: pace * 2)
             whenRunning(gateway, event) { try request(gateway) }
         case .ask(let gateway):
             gateways[gateway].isAskScheduled = false
@@ -203,6 +220,8 @@ package final class World {
             gateways[gateway].policy = policies.count
             gateways[gateway].payers = [:]
         case .writeOff(let incarnation): writeOff(incarnation)
+        case .failover: failOver()
+        case .timePasses(let end): if !isCalm { pass(until: end) }
         }
     }
 

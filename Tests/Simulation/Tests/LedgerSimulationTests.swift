@@ -1,39 +1,24 @@
-import Glibc
 import LedgerSimulation
 import Testing
-import WeirLedger
 
-/// Seeded histories of the ledger. A failure names the seed that repeats it:
-/// `scripts/simulate --from SEED --seeds 1`.
-@Suite(.serialized) struct LedgerSimulationTests {
-    #if DEBUG
-        private static let seedCount = 20
-    #else
-        private static let seedCount = 1_500
-    #endif
-
-    @Test func `money is exact in every history, and every kind of fault happens`() async {
-        let histories = await Histories.run(from: 1, count: Self.seedCount, threads: 2)
+/// A few seeded histories of the ledger, in the build that all tests are in. Many more, and every
+/// planted fault: `scripts/simulate`. A failure names the seed that repeats it.
+@Suite struct LedgerSimulationTests {
+    @Test func `money is exact in every history`() async {
+        let seeds = 20
+        let histories = await Histories.run(from: 1, count: seeds, threads: 2)
         if let failure = histories.failure {
             Issue.record("scripts/simulate --from \(failure.seed) --seeds 1: \(failure.violation)")
         }
-        #expect(histories.count == Self.seedCount)
-        #expect(histories.events >= Self.seedCount * 2_000)
-        #expect(histories.served > Self.seedCount * 50, "idle histories prove nothing")
-        #if !DEBUG
-            for kind in FaultKind.allCases {
-                #expect(histories.faults[kind] > 0, "\(kind) never happened")
-            }
-        #endif
+        #expect(histories.count == seeds)
+        #expect(histories.events >= seeds * 2_000)
+        #expect(histories.served > seeds * 20, "idle histories prove nothing")
     }
 
-    #if WEIR_PLANTED_FAULTS
-        @Test(arguments: PlantedFault.allCases)
-        func `a planted fault is found`(fault: PlantedFault) async {
-            plantedFault = fault
-            defer { plantedFault = nil }
-            let histories = await Histories.run(from: 1, count: 3_000, threads: 2)
-            #expect(histories.failure != nil, "\(fault) passes \(histories.count) histories")
-        }
-    #endif
+    @Test func `a seed is one history`() async {
+        let first = await Histories.run(from: 7, count: 1, threads: 1)
+        let again = await Histories.run(from: 7, count: 1, threads: 1)
+        #expect(first.served == again.served)
+        #expect(FaultKind.allCases.allSatisfy { first.faults[$0] == again.faults[$0] })
+    }
 }

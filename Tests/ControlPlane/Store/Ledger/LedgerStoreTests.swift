@@ -373,9 +373,9 @@ struct LedgerMesh {
 
     @Test func nothingIsGrantedWhereWritesMayGetLost() async throws {
         let mesh = try await LedgerMesh()
+        try await mesh.redis.command(["CONFIG", "SET", "appendfsync", "everysec"])
         let holder = try await mesh.join().incarnation
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)
-        try await mesh.redis.command(["CONFIG", "SET", "appendfsync", "everysec"])
         #expect(try await mesh.acquire(1, of: account, by: holder, need: 1).status == .unavailable)
         let trial = LedgerStore(redis: mesh.redis, sessions: mesh.sessions, isTrial: true)
         let request = LeaseAcquire(
@@ -388,13 +388,13 @@ struct LedgerMesh {
     @Test func aGrantIsToldOnceMostNodesHaveIt() async throws {
         let port = try PrivateRedis.freePort()
         let mesh = try await LedgerMesh(port: port)
-        let holder = try await mesh.join().incarnation
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)
         let replica = try PrivateRedis(arguments: ["--replicaof", "127.0.0.1", String(port)])
         try await eventually("the replica has caught up") {
             try await RedisPersistence.status(of: mesh.redis).replicas.values.first == 1
         }
         #expect(try await mesh.ledger.check().isEmpty)
+        let holder = try await mesh.join().incarnation
         #expect(try await grantedAtLast(mesh, 1, account, holder).status == .granted)
         replica.pause()
         let unkept = try await mesh.acquire(2, of: account, by: holder, need: 10)

@@ -11,6 +11,8 @@ TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql gc
     haproxy nghttp2-client nghttp2-server)
 # The peers of Benchmarks/run and what puts load on them.
 BENCHMARK_PACKAGES=(gcc wrk nghttp2-client nginx-light haproxy nghttp2-proxy openssl python3-venv)
+# Benchmarks/budgets.
+BUDGETS_PACKAGES=(redis-server python3-venv)
 
 # Set by --yes: packages are installed without asking.
 ASSUME_YES=${ASSUME_YES:-no}
@@ -158,6 +160,17 @@ need_peers_environment() {
     python3 -m venv "$venv" || die "python3 -m venv failed (apt-get install python3-venv)"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
         --requirement "$wanted" || die "Envoy could not be installed"
+    cp "$wanted" "$venv/complete"
+}
+
+need_litellm_environment() {
+    local venv=$ROOT/.venv-litellm wanted=$ROOT/Benchmarks/peers/litellm-requirements.txt
+    if cmp -s "$wanted" "$venv/complete"; then return 0; fi
+    say "Installing LiteLLM into .venv-litellm (700 MB, once) ..."
+    rm -rf "$venv"
+    python3 -m venv "$venv" || die "python3 -m venv failed (apt-get install python3-venv)"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+        --requirement "$wanted" || die "LiteLLM could not be installed"
     cp "$wanted" "$venv/complete"
 }
 

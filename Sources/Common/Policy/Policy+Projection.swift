@@ -19,7 +19,7 @@ extension Policy {
                 // the health score.
                 return document.name == agent ? document.forItsOwnSidecar : nil
             case .tier: return document.keepingAgents { $0 == agent }
-            case .priceTable: return document.keepingPrices { models.contains($0) }
+            case .priceTable: return document.keepingPrices(of: models)
             case .mesh: return document.json
             case .requestType, .budget: return nil
             }
@@ -36,7 +36,7 @@ extension Policy {
             switch document.kind {
             case .agent: return document.removing(["credential"])
             case .requestType, .tier, .mesh: return document.json
-            case .priceTable: return document.keepingPrices { models.contains($0) }
+            case .priceTable: return document.keepingPrices(of: models)
             case .budget: return nil
             }
         }
@@ -106,9 +106,14 @@ private struct NamedDocument {
         return json(rest)
     }
 
-    /// `nil` when no price is left.
-    func keepingPrices(where keeps: (String) -> Bool) -> JSONValue? {
-        let prices = (spec["prices"]?.array ?? []).filter { keeps($0["model"]?.string ?? "") }
+    /// By id, by alias, and by the name without its version. `nil` when no price is left.
+    func keepingPrices(of models: Set<String>) -> JSONValue? {
+        let wanted = models.union(models.compactMap(ModelName.withoutVersion))
+        let prices = (spec["prices"]?.array ?? []).filter { price in
+            ([price["model"] ?? .null] + (price["aliases"]?.array ?? [])).contains {
+                wanted.contains($0.string ?? "")
+            }
+        }
         guard !prices.isEmpty else { return nil }
         var rest = spec
         rest["prices"] = .array(prices)

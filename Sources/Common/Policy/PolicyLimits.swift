@@ -23,6 +23,7 @@ package enum PolicyLimits {
     package static let agentsPerStepMax = 8
     package static let inputsPerStepMax = 64
     package static let tiersMax = 64
+    package static let warningsPerTierMax = 8
     package static let pricesPerTableMax = 4_096
     package static let priceStepsMax = 8
     package static let usagePointerTokensMax = 6

@@ -19,6 +19,7 @@ package enum PolicyReader {
         for (index, document) in documents.enumerated() {
             draft.add(document, at: root.appending(index))
         }
+        draft.resolvePrices()
         draft.checkReferences()
         draft.applyMesh()
         try problems.throwIfAny()
@@ -112,6 +113,33 @@ struct PolicyDraft {
         guard policy.mesh.observe else { return }
         for name in policy.agents.keys { policy.agents[name]?.observe = true }
         for name in policy.tiers.keys { policy.tiers[name]?.observe = true }
+    }
+
+    /// Gives a model that no table lists by its id the price of the entry that means it: by an
+    /// alias, else by the name without its version. A version that a table lists has its own.
+    mutating func resolvePrices() {
+        let listed = policy.prices
+        var byAlias: [String: ModelPrice] = [:]
+        for price in listed.values.sorted(by: { $0.model < $1.model }) {
+            for (index, alias) in price.aliases.enumerated() {
+                if listed[alias] == nil, byAlias[alias] == nil {
+                    byAlias[alias] = price
+                } else if let place = pricePlaces[price.model] {
+                    problems.add(
+                        place.appending("aliases").appending(index),
+                        "\"\(alias)\" has a price already")
+                }
+            }
+        }
+        for model in policy.agents.values.flatMap({ $0.models.map(\.id) }) {
+            guard listed[model] == nil else { continue }
+            let undated = ModelName.withoutVersion(model)
+            let found = byAlias[model] ?? undated.flatMap { listed[$0] ?? byAlias[$0] }
+            guard var price = found else { continue }
+            price.model = model
+            price.aliases = []
+            policy.prices[model] = price
+        }
     }
 
     private mutating func addPrices(_ table: PriceTable?, _ spec: ObjectReader) {

@@ -27,6 +27,7 @@ extension ModelPrice {
         let model = reader.string(
             "model", required: true, bytesMax: PolicyLimits.modelIDBytesMax)
         self.init(model: model ?? reader.path.description)
+        aliases = reader.names("aliases", countMax: PolicyLimits.aliasesPerModelMax)
         let base = reader.object("tokens")
         if let base { tokens = TokenPrices(reading: base) }
         steps = readSteps(reader)

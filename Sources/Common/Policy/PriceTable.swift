@@ -38,6 +38,8 @@ package struct ModelPrice: Hashable, Sendable {
     }
 
     package var model: String
+    /// Other names of the model, as providers give them.
+    package var aliases: [String] = []
     package var tokens = TokenPrices()
     package var steps: [Step] = []
     package var perRequest: NanoUSD = .zero

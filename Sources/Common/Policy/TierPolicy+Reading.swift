@@ -12,6 +12,7 @@ extension TierPolicy {
             "concurrentRequestsMax", in: 1...PolicyLimits.requestsAtOnceMax)
         priority = spec.count("priority", in: -1_000...1_000) ?? priority
         readDowngrade(spec.object("downgrade"))
+        readWarnings(spec)
         readWhenControlPlaneIsLost(spec)
         maxLease = spec.money("maxLease")
         if maxLease == .zero { spec.report("maxLease", "must be above 0") }
@@ -29,6 +30,24 @@ extension TierPolicy {
             reader.report("preferAtPercent", "is above requireAtPercent")
         }
         reader.finish()
+    }
+
+    private mutating func readWarnings(_ spec: ObjectReader) {
+        guard spec.value("warnAtPercent") != nil else { return }
+        var shares: [Int] = []
+        for (value, path) in spec.elements(
+            "warnAtPercent", countMax: PolicyLimits.warningsPerTierMax)
+        {
+            guard let share = value.int64, (1...100).contains(share) else {
+                spec.problems.add(path, "must be an integer from 1 to 100")
+                continue
+            }
+            if let last = shares.last, last >= share {
+                spec.problems.add(path, "shares must rise")
+            }
+            shares.append(Int(share))
+        }
+        warnAtPercent = shares
     }
 
     private mutating func readWhenControlPlaneIsLost(_ spec: ObjectReader) {

@@ -24,6 +24,9 @@ package struct TierPolicy: Hashable, Sendable {
     /// allow only that.
     package var downgradePreferPercent: Int = 80
     package var downgradeRequirePercent: Int = 95
+    /// Shares of an account, in percent, rising: from the first on answers carry a warning, and
+    /// reaching each is told once.
+    package var warnAtPercent = [80, 95]
     package var whenControlPlaneIsLost = WhenControlPlaneIsLost.insideLeases
     /// What one holder may have of one account and not have spent; `nil`: min(limit ÷ 20, $1).
     package var maxLease: NanoUSD?

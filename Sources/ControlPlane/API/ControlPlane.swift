@@ -78,6 +78,7 @@ package struct ControlPlane: Sendable {
         PolicyAPI(services: services).addRoutes(to: table)
         SidecarsAPI(services: services).addRoutes(to: table)
         UsageAPI(services: services).addRoutes(to: table)
+        ReconciliationAPI(services: services).addRoutes(to: table)
         AuditAPI(services: services).addRoutes(to: table)
         UsersAPI(services: services).addRoutes(to: table)
         KeysAPI(services: services).addRoutes(to: table)

@@ -25,10 +25,10 @@ struct UsageAPI: Sendable {
         let (from, to) = try Self.days(
             from: request.query("from"), to: request.query("to"), now: now)
         let end = UnixTime(milliseconds: UnixTime(to.start).milliseconds + Self.dayMilliseconds)
-        let rows = try await services.archive.breakdown(
-            by: dimensions,
-            where: RecordFilter(
-                from: UnixTime(from.start), to: end, subject: request.query("user")))
+        var filter = RecordFilter(
+            from: UnixTime(from.start), to: end, subject: request.query("user"))
+        filter.tenant = request.query("tenant")
+        let rows = try await services.archive.breakdown(by: dimensions, where: filter)
         return .json([
             "by": .array(dimensions.map { .string($0.rawValue) }),
             "from": .string(from.description), "to": .string(to.description),

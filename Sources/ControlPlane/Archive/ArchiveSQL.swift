@@ -109,18 +109,28 @@ enum ArchiveSQL {
         """
     }
 
-    /// Σ records by what paid for them, for reconciling with Σ childFinal and own attempts.
-    static let byPayer = """
+    /// Σ records of each child that a lease paid for.
+    static let byChild = """
         SELECT lease_incarnation, lease_number, child, \(sum("cost")), COUNT(*) FROM records
-        WHERE (lease_incarnation, lease_number, child) > (?, ?, ?)
-        GROUP BY lease_incarnation, lease_number, child
-        ORDER BY lease_incarnation, lease_number, child LIMIT ?
+        WHERE lease_incarnation = ? AND lease_number = ?
+        GROUP BY lease_incarnation, lease_number, child ORDER BY child LIMIT ?
         """
 
-    static let byLease = """
-        SELECT \(sum("cost")) FROM records
-        WHERE lease_incarnation = ? AND lease_number = ?
+    /// Σ records of each holder of accounts whose leases began to be spent within a period. The
+    /// inner part is given a wider stretch of time, so that it sees where each lease began.
+    static func byAccount(
+        _ column: String, leasesWhere conditions: String, accountsWhere more: String
+    ) -> String {
         """
+        SELECT account, \(sum("cost")), \(sum("records")) FROM (
+          SELECT \(column) AS account, SUM(cost) AS cost, COUNT(*) AS records,
+            MIN(started_at) AS began
+          FROM records WHERE started_at >= ? AND started_at < ? AND \(conditions)
+          GROUP BY \(column), lease_incarnation, lease_number) AS leases
+        WHERE began >= ? AND began < ? AND \(more)
+        GROUP BY account ORDER BY account LIMIT ?
+        """
+    }
 
     /// Σ records of one holder of accounts (`column`: subject, tenant or tier) within a period.
     static func byAccount(_ column: String) -> String {

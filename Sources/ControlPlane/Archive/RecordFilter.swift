@@ -47,7 +47,9 @@ struct SQLConditions {
 
     var sql: String { terms.joined(separator: " AND ") }
 
-    mutating func add(_ term: String, _ values: SQLValue...) {
+    mutating func add(_ term: String, _ values: SQLValue...) { add(term, values) }
+
+    mutating func add(_ term: String, _ values: [SQLValue]) {
         terms.append(term)
         parameters += values
     }

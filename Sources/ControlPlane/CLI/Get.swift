@@ -92,6 +92,12 @@ struct GetUsage: AsyncParsableCommand {
     @Option(help: "Up to and with this day (YYYY-MM-DD, UTC).")
     var to: String?
 
+    @Option(help: "Of this user only.")
+    var user: String?
+
+    @Option(help: "Of this tenant only.")
+    var tenant: String?
+
     @OptionGroup var output: OutputOptions
     @OptionGroup var connection: ConnectionOptions
 
@@ -104,7 +110,10 @@ struct GetUsage: AsyncParsableCommand {
             guard parameters.allSatisfy({ $0.1.allSatisfy(allowed.contains) }) else {
                 throw Failure("--by takes names with commas, --from and --to take YYYY-MM-DD")
             }
-            let query = parameters.map { "\($0.0)=\($0.1)" }.joined(separator: "&")
+            let names = try [("user", user), ("tenant", tenant)].compactMap { name, value in
+                try value.map { (name, try PathSegment.encode($0)) }
+            }
+            let query = (parameters + names).map { "\($0.0)=\($0.1)" }.joined(separator: "&")
             let answer = try await connection.connect().resource("/v1/usage?" + query)
             try output.output.print(answer) { Self.table(answer) }
         }

@@ -249,6 +249,57 @@ package final class Redis: Sendable {
         return (RedisOrigin(node: outcomes[0].node, generation: generation), replies)
     }
 
+    /// The names of all keys that match, of every primary, at most so many. What is written
+    /// meanwhile may be missing; nothing else is, or `connectionLost` is thrown.
+    func keys(matching pattern: String, max: Int) async throws(RedisError) -> Set<String> {
+        var keys: Set<String> = []
+        switch servers {
+        case .one:
+            try await scan(pattern, max, into: &keys) { await self.sendOnce([$0]) }
+        case .cluster(let cluster):
+            let deadline = MonotonicClock.nowNanoseconds + StoreLimits.redisCommandNanoseconds
+            let primaries = await cluster.primaries(deadlineNanoseconds: deadline)
+            guard !primaries.isEmpty else { throw .connectionLost(maybeExecuted: false) }
+            for primary in primaries {
+                try await scan(pattern, max, into: &keys) {
+                    await self.ask(primary, [$0], cluster)
+                }
+            }
+        }
+        return keys
+    }
+
+    private func scan(
+        _ pattern: String, _ max: Int, into keys: inout Set<String>,
+        _ ask: (RedisRequest) async -> [Outcome]
+    ) async throws(RedisError) {
+        var cursor = "0"
+        var origin: RedisOrigin?
+        repeat {
+            let request = RedisRequest(
+                arguments: [
+                    "SCAN", cursor, "MATCH", pattern, "COUNT", String(StoreLimits.redisScanCount),
+                ],
+                isIdempotent: true,
+                deadlineNanoseconds: MonotonicClock.nowNanoseconds
+                    + StoreLimits.redisCommandNanoseconds)
+            let answer = try Self.answers(await ask(request))
+            // Another server does not know the cursor of the one before.
+            guard origin == nil || origin == answer.origin else {
+                throw .connectionLost(maybeExecuted: false)
+            }
+            origin = answer.origin
+            guard let parts = answer.replies[0].array, parts.count == 2, let next = parts[0].text,
+                let found = parts[1].texts
+            else { throw .unexpectedReply("SCAN") }
+            keys.formUnion(found)
+            guard keys.count <= max else {
+                throw .unexpectedReply("more than \(max) keys match \(pattern)")
+            }
+            cursor = next
+        } while cursor != "0"
+    }
+
     /// How many replicas have everything that this very connection has written; `nil` when the
     /// connection is gone, and with it what can be said.
     func wait(

@@ -28,6 +28,21 @@ enum StoreKeys {
         tag(key.unit, key.scope, key.period.kind, key.id) + ":\(key.period)"
     }
 
+    /// Keys of accounts of a period, and their leases' and holders' are no such keys.
+    static func accounts(_ unit: AccountKey.Unit, in period: Period) -> String {
+        "weir:{\(unit.rawValue)/*/\(period.kind.rawValue)/*}:\(period)"
+    }
+
+    /// The account that a key of this form is of.
+    static func account(ofKey key: String, in period: Period) -> AccountKey? {
+        let suffix = "}:\(period)"
+        guard key.hasPrefix("weir:{"), key.hasSuffix(suffix) else { return nil }
+        let parts = key.dropFirst("weir:{".count).dropLast(suffix.count)
+            .split(separator: "/", maxSplits: 3, omittingEmptySubsequences: false)
+        guard parts.count == 4, parts[2] == period.kind.rawValue else { return nil }
+        return AccountKey("\(parts[0])/\(parts[1])/\(period)/\(parts[3])")
+    }
+
     static func leases(_ key: AccountKey, _ incarnation: Incarnation) -> String {
         account(key) + ":leases:\(incarnation)"
     }

@@ -119,4 +119,17 @@ package enum StoreLimits {
     /// Statements that one connection keeps prepared.
     static let preparedStatementsMax = 128
     package static let reconcileRowsMax = 100_000
+    /// Accounts in one step of reconciling.
+    package static let reconcilePage = 500
+    /// Accounts of a month that are looked for in Redis.
+    package static let reconcileAccountsMax = 1_000_000
+    /// Keys that one step of looking through Redis takes.
+    static let redisScanCount = 1_000
+    /// Of an account that differs: holders whose leases are read, the newest first.
+    static let reconcileHoldersMax = 512
+    /// Of an account that differs: leases that are compared, and children that are listed.
+    package static let reconcileLeasesMax = 200
+    package static let reconcileChildrenMax = 50
+    /// The longest that records of one lease may lie apart: a lease ends within a day.
+    static let reconcileLeaseMilliseconds: Int64 = 2 * 86_400_000
 }

@@ -372,6 +372,9 @@ package enum GatewayLimits {
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
 
+    /// Accounts of which it is remembered that operators were told of their share.
+    package static let warnedAccountsMax = 10_000
+
     /// One test of an agent, which the mesh pays for.
     package static let agentTestCostMax = NanoUSD(100_000_000)
     package static let agentTestNanoseconds: UInt64 = 30_000_000_000

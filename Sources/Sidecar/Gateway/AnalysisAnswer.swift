@@ -123,7 +123,14 @@ extension Balance {
     /// What is left, as headers: money, and the daily requests as
     /// draft-ietf-httpapi-ratelimit-headers has it.
     func fields(now: UnixTime) -> [GatewayField] {
-        [remainingField] + requestFields(now: now)
+        [remainingField] + warningFields + requestFields(now: now)
+    }
+
+    /// `weir-budget-warning: user/month 83%, tier/month 91%`.
+    var warningFields: [GatewayField] {
+        guard !warnings.isEmpty else { return [] }
+        let all = warnings.map(\.text).joined(separator: ", ")
+        return [GatewayField("weir-budget-warning", all)]
     }
 
     var remainingField: GatewayField { GatewayField("weir-budget-remaining-usd", remaining.usd) }

@@ -21,7 +21,7 @@ struct AnalysisStream: Sendable {
                 GatewayField("cache-control", "no-store"),
                 // What comes of it is in the last event.
                 GatewayField("weir-decision", Reason.admitted.name),
-            ],
+            ] + (run.context.ledger.balance?.warningFields ?? []),
             body: .stream { writer in try await write(to: writer) })
     }
 

@@ -17,6 +17,8 @@ package struct Balance: Hashable, Sendable {
     package var requestsLimit: Int64?
     package var requestsRemaining: Int64?
     package var requestsResetAt: UnixTime?
+    /// In the order of the accounts.
+    package var warnings: [BudgetWarning] = []
 
     package init(limit: NanoUSD, remaining: NanoUSD, resetsAt: UnixTime?) {
         self.limit = limit

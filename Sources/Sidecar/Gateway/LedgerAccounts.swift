@@ -11,20 +11,27 @@ package struct LedgerAccounts: CallerLedger {
     private let money: [AccountTerms]
     private let requests: [AccountTerms]
     private let observes: Bool
+    private let tier: String
+    private let warnAtPercent: [Int]
+    private let watch: BudgetWatch?
     package let observed = ObservedRefusals()
     private let clock: any GatewayClock
     private let isControlPlaneReachable: @Sendable () -> Bool
 
     package init(
         ledger: SidecarLedger, binding: SubjectBinding, snapshot: GatewaySnapshot,
-        clock: any GatewayClock, isControlPlaneReachable: @escaping @Sendable () -> Bool
+        clock: any GatewayClock, watch: BudgetWatch? = nil,
+        isControlPlaneReachable: @escaping @Sendable () -> Bool
     ) {
         self.ledger = ledger
+        self.watch = watch
         self.clock = clock
         self.isControlPlaneReachable = isControlPlaneReachable
         let now = clock.now
         let tier = snapshot.policy.tiers[binding.tier]
         observes = tier?.observe ?? false
+        self.tier = binding.tier
+        warnAtPercent = tier?.warnAtPercent ?? []
         let terms = binding.accounts.map { account in
             AccountTerms(
                 key: account.key(at: now), limit: account.limit,
@@ -69,27 +76,41 @@ package struct LedgerAccounts: CallerLedger {
 
     package func childFinal(_ key: ChildKey, consumed: NanoUSD) {
         ledger.childFinal(key, consumed: consumed)
+        guard let watch, !warnAtPercent.isEmpty else { return }
+        for (account, position) in positions {
+            watch.look(
+                at: account, spentPercent: position.spentPercent, shares: warnAtPercent,
+                tier: tier)
+        }
     }
 
     package func childLost(_ key: ChildKey) { ledger.childLost(key) }
 
     /// Of the account with the least left; `nil` until the store has said what others spent.
     package var balance: Balance? {
-        let known = money.compactMap { terms in
-            ledger.position(of: terms.key).map { (terms.key, $0) }
-        }
+        let known = positions
         guard let (account, position) = known.min(by: { $0.1.remaining < $1.1.remaining }) else {
             return nil
         }
         var balance = Balance(
             limit: position.limit, remaining: position.remaining, resetsAt: account.period.end)
         balance.beyond = known.map(\.1.beyond).max() ?? .zero
+        if let first = warnAtPercent.first {
+            balance.warnings = known.map {
+                BudgetWarning(account: $0.0, spentPercent: $0.1.spentPercent)
+            }.filter { $0.spentPercent >= first }
+        }
         if let terms = requests.first, let position = ledger.position(of: terms.key) {
             balance.requestsLimit = position.limit.rawValue
             balance.requestsRemaining = position.remaining.rawValue
             balance.requestsResetAt = terms.key.period.end
         }
         return balance
+    }
+
+    /// Of the accounts of money of which the store has said what others spent.
+    private var positions: [(AccountKey, BudgetPosition)] {
+        money.compactMap { terms in ledger.position(of: terms.key).map { (terms.key, $0) } }
     }
 
     // MARK: Waiting

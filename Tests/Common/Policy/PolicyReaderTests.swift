@@ -149,6 +149,15 @@ import WeirCore
                 "/documents/4/spec/downgrade/preferAtPercent", "above"
             ),
             (
+                "/documents/4/spec/warnAtPercent", [80, 101],
+                "/documents/4/spec/warnAtPercent/1", "from 1 to 100"
+            ),
+            (
+                "/documents/4/spec/warnAtPercent", [80, 80],
+                "/documents/4/spec/warnAtPercent/1", "must rise"
+            ),
+            ("/documents/4/spec/warnAtPercent", 80, "/documents/4/spec/warnAtPercent", "an array"),
+            (
                 "/documents/5/spec/prices/0/model", "other", "/documents/0/spec/models/0",
                 "no PriceTable has a price"
             ),

@@ -61,7 +61,9 @@ struct AcceptancePolicy {
 
     /// A tier and a type of analysis with one step of a fixed price, without rate limits: for tests
     /// that count money exactly. `budget` and `maxLease` are USD.
-    func addFixedPriceTier(budget: String, maxLease: String? = nil) throws {
+    func addFixedPriceTier(
+        budget: String, maxLease: String? = nil, more: String = "priority: 0"
+    ) throws {
         try add(
             "acceptance.yaml",
             """
@@ -72,7 +74,8 @@ struct AcceptancePolicy {
             spec:
               monthlyBudget: "\(budget)"
               agents: [finbert]
-            \(maxLease.map { "  maxLease: \"\($0)\"" } ?? "  priority: 0")
+              \(more)
+            \(maxLease.map { "  maxLease: \"\($0)\"" } ?? "  outputTokensMax: 512")
             ---
             apiVersion: weir.mesh/v1
             kind: RequestType

@@ -69,6 +69,50 @@ struct BudgetTests {
         }
     }
 
+    @Test func `from the tier's shares on answers warn, and operators are told once`()
+        async throws
+    {
+        let folder = try TemporaryFolder()
+        defer { folder.remove() }
+        let policy = try AcceptancePolicy(in: folder)
+        let budget = NanoUSD(10 * AcceptancePolicy.fixedPrice.rawValue)
+        try policy.addFixedPriceTier(
+            budget: budget.usd, maxLease: budget.usd, more: "warnAtPercent: [50, 90]")
+        let options = Mesh.Options(
+            agents: ["finbert", "llama2-7b"], latency: "5", policyFolder: policy.path)
+        try await Mesh.run(options) { mesh in
+            var warnings: [String?] = []
+            for _ in 0..<10 {
+                // The rest of the budget may be on its way back to the account: then come again.
+                let answer = try await eventually("the call is served") {
+                    let answer = try await mesh.analyze(
+                        AcceptancePolicy.sentimentOnly, user: "alice", tier: "acceptance")
+                    return answer.status == 200 ? answer : nil
+                }
+                warnings.append(answer.header("weir-budget-warning"))
+            }
+            let shares = [50, 60, 70, 80, 90, 100]
+            #expect(
+                warnings == [nil, nil, nil, nil] + shares.map { "user/month \($0)%" })
+            let stream = try await mesh.analyze(
+                AcceptancePolicy.sentimentOnly, user: "alice", tier: "acceptance",
+                headers: ["accept": "text/event-stream"])
+            #expect(stream.header("weir-budget-warning") == "user/month 100%")
+
+            let metrics = try await mesh.gatewayAdmin.get("/metrics").text
+            for share in [50, 90] {
+                let labels = #"{scope="user",tier="acceptance",percent="\#(share)"} 1"#
+                #expect(metrics.contains("weir_budget_warnings_total" + labels))
+            }
+            let gateway = try mesh.part("gateway")
+            try await eventually("both crossings are in the log") {
+                gateway.log.split(separator: "\n").count {
+                    $0.contains("an account has reached a share of its limit")
+                } == 2
+            }
+        }
+    }
+
     @Test func `with small leases nobody overspends and a patient user gets all`() async throws {
         let folder = try TemporaryFolder()
         defer { folder.remove() }

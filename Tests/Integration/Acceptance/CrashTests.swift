@@ -74,6 +74,9 @@ struct CrashTests {
         #expect(
             books.consumed.rawValue >= Int64(attempts) * price,
             "the agent answered \(attempts) times: \(books)")
+        // Everything else agrees, too, or this throws.
+        let words = try await mesh.weir(["cost", "reconcile", "--wait", "40"])
+        #expect(words.contains("1 account agrees (users' \(books.consumed.usd) USD)"), "\(words)")
     }
 
     @Test func `a sidecar`() async throws {

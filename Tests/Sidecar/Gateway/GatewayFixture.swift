@@ -116,6 +116,7 @@ final class TestLedger: CallerLedger {
         var lost: [ChildKey] = []
         var children: Int64 = 0
         var requests: Int64 = 0
+        var warnings: [BudgetWarning] = []
     }
 
     let limit: NanoUSD
@@ -180,6 +181,7 @@ final class TestLedger: CallerLedger {
         var balance = Balance(
             limit: limit, remaining: limit - consumed,
             resetsAt: Period(.month, at: TestClock.unix).end)
+        balance.warnings = state.withLock { $0.warnings }
         if let requestsMax {
             balance.requestsLimit = requestsMax
             balance.requestsRemaining = requestsMax - state.withLock { $0.requests }

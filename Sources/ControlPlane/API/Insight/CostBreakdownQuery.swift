@@ -20,18 +20,20 @@ struct CostBreakdownQuery {
         let dimensions = query.choices(
             "by", of: known, default: [.agent], max: Self.dimensionsMax)
         let (first, last) = query.days(now: now, max: ServerLimits.usageDaysMax)
-        let user = query.text("user") ?? request.subject.user
+        let tenant = query.text("tenant")
+        let own = tenant == nil ? request.subject.user : Self.everybody
+        let user = query.text("user") ?? own
         try query.finish()
-        guard isOperator || user == request.subject.user else {
+        guard isOperator || user == request.subject.user && tenant == nil else {
             throw MeshRefusal(
                 reason: Reason.forbidden.name,
-                detail: "only the role operator sees the costs of another user")
+                detail: "only the role operator sees the costs of another user or a tenant")
         }
         let subject = user == Self.everybody && isOperator ? nil : user
         let end = UnixTime(milliseconds: UnixTime(last.start).milliseconds + Self.dayMilliseconds)
-        let rows = try await services.archive.breakdown(
-            by: dimensions,
-            where: RecordFilter(from: UnixTime(first.start), to: end, subject: subject))
+        var filter = RecordFilter(from: UnixTime(first.start), to: end, subject: subject)
+        filter.tenant = tenant
+        let rows = try await services.archive.breakdown(by: dimensions, where: filter)
         var object: JSONObject = [
             "user": .string(user), "by": .array(dimensions.map { .string($0.rawValue) }),
             "from": .string(first.description), "to": .string(last.description),
@@ -40,10 +42,23 @@ struct CostBreakdownQuery {
             "provenance": Self.provenance(rows),
             "breakdown": .array(rows.map { Self.json($0, dimensions) }),
         ]
-        object["ledger"] = try await subject.asyncMap {
-            try await ledger(of: $0, month: Period(.month, at: UnixTime(last.start)))
+        object["tenant"] = tenant.map { .string($0) }
+        object["ledger"] = try await account(subject, tenant, in: last).asyncMap {
+            try await ledger(of: $0)
         }
         return .object(object)
+    }
+
+    /// Whose account shows the same: a user's, or a tenant's as a whole.
+    private func account(_ user: String?, _ tenant: String?, in day: Period) -> AccountKey? {
+        let month = Period(.month, at: UnixTime(day.start))
+        switch (user, tenant) {
+        case (let user?, nil):
+            return AccountKey(unit: .usd, scope: .user, period: month, id: user)
+        case (nil, let tenant?):
+            return AccountKey(unit: .usd, scope: .tenant, period: month, id: tenant)
+        case (nil, nil), (.some, .some): return nil
+        }
     }
 
     /// By where the figures come from, over all rows.
@@ -74,18 +89,18 @@ struct CostBreakdownQuery {
         return .object(object)
     }
 
-    /// The user's account of a month beside the records of the same month. The ledger and the
+    /// An account of a month beside the records of the same month. The ledger and the
     /// archive are told of one attempt by two messages, so for a moment one may be ahead; an
     /// attempt that runs over midnight of the last day is of the month of its lease there, and of
     /// the month in which it began here.
-    private func ledger(of user: String, month: Period) async throws -> JSONValue {
-        let key = AccountKey(unit: .usd, scope: .user, period: month, id: user)
+    private func ledger(of key: AccountKey) async throws -> JSONValue {
+        let month = key.period
         guard let state = try await services.ledger().store.states(of: [key]).first ?? nil else {
             return .null
         }
-        let filter = RecordFilter(
-            from: UnixTime(month.start), to: month.end ?? UnixTime(milliseconds: .max),
-            subject: user)
+        var filter = RecordFilter(
+            from: UnixTime(month.start), to: month.end ?? UnixTime(milliseconds: .max))
+        if key.scope == .user { filter.subject = key.id } else { filter.tenant = key.id }
         let recorded = try await services.archive.breakdown(by: [], where: filter)
             .reduce(NanoUSD.zero) { $0 + $1.cost }
         let difference = state.consumed - recorded

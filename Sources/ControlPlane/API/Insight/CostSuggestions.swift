@@ -10,6 +10,8 @@ struct CostSuggestions {
     /// Fewer attempts than this say nothing about a habit.
     static let attemptsMin = 20
     static let suggestionsMax = 20
+    /// Input beyond so many times the median of its kind is context that others did without.
+    static let contextFactor: UInt64 = 2
 
     struct Suggestion {
         var kind: String
@@ -28,11 +30,11 @@ struct CostSuggestions {
     /// Those that save most come first.
     func list() -> [Suggestion] {
         guard records.count >= Self.attemptsMin else { return [] }
-        let all = cheaperAgents() + repetitions() + failures()
+        let all = cheaperAgents() + repetitions() + failures() + unusedContext()
         return Array(all.sorted { $0.saving > $1.saving }.prefix(Self.suggestionsMax))
     }
 
-    private struct Use: Hashable, Comparable {
+    fileprivate struct Use: Hashable, Comparable {
         var type: String
         var agent: String
 
@@ -41,7 +43,7 @@ struct CostSuggestions {
         }
     }
 
-    private func groups(where isMeant: (ArchivedRecord) -> Bool) -> [(Use, [ArchivedRecord])] {
+    fileprivate func groups(where isMeant: (ArchivedRecord) -> Bool) -> [(Use, [ArchivedRecord])] {
         Dictionary(grouping: records.filter(isMeant)) { Use(type: $0.requestType, agent: $0.agent) }
             .sorted { $0.key < $1.key }
     }
@@ -153,6 +155,57 @@ struct CostSuggestions {
                 })
             return suggestion
         }
+    }
+}
+
+// MARK: - Context that others did without
+
+extension CostSuggestions {
+    private func unusedContext() -> [Suggestion] {
+        groups { $0.record.reason == .admitted && $0.record.tokens.input > 0 }.compactMap {
+            use, group in
+            guard group.count >= Self.attemptsMin else { return nil }
+            let inputs = group.map { $0.record.tokens.input }.sorted()
+            let median = inputs[(inputs.count - 1) / 2]
+            let long = group.filter {
+                UInt64($0.record.tokens.input) > Self.contextFactor * UInt64(median)
+            }
+            let saving = long.reduce(NanoUSD.zero) { $0 + excessCost($1, above: median) }
+            guard saving > .zero else { return nil }
+            let cost = long.reduce(NanoUSD.zero) { $0 + $1.record.cost }
+            var suggestion = Suggestion(
+                kind: "unused_context",
+                advice: "Send \(use.agent) less context in \(use.type): most requests do with "
+                    + "less than half of what these had.",
+                saving: min(saving, cost), attempts: long.count, cost: cost,
+                how: "What the input tokens of these attempts beyond the median of all "
+                    + "\(group.count) cost at the price in force, the cheapest kind first. "
+                    + "Records cannot tell whether an answer needed them.")
+            suggestion.figures["analysis_type"] = .string(use.type)
+            suggestion.figures["agent"] = .string(use.agent)
+            suggestion.figures["median_input_tokens"] = .number(JSONNumber(Int64(median)))
+            suggestion.figures["excess_input_tokens"] = .number(
+                JSONNumber(
+                    long.reduce(Int64(0)) { $0 + Int64($1.record.tokens.input) - Int64(median) }))
+            return suggestion
+        }
+    }
+
+    /// Those read from a cache are taken away before the others, so that the figure is never too
+    /// high.
+    private func excessCost(_ attempt: ArchivedRecord, above median: UInt32) -> NanoUSD {
+        guard let price = policy.prices[attempt.model], price.isPerToken else { return .zero }
+        let tokens = attempt.record.tokens
+        var less = tokens
+        less.input = min(tokens.input, median)
+        var excess = tokens.input - less.input
+        let cached = min(excess, tokens.cachedInput)
+        less.cachedInput -= cached
+        excess -= cached
+        let special = UInt32(clamping: UInt64(tokens.cachedInput) + UInt64(tokens.cacheWrite))
+        let plain = tokens.input - min(tokens.input, special)
+        less.cacheWrite -= min(tokens.cacheWrite, excess - min(excess, plain))
+        return max(.zero, price.cost(tokens, nanoseconds: 0) - price.cost(less, nanoseconds: 0))
     }
 }
 

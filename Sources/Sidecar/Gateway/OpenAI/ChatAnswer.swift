@@ -88,7 +88,9 @@ struct ChatAnswer: Sendable {
         if let limit = request.loweredOutputMax(of: reply.prepared) {
             fields.append(GatewayField("weir-max-tokens", String(limit)))
         }
-        return fields + (ledger.balance?.requestFields(now: clock.now) ?? [])
+        // A stream's head goes before its cost is known; what was spent before is known by now.
+        guard let balance = ledger.balance else { return fields }
+        return fields + balance.warningFields + balance.requestFields(now: clock.now)
     }
 
     /// What the request cost, attempts in vain included, and what is left.
@@ -115,6 +117,7 @@ struct ChatAnswer: Sendable {
         if reason.status == 503 { refusal.retryAfterSeconds = 1 }
         refusal.members["agent"] = .string(failure.attempt.agent)
         refusal.fields += [GatewayField("weir-agent", failure.attempt.agent)] + moneyFields(.zero)
+        refusal.fields += ledger.balance?.warningFields ?? []
         return refusal
     }
 }

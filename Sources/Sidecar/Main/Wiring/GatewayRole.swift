@@ -100,13 +100,14 @@ final class GatewayRole: Role {
 
     private func dependencies() -> GatewayDependencies {
         let (state, member) = (self.state, self.member)
+        let watch = BudgetWatch(context.metrics.registry, context.log)
         return GatewayDependencies(
             snapshot: { state.snapshot },
             bind: { await Self.bind($0, member.uplink) },
             ledger: { binding, snapshot, clock in
                 LedgerAccounts(
                     ledger: member.ledger, binding: binding, snapshot: snapshot, clock: clock,
-                    isControlPlaneReachable: { member.status.isConnected })
+                    watch: watch, isControlPlaneReachable: { member.status.isConnected })
             },
             ask: { operation, request in
                 await member.uplink?.ask(operation, request) ?? .unavailable

@@ -13,7 +13,7 @@ import WeirPolicy
 struct InsightTests {
     private static let names: [UInt32: String] = [
         1: "alice", 2: "bob", 3: "enterprise", 4: "gpt4-turbo", 5: "gpt-4-turbo",
-        6: "news_analysis", 7: "finbert", 8: "ProsusAI/finbert",
+        6: "news_analysis", 7: "finbert", 8: "ProsusAI/finbert", 9: "acme",
     ]
     /// 1,000 tokens in at $10 and 200 out at $30 a million.
     private static let dear = NanoUSD(16_000_000)
@@ -53,6 +53,7 @@ struct InsightTests {
         return all.map {
             var record = $0
             record.incarnation = incarnation
+            if record.subject == 2 { record.tenant = 9 }
             return record
         }
     }
@@ -175,6 +176,29 @@ struct InsightTests {
             #expect(all["total_usd"]?.string == "0.341000")
             #expect(all["ledger"] == nil)
             #expect(all["breakdown"]?.array?.count == 2)
+        }
+    }
+
+    @Test func aTenantIsChargedByUserTypeAndDay() async throws {
+        try await run { mesh, now in
+            let parameters = ["tenant": "acme", "by": "tenant,user,type,day"]
+            let acme = try await mesh.ask(.costBreakdown, parameters, roles: ["operator"]).body
+            #expect(acme["total_usd"]?.string == "0.016000" && acme["tenant"] == "acme")
+            let row = try #require(acme["breakdown"]?.array?.first)
+            #expect(row["tenant"] == "acme" && row["user"] == "bob")
+            #expect(row["type"] == "news_analysis" && row["attempts"] == 1)
+            // Without a Budget the tenant has no account.
+            #expect(acme["ledger"] == .null)
+            for user in ["alice", "*"] {
+                let none = try await mesh.ask(
+                    .costBreakdown, ["tenant": "acme", "user": user], roles: ["operator"]
+                ).body
+                #expect(none["total_usd"]?.string == (user == "*" ? "0.016000" : "0.000000"))
+            }
+            // Users see their own alone, whatever tenant they are of.
+            #expect(try await mesh.ask(.costBreakdown, ["tenant": "acme"]).status == 403)
+            let own = ["tenant": "acme", "user": "bob"]
+            #expect(try await mesh.ask(.costBreakdown, own, user: "bob").status == 403)
         }
     }
 

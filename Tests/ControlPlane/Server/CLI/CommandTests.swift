@@ -16,6 +16,58 @@ struct CommandTests {
         #expect(Weir.reordered(["get", "policy"]) == ["get", "policy"])
     }
 
+    @Test func pricesAreOneCatalogueWithTheirDate() throws {
+        let documents = try #require(
+            try JSON.parse(
+                #"[{"kind":"Agent"},{"kind":"PriceTable","metadata":{"name":"list"},"#
+                    + #""spec":{"dated":"2026-11-01","prices":[{"model":"m","aliases":["n"],"#
+                    + #""tokens":{"input":"1","output":"2"},"steps":[{"inputTokensAbove":9,"#
+                    + #""tokens":{"input":"3","output":"4"}}]},"#
+                    + #"{"model":"o","perRequest":"0.1","version":3}]}}]"#
+            ).array)
+        let all = Prices.table(Prices.prices(documents, model: nil)).rows
+        #expect(all.map(\.first) == ["m", "  above 9 tokens", "o"])
+        #expect(all[0] == ["m", "1", "-", "-", "2", "-", "-", "-", "1", "list", "2026-11-01", "n"])
+        #expect(all[2].dropFirst(6) == ["0.1", "-", "3", "list", "2026-11-01", ""])
+        #expect(Prices.prices(documents, model: "n").map { $0["model"] } == ["m"])
+        #expect(Prices.prices(documents, model: "o-2026-01-02").map { $0["model"] } == ["o"])
+        #expect(Prices.prices(documents, model: "x").isEmpty)
+    }
+
+    @Test func anAccountThatAgreedOnceIsRightAndOnlyThenIsTheCodeZero() throws {
+        func look(_ states: [String: String], omitted: Int = 0) -> [JSONValue] {
+            let accounts = states.sorted { $0.key < $1.key }.map { name, state -> JSONValue in
+                [
+                    "account": .string("usd/user/2026-11/" + name), "state": .string(state),
+                    "consumed_usd": "0.500000",
+                    "causes": [["cause": "not_recorded", "amount_usd": "0.1"]],
+                ]
+            }
+            return [
+                ["period": "2026-11", "accounts": .array(accounts), "omitted": 0],
+                [
+                    "accounts": [], "omitted": .number(JSONNumber(omitted)),
+                    "not_named_by_records": 2,
+                ],
+            ]
+        }
+        var result = ReconcileResult()
+        result.look(look(["ann": "differs", "bob": "agrees"]))
+        #expect(!result.agrees)
+        #expect(result.summary.contains("1 DIFFER"))
+        #expect(result.table(all: false).rows.map(\.first) == ["usd/user/2026-11/ann"])
+        #expect(result.table(all: false).rows.first?.last == "not_recorded 0.1")
+        // Bob spends meanwhile, and had agreed.
+        result.look(look(["ann": "agrees", "bob": "differs"]))
+        #expect(result.agrees)
+        #expect(
+            result.summary
+                == "2026-11: 2 accounts agree (users' 1.000000 USD); 2 cannot be told from records")
+        #expect(result.json(all: true)["accounts"]?.array?.count == 2)
+        result.look(look(["ann": "agrees"], omitted: 3))
+        #expect(!result.agrees)
+    }
+
     @Test func aRolloutWaitsForTheConnectedAndStopsAtARefusal() throws {
         func sidecar(_ name: String, _ connected: Bool, _ policy: JSONValue) -> JSONValue {
             [

@@ -9,6 +9,7 @@ import WeirMeshProtocol
     private static let holder = Incarnation(7)
     private static let names: [UInt32: String] = [
         1: "ann", 2: "free", 3: "finbert", 4: "finbert-base", 5: "bob", 6: "news_analysis",
+        7: "mesh",
     ]
 
     private func record(
@@ -215,17 +216,60 @@ import WeirMeshProtocol
             ])
         ])
         let lease = LeaseID(incarnation: Incarnation(3), number: 9)
-        let sums = try await archive.sumsByPayer(after: nil, limit: 10)
+        let sums = try await archive.sums(paidBy: lease, limit: 10)
         #expect(
             sums.map(\.payer.child) == [1, 2] && sums.map(\.cost) == [NanoUSD(10), NanoUSD(25)])
-        let rest = try await archive.sumsByPayer(
-            after: ChildKey(lease: lease, child: 1), limit: 10)
-        #expect(rest.map(\.payer.child) == [2])
-        #expect(try await archive.sum(paidBy: lease) == NanoUSD(35))
+        #expect(try await archive.sums(paidBy: lease, limit: 1).map(\.payer.child) == [1])
         let month = Period(.month, at: UnixTime(seconds: 1_790_000_000))
         let users = try await archive.sums(of: .user, period: month, limit: 10)
         #expect(
             users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
+    }
+
+    /// A lease is spent in one period; what of it runs over midnight is that period's, too.
+    @Test(arguments: Driver.allCases)
+    func aRecordIsOfThePeriodOfTheLeaseThatPaid(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
+        let november = try #require(Period("2026-11"))
+        let midnight = try #require(november.end).milliseconds
+        func paid(_ sequence: UInt64, lease: Int64, at milliseconds: Int64, subject: UInt32 = 1)
+            -> AttemptRecord
+        {
+            var record = record(sequence, cost: Int64(sequence), subject: subject)
+            record.startedAt = UnixTime(milliseconds: milliseconds)
+            record.paidBy.lease.number = lease
+            return record
+        }
+        _ = try await archive.store([
+            block([
+                paid(1, lease: 1, at: midnight - 60_000), paid(2, lease: 1, at: midnight + 500),
+                paid(4, lease: 2, at: midnight + 400),
+                paid(8, lease: 3, at: midnight - 9 * 86_400_000),
+                paid(16, lease: 4, at: midnight - 30 * 86_400_000, subject: 5),
+                paid(32, lease: 5, at: midnight - 86_400_000, subject: 7),
+            ])
+        ])
+        func sums(_ scope: AccountKey.Scope, _ period: Period, _ selection: AccountSelection)
+            async throws -> [RecordedSum]
+        {
+            try await archive.recorded(
+                of: scope, in: period, selection, meshUser: "mesh", limit: 10)
+        }
+        #expect(
+            try await sums(.user, november, .after("")) == [
+                RecordedSum(id: "ann", cost: NanoUSD(11), records: 3),
+                RecordedSum(id: "bob", cost: NanoUSD(16), records: 1),
+            ])
+        #expect(try await sums(.user, november, .after("ann")).map(\.id) == ["bob"])
+        #expect(try await sums(.user, november, .these(["bob", "eve"])).map(\.id) == ["bob"])
+        let december = Period(.month, at: UnixTime(milliseconds: midnight))
+        #expect(try await sums(.user, december, .after("")).map(\.cost) == [NanoUSD(4)])
+        // Tests of agents are the mesh's, and nobody's tier pays for them.
+        #expect(try await sums(.mesh, november, .after("")).map(\.cost) == [NanoUSD(32)])
+        #expect(try await sums(.tier, november, .after("")).map(\.cost) == [NanoUSD(27)])
+        #expect(try await sums(.tenant, november, .after("")).isEmpty)
+        #expect(try await sums(.key, november, .after("")).isEmpty)
     }
 
     @Test func aFileThatCannotBeOpenedIsAnErrorAtOnce() {

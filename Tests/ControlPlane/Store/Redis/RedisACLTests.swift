@@ -12,7 +12,8 @@ import WeirMeshProtocol
         "on", ">pass", "resetkeys", "~weir:*", "resetchannels", "&weir:*", "-@all", "+@hash",
         "+@string", "+@sortedset", "+@set", "+@list", "+del", "+exists", "+expire", "+pexpire",
         "+pexpireat", "+eval", "+evalsha", "+script|load", "+publish", "+subscribe", "+ping",
-        "+time", "+info", "+config|get", "+wait", "+role", "+select", "+cluster|slots", "+asking",
+        "+time", "+info", "+scan", "+config|get", "+wait", "+role", "+select", "+cluster|slots",
+        "+asking",
     ]
 
     @Test func theRuleOfTheDocumentationIsThisOne() throws {

@@ -56,6 +56,7 @@ import WeirPolicy
         }
         // What the client stated holds, so nothing is said of it.
         #expect(answer.field("weir-max-tokens") == nil)
+        #expect(answer.field("weir-budget-warning") == nil)
         let body = try #require(bodies.withLock { $0.first })
         #expect(body["model"] == "big" && body["seed"] == 7 && body["max_tokens"] == 40)
         #expect(ledger.state.withLock { $0.requests } == 1)
@@ -155,12 +156,21 @@ import WeirPolicy
             sent.withLock { $0 = (try? JSON.parse(call.body)) ?? .null }
             return .events([Self.chunk, Self.usage, Self.done], cost: 700)
         }
+        let november = try #require(Period("2026-11"))
+        ledger.state.withLock {
+            $0.warnings = [(AccountKey.Scope.user, 83), (.tenant, 101)].map {
+                BudgetWarning(
+                    account: AccountKey(unit: .usd, scope: $0, period: november, id: "x"),
+                    spentPercent: $1)
+            }
+        }
         let options = wantsUsage ? #", "stream_options": {"include_usage": true}"# : ""
         let answer = await gateway.respond(
             to: chat(#""model": "writer", "stream": true"# + options), ledger: ledger,
             transport: transport)
         #expect(answer.field("content-type") == "text/event-stream; charset=utf-8")
         #expect(answer.field("weir-cost-usd") == nil)
+        #expect(answer.field("weir-budget-warning") == "user/month 83%, tenant/month 101%")
         #expect(gateway.metrics.seen.withLock { $0 }.isEmpty)
         // The place at the gateway is held until the stream has ended.
         #expect(gateway.running == 1)

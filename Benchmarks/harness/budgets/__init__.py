@@ -1,0 +1,1 @@
+"""Weir and LiteLLM with the same budgets, requests and upstream, one after the other."""

@@ -182,10 +182,13 @@ struct Truth {
 
     // MARK: Refusals
 
-    /// Rule 9: nobody is told 402 while a settlement or a release could still make room. `limit`:
-    /// the newest that its holder heard of.
-    func checkExhausted(_ key: AccountKey, _ amount: Int64, limit: Int64) throws {
+    /// Rule 9: nobody is told 402 while a settlement or a release could still make room.
+    func checkExhausted(
+        _ key: AccountKey, _ amount: Int64, _ policies: [PolicyVersion]
+    ) throws {
         guard let account = AccountTable.index(key) else { return }
+        let scope = AccountTable.scope(of: account)
+        let limit = policies.lazy.map { $0.limits[scope] }.min() ?? 0
         guard due[account] + writtenOff[account] + amount > limit else {
             throw Violation("402 with room for it: \(key), \(due[account]) due + \(amount)")
         }

@@ -16,9 +16,10 @@ extension World {
             payer, amount: NanoUSD(amount), least: NanoUSD(isFixed ? amount : 0),
             now: bootTime(gateway))
         askSoon(gateway)
-        if case .exhausted(let key, _) = outcome {
-            let limit = gateways[gateway].book.position(of: key)?.limit ?? .zero
-            try truth.checkExhausted(key, amount, limit: limit.rawValue)
+        // Where a failover lost that a successor had taken leases over, what was spent of them counts
+        // twice until they are taken over again.
+        if case .exhausted(let key, _) = outcome, counts[.storeFailover] == 0 {
+            try truth.checkExhausted(key, amount, policies)
         }
         guard case .reserved(let reservation) = outcome else { return }
         try checkLease(gateway, reservation)

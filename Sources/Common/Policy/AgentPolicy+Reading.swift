@@ -21,6 +21,10 @@ extension AgentPolicy {
         readMoney(spec)
         credential = spec.string("credential", bytesMax: PolicyLimits.nameBytesMax)
         outbound = spec.object("outbound").flatMap { Outbound(reading: $0) }
+        cache = spec.object("cache").flatMap { Cache(reading: $0) }
+        if cache != nil, outbound != nil {
+            spec.report("cache", "answers of an agent that calls others cannot be kept")
+        }
         observe = spec.bool("observe") ?? observe
         bodyDigests = spec.bool("bodyDigests") ?? bodyDigests
         healthWeight =
@@ -192,6 +196,21 @@ extension AgentPolicy.HealthCheck {
         intervalMilliseconds = interval ?? intervalMilliseconds
         self.unhealthyAfter = unhealthyAfter ?? self.unhealthyAfter
         self.healthyAfter = healthyAfter ?? self.healthyAfter
+    }
+}
+
+extension AgentPolicy.Cache {
+    fileprivate init?(reading reader: ObjectReader) {
+        let ttl = reader.duration("ttl")
+        if reader.value("ttl") == nil { reader.report("ttl", "is missing") }
+        let scope = reader.choice("scope", Scope.self)
+        let entries = reader.count("entriesMax", in: 1...PolicyLimits.cacheEntriesMax)
+        let bytes = reader.count("bytesMax", in: 1...PolicyLimits.cacheBytesMax)
+        reader.finish()
+        guard let ttl else { return nil }
+        self.init(ttlMilliseconds: ttl, scope: scope ?? .user)
+        entriesMax = entries ?? entriesMax
+        bytesMax = bytes ?? bytesMax
     }
 }
 

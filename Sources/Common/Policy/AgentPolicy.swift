@@ -96,6 +96,22 @@ package struct AgentPolicy: Hashable, Sendable {
         }
     }
 
+    /// Whole answers that gateways keep, and give again to the very same request.
+    package struct Cache: Hashable, Sendable {
+        /// Who gets an answer that was kept: the user who had it, or everybody of the tenant.
+        package enum Scope: String, Sendable, CaseIterable { case user, tenant }
+
+        package var ttlMilliseconds: Int64
+        package var scope: Scope
+        /// Of each gateway.
+        package var entriesMax: Int = 1_000
+        package var bytesMax: Int = 8 << 20
+        package init(ttlMilliseconds: Int64, scope: Scope = .user) {
+            self.ttlMilliseconds = ttlMilliseconds
+            self.scope = scope
+        }
+    }
+
     package enum WhenUsageIsMissing: String, Sendable, CaseIterable { case ceiling, estimated }
     package enum WhenAgentRefuses: String, Sendable, CaseIterable { case charge, free }
     package enum WhenCallerLeaves: String, Sendable, CaseIterable { case drain, cancel }
@@ -136,6 +152,8 @@ package struct AgentPolicy: Hashable, Sendable {
     package var credential: String?
     /// `nil`: it calls nobody.
     package var outbound: Outbound?
+    /// `nil`: every request is carried out. Gateways' alone.
+    package var cache: Cache?
     /// Decide and record, refuse nothing.
     package var observe = false
     /// Hash the bodies as they pass, and record the digests.

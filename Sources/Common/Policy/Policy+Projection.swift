@@ -87,6 +87,7 @@ private struct NamedDocument {
         var rest = spec
         rest["fallbacks"] = nil
         rest["healthWeight"] = nil
+        rest["cache"] = nil
         if var outbound = spec["outbound"]?.object {
             outbound["agents"] = []
             rest["outbound"] = .object(outbound)

@@ -23,6 +23,8 @@ package enum PolicyLimits {
     package static let agentsPerStepMax = 8
     package static let inputsPerStepMax = 64
     package static let tiersMax = 64
+    package static let cacheEntriesMax: Int64 = 100_000
+    package static let cacheBytesMax: Int64 = 256 << 20
     package static let warningsPerTierMax = 8
     package static let pricesPerTableMax = 4_096
     package static let priceStepsMax = 8

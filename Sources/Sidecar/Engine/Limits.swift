@@ -372,6 +372,9 @@ package enum GatewayLimits {
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
 
+    /// Answers kept for all agents together, and the largest of them.
+    package static let cacheBytesMax = 256 << 20
+    package static let cachedAnswerBytesMax = 1 << 20
     /// Accounts of which it is remembered that operators were told of their share.
     package static let warnedAccountsMax = 10_000
 

@@ -42,6 +42,8 @@ struct AgentCaller: Sendable {
     let clock: any GatewayClock
     let picker: EndpointPicker
     let budget: RunBudget
+    /// Answers kept from earlier; `nil` where each call is made.
+    var cache: ResponseCache?
     /// Agents that called one another until here.
     var depth: UInt8 = 0
 

@@ -34,13 +34,19 @@ struct AgentFailover: Sendable {
     let calls: AgentCaller
     let deadlineNanoseconds: UInt64
 
+    /// - Parameter kept: an answer that needs no call.
     /// - Parameter take: makes one call, and throws where another agent may be tried.
     func run<Success: Sendable>(
         _ order: [AgentCaller.Prepared],
+        kept: @Sendable (AgentCaller.Prepared) -> Success?,
         take: Take<Success>
     ) async -> Outcome<Success> {
         var outcome = Outcome<Success>()
         for prepared in order {
+            if let success = kept(prepared) {
+                outcome.success = success
+                return outcome
+            }
             await callAgent(prepared, &outcome, take: take)
             if outcome.success != nil || outcome.isOver { return outcome }
         }

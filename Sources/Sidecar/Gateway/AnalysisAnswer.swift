@@ -78,6 +78,7 @@ struct AnalysisAnswer {
                 GatewayField("weir-agent", served.map(\.agent).joined(separator: ", ")))
             fields.append(
                 GatewayField("weir-model", served.map(\.model).joined(separator: ", ")))
+            if served.allSatisfy(\.isCached) { fields.append(GatewayField("weir-cache", "hit")) }
         }
         return fields + (balance?.fields(now: now) ?? [])
     }

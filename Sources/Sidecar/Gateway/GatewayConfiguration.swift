@@ -57,7 +57,7 @@ package struct AllowedOrigins: Hashable, Sendable {
             GatewayField(
                 "access-control-expose-headers",
                 "weir-request-id, weir-decision, weir-agent, weir-model, weir-max-tokens, "
-                    + "weir-cost-usd, weir-budget-remaining-usd, weir-budget-warning, "
+                    + "weir-cost-usd, weir-budget-remaining-usd, weir-budget-warning, weir-cache, "
                     + "weir-idempotent-replayed, weir-policy-version, ratelimit, "
                     + "ratelimit-policy, retry-after, traceparent"))
         return fields

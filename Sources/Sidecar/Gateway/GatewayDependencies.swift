@@ -55,6 +55,8 @@ package struct GatewayDependencies: Sendable {
     package var metrics: any GatewayMetrics
     /// Every call to an agent picks its sidecar here.
     package var picker: EndpointPicker
+    /// Answers of agents whose policy has them kept.
+    package var cache: ResponseCache?
 
     package init(
         snapshot: @escaping @Sendable () -> GatewaySnapshot?,
@@ -68,8 +70,9 @@ package struct GatewayDependencies: Sendable {
         controlPlane: @escaping @Sendable () -> ControlPlaneView,
         process: @escaping @Sendable () -> ProcessView = { ProcessView() },
         sight: MeshSight = MeshSight(), metrics: any GatewayMetrics,
-        picker: EndpointPicker = EndpointPicker()
+        picker: EndpointPicker = EndpointPicker(), cache: ResponseCache? = nil
     ) {
+        self.cache = cache
         self.picker = picker
         self.snapshot = snapshot
         self.bind = bind

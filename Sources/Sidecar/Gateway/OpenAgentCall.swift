@@ -108,6 +108,7 @@ final class OpenAgentCall: Sendable {
         if let settlement = settlements.read(answer.settlement) {
             report.observed = settlement.isObserved ? settlement.reason : nil
             report.callsCost = settlement.outbound
+            report.isSettledWell = settlement.isFinal && settlement.reason == .admitted
             if settlement.isFinal {
                 report.cost = settlement.consumed
                 report.source = settlement.source

@@ -14,6 +14,10 @@ package struct AttemptReport: Hashable, Sendable {
     package var callsCost = NanoUSD.zero
     /// What would have refused it, where the policy only observes.
     package var observed: Reason?
+    /// Nobody was called: the answer was kept from an earlier request.
+    package var isCached = false
+    /// Its sidecar's last word was that nothing went wrong, and what it cost.
+    package var isSettledWell = false
 
     package init(
         agent: String, model: String, outcome: Reason, cost: NanoUSD = .zero,
@@ -137,6 +141,7 @@ extension AttemptReport {
         if source != .none { object["cost_source"] = .string(source.name) }
         if callsCost > .zero { object["calls_cost_usd"] = .string(callsCost.usd) }
         if let observed { object["observed"] = .string(observed.name) }
+        if isCached { object["cached"] = true }
         return .object(object)
     }
 }

@@ -20,12 +20,13 @@ package struct RunContext: Sendable {
     let latencies: AgentLatencies
     /// `nil` when nobody watches the run.
     var events: RunEvents?
+    var cache: ResponseCache?
 
     var calls: AgentCaller {
         AgentCaller(
             snapshot: snapshot, caller: caller, requestID: requestID, runID: runID,
             requestType: request.type.name, trace: trace, ledger: ledger, transport: transport,
-            clock: clock, picker: picker, budget: budget)
+            clock: clock, picker: picker, budget: budget, cache: cache)
     }
 }
 
@@ -49,7 +50,7 @@ struct StepRunner: Sendable {
         let inOrder = order.names.compactMap { name in
             candidates.first { $0.agent.name == name }
         }
-        var outcome = await failover.run(inOrder) {
+        var outcome = await failover.run(inOrder, kept: kept) {
             prepared, picked, earlier throws(AgentCaller.Failure) in
             try await call(
                 prepared, picked, deadline, attempt: unbounded.count + earlier + 1)
@@ -137,6 +138,15 @@ struct StepRunner: Sendable {
         let attempt: AttemptReport
     }
 
+    /// What is kept was a result of this step when it came, and is read again.
+    @Sendable private func kept(_ prepared: AgentCaller.Prepared) -> Success? {
+        guard let kept = context.calls.kept(prepared),
+            let result = try? adapter(of: prepared.agent).result(
+                of: kept.answer.body, inputs: start.inputs)
+        else { return nil }
+        return Success(result: result, attempt: kept.attempt)
+    }
+
     private func call(
         _ prepared: AgentCaller.Prepared, _ picked: EndpointPicker.Picked, _ deadline: UInt64,
         attempt: Int
@@ -148,6 +158,8 @@ struct StepRunner: Sendable {
         do throws(AgentAdapter.Failure) {
             let result = try adapter(of: prepared.agent).result(
                 of: answer.body, inputs: start.inputs)
+            context.calls.keep(
+                answer.body, contentType: "application/json", answer.attempt, to: prepared)
             return Success(result: result, attempt: answer.attempt)
         } catch {
             var attempt = answer.attempt

@@ -127,6 +127,15 @@ import WeirCore
                 "/documents/0/spec/healthWeight", 1_001, "/documents/0/spec/healthWeight",
                 "1000"
             ),
+            ("/documents/0/spec/cache", [:], "/documents/0/spec/cache/ttl", "missing"),
+            (
+                "/documents/0/spec/cache", ["ttl": "1m", "scope": "all"],
+                "/documents/0/spec/cache/scope", "user, tenant"
+            ),
+            (
+                "/documents/0/spec/cache", ["ttl": "1m", "entriesMax": 0],
+                "/documents/0/spec/cache/entriesMax", "from 1"
+            ),
             ("/documents/1/spec/fallbacks/0", "ghost", "/documents/1/spec/fallbacks/0", "no agent"),
             ("/documents/2/spec/fallbacks", ["writer"], "/documents/1/spec/fallbacks", "lead back"),
             (

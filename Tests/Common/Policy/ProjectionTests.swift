@@ -25,6 +25,17 @@ import WeirCore
         #expect(Policy.projection(of: documents, agent: "ghost").isEmpty)
     }
 
+    @Test func gatewaysKeepAnswersAndSidecarsAreNotTold() throws {
+        let documents = try PolicyFixture.documents(
+            "/documents/0/spec/cache", ["ttl": "10m", "scope": "tenant", "bytesMax": 4_096])
+        let kept = try PolicyReader.read(Policy.gatewayProjection(of: documents))
+            .agents["mood"]?.cache
+        #expect(kept?.ttlMilliseconds == 600_000 && kept?.scope == .tenant)
+        #expect(kept?.bytesMax == 4_096 && kept?.entriesMax == 1_000)
+        let sidecar = try PolicyReader.read(Policy.projection(of: documents, agent: "mood"))
+        #expect(sidecar.agents["mood"] != nil && sidecar.agents["mood"]?.cache == nil)
+    }
+
     @Test func aHealthWeightIsTheGatewaysBusiness() throws {
         var documents = try PolicyFixture.documents()
         for index in documents.indices where documents[index]["kind"] == "Agent" {

@@ -124,8 +124,9 @@ struct CostSuggestions {
             guard cost > .zero else { return nil }
             var suggestion = Suggestion(
                 kind: "repeated_requests",
-                advice: "Keep the answers of \(use.agent) in \(use.type), or send an "
-                    + "Idempotency-Key: the same request was paid for more than once.",
+                advice:
+                    "Keep the answers of \(use.agent) in \(use.type) (cache in its policy), or "
+                    + "send an Idempotency-Key: the same request was paid for more than once.",
                 saving: cost, attempts: again.count, cost: cost,
                 how: "Attempts whose body has the same SHA-256 as an earlier one at the same "
                     + "model, at what they cost.")

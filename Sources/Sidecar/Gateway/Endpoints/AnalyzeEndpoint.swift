@@ -118,7 +118,8 @@ struct AnalyzeEndpoint: GatewayEndpoint {
             budget: RunBudget(
                 limit: [analysis.maxCost, caller.preferences.maxCostPerRequest]
                     .compactMap(\.self).min()),
-            latencies: latencies, events: request.acceptsEvents ? RunEvents() : nil)
+            latencies: latencies, events: request.acceptsEvents ? RunEvents() : nil,
+            cache: dependencies.cache)
     }
 }
 

@@ -85,6 +85,7 @@ struct ChatAnswer: Sendable {
             GatewayField("weir-decision", decision),
             GatewayField("weir-agent", agent), GatewayField("weir-model", reply.model),
         ]
+        if reply.isKept { fields.append(GatewayField("weir-cache", "hit")) }
         if let limit = request.loweredOutputMax(of: reply.prepared) {
             fields.append(GatewayField("weir-max-tokens", String(limit)))
         }

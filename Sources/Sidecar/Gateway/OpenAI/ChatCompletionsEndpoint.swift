@@ -46,7 +46,8 @@ struct ChatCompletionsEndpoint: GatewayEndpoint {
             requestType: Self.requestType,
             trace: request.field("traceparent").flatMap(TraceContext.init(_:)), ledger: ledger,
             transport: worker.transport, clock: worker.clock, picker: dependencies.picker,
-            budget: RunBudget(limit: caller.preferences.maxCostPerRequest))
+            budget: RunBudget(limit: caller.preferences.maxCostPerRequest),
+            cache: dependencies.cache)
         // Each call has the time of its agent; this bounds them together.
         let (outcome, downgrade) = await ChatRun(
             chat: chat, calls: calls,

@@ -63,11 +63,27 @@ struct ChatReply: Sendable {
         return .whole(body, call.end())
     }
 
+    var isKept: Bool {
+        switch content {
+        case .whole(_, let attempt): attempt.isCached
+        case .stream: false
+        }
+    }
+
     /// What is known of the attempt, which for a stream ends later.
     var model: String {
         switch content {
         case .whole(_, let attempt): attempt.model
         case .stream: prepared.bound.model
         }
+    }
+}
+
+extension ChatReply {
+    /// An answer from earlier.
+    init(kept answer: CachedAnswer, _ attempt: AttemptReport, of prepared: AgentCaller.Prepared) {
+        self.init(
+            prepared: prepared, status: 200, contentType: answer.contentType,
+            content: .whole(answer.body, attempt))
     }
 }

@@ -17,10 +17,17 @@ struct ChatRun: Sendable {
             chat.candidates.first { $0.agent.name == name }
         }
         let failover = AgentFailover(calls: calls, deadlineNanoseconds: deadlineNanoseconds)
-        let outcome = await failover.run(candidates) {
+        let kept: @Sendable (AgentCaller.Prepared) -> ChatReply? = { prepared in
+            calls.kept(prepared).map { ChatReply(kept: $0.answer, $0.attempt, of: prepared) }
+        }
+        let outcome = await failover.run(candidates, kept: kept) {
             prepared, picked, _ throws(AgentCaller.Failure) in
-            try await ChatReply.open(
+            let reply = try await ChatReply.open(
                 prepared, at: picked, by: calls, until: deadlineNanoseconds)
+            if case .whole(let body, let attempt) = reply.content, reply.status == 200 {
+                calls.keep(body, contentType: reply.contentType, attempt, to: prepared)
+            }
+            return reply
         }
         return (outcome, order.downgrade)
     }

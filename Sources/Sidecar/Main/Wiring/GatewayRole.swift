@@ -121,7 +121,8 @@ final class GatewayRole: Role {
                     isReachable: status.isConnected,
                     silentMilliseconds: Int64(clamping: silent / 1_000_000))
             },
-            process: { member.processView }, sight: sight, metrics: metrics, picker: picker)
+            process: { member.processView }, sight: sight, metrics: metrics, picker: picker,
+            cache: ResponseCache(context.metrics.registry))
     }
 
     private static func bind(

@@ -64,6 +64,52 @@ import WeirPolicy
         #expect(gateway.metrics.seen.withLock { $0 } == ["chat_completions gold complete"])
     }
 
+    @Test func theVerySameRequestIsServedFromWhatIsKept() async throws {
+        let gateway = try ChatGateway { policy in
+            policy.agents["writer"]?.cache = AgentPolicy.Cache(ttlMilliseconds: 60_000)
+        }
+        let calls = Mutex(0)
+        let transport = TestTransport { _, _ in
+            calls.withLock { $0 += 1 }
+            return .answer(Self.completion, cost: 500_000)
+        }
+        let ledger = TestLedger()
+        func ask(_ request: String) async -> GatewayAnswer {
+            await gateway.respond(to: chat(request), ledger: ledger, transport: transport)
+        }
+        let first = await ask(#""model": "writer", "seed": 7"#)
+        #expect(first.field("weir-cache") == nil && first.field("weir-cost-usd") == "0.000500")
+        // By another name, in another order.
+        let again = await ask(#""seed": 7, "model": "grand""#)
+        #expect(again.field("weir-cache") == "hit" && again.field("weir-cost-usd") == "0.000000")
+        #expect(again.bytes == first.bytes && again.field("weir-model") == "big")
+        #expect(again.field("weir-decision") == "admitted")
+        #expect(calls.withLock { $0 } == 1)
+        let other = await ask(#""model": "writer", "seed": 8"#)
+        #expect(other.field("weir-cache") == nil && calls.withLock { $0 } == 2)
+        #expect(ledger.state.withLock { $0.consumed } == NanoUSD(1_000_000))
+        // Each of them is a request of the user's day.
+        #expect(ledger.state.withLock { $0.requests } == 3)
+    }
+
+    @Test func failuresAndObservedAnswersAreNotKept() async throws {
+        let gateway = try ChatGateway { policy in
+            policy.agents["writer"]?.cache = AgentPolicy.Cache(ttlMilliseconds: 60_000)
+            policy.agents["writer"]?.fallbacks = []
+        }
+        for reaction in [
+            TestTransport.Reaction.status(400, cost: 0), .status(500, cost: 0),
+            .observed(Self.completion, .rateLimited, cost: 1),
+        ] {
+            for _ in 0..<2 {
+                let answer = await gateway.respond(
+                    to: chat(#""model": "writer""#),
+                    transport: TestTransport { _, _ in reaction })
+                #expect(answer.field("weir-cache") == nil)
+            }
+        }
+    }
+
     /// By the agent, a model and an alias; what the tier takes away of the output is said.
     @Test(arguments: ["writer", "big", "grand"])
     func aModelHasSeveralNames(name: String) async throws {

@@ -54,7 +54,7 @@ final class ChatGateway: Sendable {
                 ledger: { _, _, _ in purse.ledger.withLock { $0 } },
                 ask: { _, _ in .unavailable }, idempotency: { _ in .unavailable },
                 controlPlane: { ControlPlaneView(isReachable: true, silentMilliseconds: 0) },
-                metrics: metrics))
+                metrics: metrics, cache: ResponseCache(registry)))
         service.show(on: registry)
     }
 

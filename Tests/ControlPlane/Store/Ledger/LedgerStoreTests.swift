@@ -298,7 +298,9 @@ struct LedgerMesh {
         let holder = try await mesh.join().incarnation
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)
         #expect(try await mesh.acquire(1, of: account, by: holder, need: 40).status == .granted)
-        // It was heard a moment ago, so it may be spending.
+        // It was heard a moment ago, so it may be spending; on a slow machine, too.
+        let later = String(try await mesh.redis.time().milliseconds + 3_600_000)
+        try await mesh.redis.command(["ZADD", StoreKeys.live, later, holder.description])
         guard case .alive = try await mesh.ledger.writeOff(holder) else {
             Issue.record("a living holder was written off")
             return

@@ -16,8 +16,8 @@ extension World {
             payer, amount: NanoUSD(amount), least: NanoUSD(isFixed ? amount : 0),
             now: bootTime(gateway))
         askSoon(gateway)
-        // Where a failover lost that a successor had taken leases over, what was spent of them counts
-        // twice until they are taken over again.
+        // Where a failover lost that a successor had taken leases over, what was spent of them
+        // counts twice until they are taken over again.
         if case .exhausted(let key, _) = outcome, counts[.storeFailover] == 0 {
             try truth.checkExhausted(key, amount, policies)
         }

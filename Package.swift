@@ -5,6 +5,9 @@ import PackageDescription
 /// but the common modules and the control plane's storage, and `WEIR_PLANE=control` the sidecar:
 /// quick loops for work on one plane, because a first build of the control plane's dependencies
 /// takes minutes.
+///
+/// `WEIR_PLANE=ledger` is the ledger and its simulation alone, for release builds of it: only there
+/// can faults be planted (`PlantedFault`).
 let plane = Context.environment["WEIR_PLANE"] ?? "all"
 let buildsSidecar = plane == "all" || plane == "sidecar"
 let buildsStore = plane == "all" || plane == "store" || plane == "control"
@@ -22,7 +25,8 @@ let swiftSettings: [SwiftSetting] =
         .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
         .enableUpcomingFeature("InferIsolatedConformances"),
         .treatAllWarnings(as: .error),
-    ] + (isFuzzing ? [.unsafeFlags(fuzzFlags + ["-enable-testing"])] : [])
+    ] + (plane == "ledger" ? [.define("WEIR_PLANTED_FAULTS")] : [])
+    + (isFuzzing ? [.unsafeFlags(fuzzFlags + ["-enable-testing"])] : [])
 
 func module(
     _ name: String, _ path: String, sources: [String]? = nil, dependencies: [Target.Dependency] = []
@@ -82,6 +86,14 @@ var targets: [Target] = [
         dependencies: ["WeirMeshProtocol", "WeirCore", "WeirPolicy", "WeirLedger", "WeirCrypto"]),
     tests("WeirCryptoTests", "Tests/Common/System", dependencies: ["WeirCrypto", "WeirCore"]),
     tests("TidyTests", "Tests/Tidy", dependencies: []),
+
+    module("LedgerSimulation", "Tests/Simulation/Model", dependencies: ["WeirLedger", "WeirCore"]),
+    .executableTarget(
+        name: "LedgerSimulator", dependencies: ["LedgerSimulation", "WeirLedger"],
+        path: "Tests/Simulation/Main", swiftSettings: swiftSettings),
+    tests(
+        "SimulationTests", "Tests/Simulation/Tests",
+        dependencies: ["LedgerSimulation"]),
 ]
 
 if buildsSidecar {
@@ -140,9 +152,6 @@ if buildsSidecar {
                 "WeirPolicy", "WeirLedger", "WeirMeshProtocol", "WeirCrypto", "CLinux",
                 "CNghttp2", "COpenSSL",
             ]),
-        tests(
-            "SimulationTests", "Tests/Simulation",
-            dependencies: ["WeirLedger", "WeirCore"]),
     ]
     let fuzzed: [Target.Dependency] = [
         "SidecarCore", "WeirCore", "WeirPolicy", "WeirLedger", "WeirMeshProtocol",
@@ -266,6 +275,13 @@ if buildsAll {
                 .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
     ]
+}
+
+if plane == "ledger" {
+    let parts = [
+        "WeirCore", "WeirLedger", "LedgerSimulation", "LedgerSimulator",
+    ]
+    targets.removeAll { !parts.contains($0.name) }
 }
 
 let package = Package(

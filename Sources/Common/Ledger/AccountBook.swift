@@ -62,7 +62,7 @@ package struct AccountBook: Sendable {
     /// Rule 1: the account keeps the newest policy's limit. Lowering it stops grants and takes
     /// nothing back.
     package mutating func policyChanged(limit newLimit: NanoUSD, policyNumber number: Int64) {
-        guard number > policyNumber else { return }
+        guard number > policyNumber || isPlanted(.olderPolicyMovesTheLimit) else { return }
         policyNumber = number
         if !isLimitOverridden { limit = newLimit.rawValue }
     }
@@ -95,17 +95,20 @@ package struct AccountBook: Sendable {
         policyChanged(limit: terms.limit, policyNumber: terms.policyNumber)
         raiseWatermark(of: incarnation, to: request.closedBelow)
 
-        if let known = leases[request.lease] {
+        if let known = leases[request.lease], !isPlanted(.repeatedAcquireGrantsAgain) {
             // Closed: all of it is spent or given back, and whoever asks now must not spend it.
             return known.isClosed
                 ? answer(request, .gone, now: terms.now)
                 : answer(request, .granted, amount: known.granted, now: terms.now)
         }
         let holder = holders[incarnation] ?? Holder()
-        guard request.lease.number >= holder.closedBelow else {
+        guard request.lease.number >= holder.closedBelow || isPlanted(.watermarkIsIgnored) else {
             return answer(request, .gone, now: terms.now)
         }
-        guard max(request.policyNumber, terms.policyNumber) >= policyNumber else {
+        guard
+            max(request.policyNumber, terms.policyNumber) >= policyNumber
+                || isPlanted(.olderPolicyMovesTheLimit)
+        else {
             return answer(request, .stalePolicy, now: terms.now)
         }
         guard millisecondsToExpiry(now: terms.now) != nil else {
@@ -122,7 +125,8 @@ package struct AccountBook: Sendable {
             observes
             ? max(terms.maxLease.rawValue - holder.held, need)
             : max(terms.maxLease.rawValue, need) - holder.held
-        let grant = min(want, ceiling - committed, room)
+        let given = isPlanted(.grantsWhatIsHeld) ? consumed : committed
+        let grant = min(want, ceiling - given, room)
         guard need <= LedgerLimits.amountMax, grant >= need else {
             let isSpent = need > LedgerLimits.amountMax || consumed + need > ceiling
             return answer(request, isSpent ? .exhausted : .contended, now: terms.now)
@@ -137,18 +141,38 @@ package struct AccountBook: Sendable {
     /// A report of one lease, or a release: the same thing. `false`: the lease is not known, or the
     /// counters are none that a holder can have; nothing was changed. That `holder` may speak for
     /// the lease is the caller's to know (`IncarnationBook.mayReport`).
+    ///
+    /// What the holder was granted, it knows better than a store that lost writes in a failover
+    /// (rule 12): a lease that is missing is put back, unless its number is below the watermark,
+    /// because then it was closed and forgotten.
     @discardableResult
     package mutating func report(_ counters: LeaseCounters, by holder: Incarnation) -> Bool {
         let valid = 0...LedgerLimits.amountMax
-        guard var lease = leases[counters.lease], valid.contains(counters.consumed.rawValue),
+        let owner = counters.lease.incarnation
+        let known = leases[counters.lease]
+        let isPast =
+            counters.lease.number < holders[owner]?.closedBelow ?? 0
+            && !isPlanted(.closedLeasesComeBack)
+        let said = counters.granted?.rawValue
+        let before = known ?? Lease(holder: holder, granted: 0)
+        guard known != nil || said != nil && !isPast && !isPlanted(.lostGrantsStayLost) else {
+            return false
+        }
+        var lease = before
+        lease.granted = said ?? before.granted
+        guard valid.contains(lease.granted), valid.contains(counters.consumed.rawValue),
             valid.contains(counters.released.rawValue),
             counters.released.rawValue <= lease.granted
         else { return false }
-        let before = lease
         lease.consumed = max(lease.consumed, counters.consumed.rawValue)
         lease.released = max(lease.released, counters.released.rawValue)
+        if isPlanted(.countersMoveBack) {
+            lease.consumed = counters.consumed.rawValue
+            lease.released = counters.released.rawValue
+        }
         // A successor takes over; its predecessor's late words still count, but move nothing back.
         if holder > lease.holder { lease.holder = holder }
+        granted += lease.granted - before.granted
         consumed += lease.consumed - before.consumed
         released += lease.released - before.released
         overrun += lease.overrun - before.overrun
@@ -159,6 +183,27 @@ package struct AccountBook: Sendable {
         holders[lease.holder, default: Holder()].held += lease.held
         leases[counters.lease] = lease
         return true
+    }
+
+    /// Counts everything that an incarnation still holds as spent: it will not come back, or nobody
+    /// can tell what it spent. Answers how much that is; repeating it finds nothing left.
+    package mutating func writeOff(_ incarnation: Incarnation) -> Int64 {
+        var total: Int64 = 0
+        for (id, lease) in leases where id.incarnation == incarnation && lease.held > 0 {
+            let rest = lease.held
+            if isPlanted(.writeOffFreesMoney) {
+                released += rest
+                leases[id]?.released += rest
+            } else {
+                consumed += rest
+                leases[id]?.consumed += rest
+                holders[lease.holder, default: Holder()].consumed += rest
+            }
+            held -= rest
+            holders[lease.holder, default: Holder()].held -= rest
+            total += rest
+        }
+        return total
     }
 
     /// Forgets closed leases of an incarnation below a number. From then on the number alone says
@@ -210,7 +255,10 @@ package struct AccountBook: Sendable {
         guard let end = account.period.end else { return LedgerLimits.leaseMilliseconds }
         let untilStart = UnixTime(account.period.start).milliseconds - now.milliseconds
         let untilEnd = end.milliseconds - now.milliseconds
-        guard untilEnd > 0, untilStart <= LedgerLimits.nextPeriodMilliseconds else { return nil }
+        guard untilEnd > 0 || isPlanted(.pastPeriodsGrant),
+            untilStart <= LedgerLimits.nextPeriodMilliseconds
+        else { return nil }
+        if isPlanted(.pastPeriodsGrant) { return LedgerLimits.leaseMilliseconds }
         return min(max(0, untilStart) + LedgerLimits.leaseMilliseconds, untilEnd)
     }
 }

@@ -71,6 +71,11 @@ package struct DelegationBook: Sendable {
     /// Windows of issuers up to this incarnation may have been given up.
     private var forgottenThrough = Incarnation(-1)
     package private(set) var finals: ContiguousArray<ChildFinal> = []
+    /// The newest finals that the store said to have: should it lose them in a failover, their
+    /// parents ask again. In memory only.
+    private var kept: [ChildKey: NanoUSD] = [:]
+    private var keptOrder: ContiguousArray<ChildKey> = []
+    private var nextKept = 0
 
     package init() {}
 
@@ -87,10 +92,9 @@ package struct DelegationBook: Sendable {
         _ key: ChildKey, issuer: Incarnation, amount: NanoUSD, names: RecordNames = RecordNames()
     ) -> Answer {
         guard let window = window(of: issuer) else { return .full }
-        guard windows[window].isNew(key.child), amount >= .zero else { return .repeated }
-        guard !open.isFull, finals.count + open.count < LedgerLimits.finalsToReportMax else {
-            return .full
-        }
+        guard windows[window].isNew(key.child) || isPlanted(.delegationsRepeat), amount >= .zero
+        else { return .repeated }
+        guard !isFull else { return .full }
         take(key.child, window)
         let slot = open.insert()
         let accepted = AcceptedDelegation(
@@ -116,6 +120,12 @@ package struct DelegationBook: Sendable {
 
     package var openCount: Int { open.count }
 
+    /// More finals wait to be reported than this process keeps: nothing is accepted until a report
+    /// is answered.
+    package var isFull: Bool {
+        finals.count + open.count >= LedgerLimits.finalsToReportMax || open.isFull
+    }
+
     /// In the order in which they were accepted.
     package var openDelegations: [AcceptedDelegation] {
         open.rows.indices.filter { open.rows[$0].number != 0 }.compactMap { details($0) }
@@ -128,10 +138,23 @@ package struct DelegationBook: Sendable {
 
     /// An answered report carried these.
     package mutating func finalsReported(_ reported: [ChildFinal]) {
-        let kept = Set(reported)
+        let stored = Set(reported)
         var through = 0
-        while through < finals.count, kept.contains(finals[through]) { through += 1 }
+        while through < finals.count, stored.contains(finals[through]) {
+            keep(finals[through])
+            through += 1
+        }
         finals.removeFirst(through)
+    }
+
+    private mutating func keep(_ final: ChildFinal) {
+        guard kept.updateValue(final.consumed, forKey: final.key) == nil else { return }
+        guard keptOrder.count >= LedgerLimits.finalsKeptMax else {
+            return keptOrder.append(final.key)
+        }
+        kept.removeValue(forKey: keptOrder[nextKept])
+        keptOrder[nextKept] = final.key
+        nextKept = (nextKept + 1) % LedgerLimits.finalsKeptMax
     }
 
     /// `nil`: an issuer that may have been forgotten.
@@ -188,8 +211,9 @@ package struct DelegationBook: Sendable {
 
 extension DelegationBook {
     /// What is still open gets its final when it settles, and a final that is known here is
-    /// reported until it is kept: about both there is nothing to say. What never came is refused
-    /// from here on, and its final is zero. The entries must be committed before a report says so.
+    /// reported until it is kept: about both there is nothing to say. One that was kept and is
+    /// asked for all the same is reported again. What never came is refused from here on, and its
+    /// final is zero. The entries must be committed before a report says so.
     ///
     /// Of a child too old to tell whether it was accepted, zero is said too: if it was, then its
     /// true final has been kept before it could leave this book, and the larger one counts.
@@ -199,7 +223,15 @@ extension DelegationBook {
         var entries: [LedgerEntry] = []
         for key in inquiries.prefix(LedgerLimits.inquiriesPerMessageMax) {
             guard finals.count + open.count < LedgerLimits.finalsToReportMax else { break }
-            guard !known.contains(key), mayRefuse(key), refuse(key) else { continue }
+            if !known.contains(key), let consumed = kept[key] {
+                let final = ChildFinal(key: key, consumed: consumed)
+                finals.append(final)
+                known.insert(key)
+                entries.append(.final(final))
+                continue
+            }
+            let isFinal = !known.contains(key) && mayRefuse(key)
+            guard isFinal || isPlanted(.zeroWhileOpen), refuse(key) else { continue }
             known.insert(key)
             entries.append(.refused(key))
         }
@@ -216,7 +248,9 @@ extension DelegationBook {
     private mutating func refuse(_ key: ChildKey) -> Bool {
         guard key.child > 0, key.child < .max / 2 else { return false }
         // Without a window, or before it, nothing can be accepted anyway.
-        if let window = window(of: key.issuer), windows[window].isNew(key.child) {
+        if let window = window(of: key.issuer), windows[window].isNew(key.child),
+            !isPlanted(.refusedIsAcceptedLater)
+        {
             take(key.child, window)
         }
         finals.append(ChildFinal(key: key, consumed: .zero))
@@ -253,7 +287,9 @@ extension DelegationBook {
                 return false
             }
             // A forgotten issuer's may still be open in a snapshot.
-            if let window = window(of: accepted.issuer) { take(accepted.key.child, window) }
+            if let window = window(of: accepted.issuer), !isPlanted(.replayForgetsTheWindow) {
+                take(accepted.key.child, window)
+            }
             remember(accepted, slot)
         case .delegationSettled(let number, let cost):
             guard cost >= 0 else { return false }

@@ -6,6 +6,8 @@ package struct IncarnationBook: Sendable {
     private var last: Int64 = 0
     /// Predecessor → the one successor that adopted its leases.
     package private(set) var adoptedBy: [Incarnation: Incarnation] = [:]
+    /// Their leases count as spent, and so do delegations that were addressed to them.
+    private var writtenOff: Set<Incarnation> = []
     /// By the incarnation in the lease's id.
     private var finals: [Incarnation: [ChildKey: NanoUSD]] = [:]
     /// By the life that is to answer: questions that no report of it fetched yet.
@@ -13,10 +15,17 @@ package struct IncarnationBook: Sendable {
 
     package init() {}
 
-    /// A number that is never used twice.
-    package mutating func join() -> Incarnation {
-        last += 1
+    /// A number that is never used twice, also not by a store that lost the last ones in a
+    /// failover: `clock`, in ms since some day, is ahead of all that were handed out, unless more
+    /// than a thousand processes a second have joined.
+    package mutating func join(clock: Int64 = 0) -> Incarnation {
+        last = max(last + 1, clock)
         return Incarnation(last)
+    }
+
+    /// Whether another state of this book knows of lives or adoptions that this one does not.
+    package func isBehind(_ other: IncarnationBook) -> Bool {
+        last < other.last || adoptedBy.count < other.adoptedBy.count
     }
 
     /// Once, by compare-and-set (rule 8); repeating it for the same successor is a success. That
@@ -25,7 +34,10 @@ package struct IncarnationBook: Sendable {
         guard predecessor < successor, successor.rawValue <= last, predecessor.rawValue > 0 else {
             return false
         }
-        if let earlier = adoptedBy[predecessor] { return earlier == successor }
+        guard !writtenOff.contains(predecessor) else { return false }
+        if let earlier = adoptedBy[predecessor], !isPlanted(.everybodyAdopts) {
+            return earlier == successor
+        }
         adoptedBy[predecessor] = successor
         return true
     }
@@ -45,7 +57,19 @@ package struct IncarnationBook: Sendable {
     /// Nothing new is granted to an incarnation that was adopted: an acquire that was under way
     /// when it died would make a lease that nobody knows.
     package func mayAcquire(_ incarnation: Incarnation) -> Bool {
-        adoptedBy[incarnation] == nil && (1...max(1, last)).contains(incarnation.rawValue)
+        adoptedBy[incarnation] == nil && !writtenOff.contains(incarnation)
+            && (1...max(1, last)).contains(incarnation.rawValue)
+    }
+
+    /// The accounts' part is `AccountBook.writeOff`. Whoever is written off and lives all the same
+    /// is granted nothing more and cannot be adopted: it joins anew.
+    package mutating func writeOff(_ incarnation: Incarnation) { writtenOff.insert(incarnation) }
+
+    /// The newest life that continues a log.
+    private func newestLife(of incarnation: Incarnation) -> Incarnation {
+        var current = incarnation
+        while let next = adoptedBy[current] { current = next }
+        return current
     }
 
     // MARK: Finals of children
@@ -66,20 +90,27 @@ package struct IncarnationBook: Sendable {
 
     /// A parent asks about its own children. The question goes to the newest life that adopted the
     /// audience's log; whoever has no final by the next report asks again, so questions may get
-    /// lost and are taken away when they are fetched.
-    package mutating func ask(_ children: [OpenChild], by holder: Incarnation) {
+    /// lost and are taken away when they are fetched. Answers those whose audience was written off:
+    /// nobody else will ever say what they cost.
+    @discardableResult
+    package mutating func ask(_ children: [OpenChild], by holder: Incarnation) -> [ChildKey] {
+        var lost: [ChildKey] = []
         for child in children {
             let parent = child.key.lease.incarnation
             guard mayReport(leaseOf: parent, by: holder), finals[parent]?[child.key] == nil else {
                 continue
             }
-            var asked = child.audience
-            while let next = adoptedBy[asked] { asked = next }
+            let asked = newestLife(of: child.audience)
+            guard !writtenOff.contains(asked), !writtenOff.contains(child.audience) else {
+                lost.append(child.key)
+                continue
+            }
             guard inquiries[asked, default: []].count < LedgerLimits.inquiriesPerMessageMax else {
                 continue
             }
             inquiries[asked, default: []].insert(child)
         }
+        return lost
     }
 
     package mutating func takeInquiries(for holder: Incarnation) -> [OpenChild] {

@@ -142,7 +142,9 @@ extension LeaseBook {
         nextLeaseNumber += 1
         if nextLeaseNumber > leaseNumbersBelow {
             leaseNumbersBelow = nextLeaseNumber + LedgerLimits.leaseNumbersPerBatch
-            entries.append(.leaseNumbers(below: leaseNumbersBelow))
+            if !isPlanted(.leaseNumbersAreNotJournaled) {
+                entries.append(.leaseNumbers(below: leaseNumbersBelow))
+            }
         }
     }
 
@@ -216,7 +218,8 @@ extension LeaseBook {
         let row = leases[Int(lease)]
         return LeaseCounters(
             lease: row.id, account: accounts[Int(row.account)].key,
-            consumed: NanoUSD(row.consumed), released: NanoUSD(row.released))
+            consumed: NanoUSD(row.consumed), released: NanoUSD(row.released),
+            granted: NanoUSD(row.granted))
     }
 
     // MARK: The answer
@@ -242,7 +245,7 @@ extension LeaseBook {
             else { continue }
             if let state = grant.state { apply(state) }
             if grant.status == .granted {
-                guard let entry = granted(grant, account, sentAt: sentAt) else {
+                guard let entry = granted(grant, account, sentAt: sentAt, now: now) else {
                     // No room in the table: it stays pending and is asked for again.
                     accounts[Int(account)].pending.isUnderWay = false
                     continue
@@ -261,7 +264,7 @@ extension LeaseBook {
     }
 
     private mutating func granted(
-        _ grant: LeaseGrant, _ account: UInt32, sentAt: UInt64
+        _ grant: LeaseGrant, _ account: UInt32, sentAt: UInt64, now: UInt64
     ) -> LedgerEntry? {
         let lifetime = UInt64(clamping: grant.expiresInMilliseconds)
             .multipliedReportingOverflow(by: 1_000_000)
@@ -271,7 +274,8 @@ extension LeaseBook {
         let image = LeaseImage(
             slot: noSlot, id: grant.lease, account: accounts[Int(account)].key,
             granted: grant.granted.rawValue, consumed: 0, released: 0, isLocal: false)
-        guard let slot = insertLease(image, expiresAt: sentAt &+ lifetime.partialValue) else {
+        let from = isPlanted(.expiryCountsFromTheAnswer) ? now : sentAt
+        guard let slot = insertLease(image, expiresAt: from &+ lifetime.partialValue) else {
             return nil
         }
         accounts[Int(account)].deniedUntil = 0
@@ -281,7 +285,10 @@ extension LeaseBook {
     }
 
     private mutating func refused(_ account: UInt32, now: UInt64) {
-        let delay = accounts[Int(account)].denialDelay
+        // A refusal of long ago makes nobody wait: what came free by a recall is there at once.
+        let row = accounts[Int(account)]
+        let isRecent = now < row.deniedUntil &+ LedgerLimits.denialNanosecondsMax
+        let delay = isRecent ? row.denialDelay : 0
         let next = min(
             max(LedgerLimits.denialNanosecondsMin, delay * 2), LedgerLimits.denialNanosecondsMax)
         accounts[Int(account)].denialDelay = next

@@ -85,7 +85,7 @@ extension LeaseBook {
         else { return false }
         leaseNumbersBelow = max(leaseNumbersBelow, image.id.number &+ 1)
         // A replayed lease admits nothing: nobody knows how long it had been waiting.
-        return insertLease(image, expiresAt: 0) != nil
+        return insertLease(image, expiresAt: isPlanted(.replayedLeasesAdmit) ? .max : 0) != nil
     }
 
     private mutating func replayOpened(_ opened: OpenedReservation) -> Bool {
@@ -106,6 +106,7 @@ extension LeaseBook {
             leases[lease].outstanding =
                 (NanoUSD(leases[lease].outstanding) + NanoUSD(opened.amount)).rawValue
             leases[lease].openCount += 1
+            guard isOwn(lease) else { continue }
             let account = Int(leases[lease].account)
             accounts[account].leastOutstanding =
                 (NanoUSD(accounts[account].leastOutstanding) + NanoUSD(opened.least)).rawValue
@@ -126,7 +127,13 @@ extension LeaseBook {
     /// After the last entry. Nobody waits for the answers of children that are open now.
     package mutating func replayed() {
         wakes.removeAll()
-        for key in openChildren() { childLost(key) }
+        for key in openChildren() {
+            if isPlanted(.replayForgetsChildren) {
+                childFinal(key, consumed: .zero)
+            } else {
+                childLost(key)
+            }
+        }
         freeLeases = leases.indices.filter { leases[$0].account == noSlot }.map { UInt32($0) }
     }
 
@@ -167,12 +174,27 @@ extension LeaseBook {
         nextLeaseNumber = leaseNumbersBelow
         mustReportFirst = leases.contains { $0.account != noSlot && !$0.isLocal }
         // The store counts what an earlier life spent and closed as spent by somebody else.
-        for slot in accounts.indices { accounts[slot].ownConsumed = 0 }
-        for lease in leases where lease.account != noSlot {
-            let account = Int(lease.account)
-            accounts[account].ownConsumed =
-                (NanoUSD(accounts[account].ownConsumed) + NanoUSD(lease.consumed)).rawValue
+        for slot in accounts.indices {
+            accounts[slot].ownConsumed = 0
+            accounts[slot].leastOutstanding = 0
         }
+        for lease in leases.indices where leases[lease].account != noSlot && isOwn(lease) {
+            let account = Int(leases[lease].account)
+            accounts[account].ownConsumed =
+                (NanoUSD(accounts[account].ownConsumed) + NanoUSD(leases[lease].consumed)).rawValue
+        }
+        for row in reservations.rows where row.phase == .attempt || row.phase == .child {
+            for index in 0..<Int(row.legCount) where isOwn(Int(row.legs[index])) {
+                accounts[Int(leases[Int(row.legs[index])].account)].leastOutstanding += row.least
+            }
+        }
+    }
+
+    /// Whether the store counts what is spent of it as this holder's. Of a life that this log is
+    /// not the whole truth of, perhaps nobody may speak for it: then the store counts it as spent
+    /// by somebody else, and counting it here, too, would refuse users who have money left.
+    func isOwn(_ lease: Int) -> Bool {
+        leases[lease].isLocal || leases[lease].id.incarnation >= wholeSince
     }
 
     /// Standalone: an allowance that stands in for a budget. Once for each account; after a restart

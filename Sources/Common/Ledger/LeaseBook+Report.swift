@@ -16,15 +16,32 @@ extension LeaseBook {
     /// All leases that the store may have open, with counters that only grow (rule 5).
     package mutating func makeReport() -> LedgerReport {
         reportSerial += 1
-        let listed = leases.indices.filter {
-            leases[$0].account != noSlot && !leases[$0].isLocal
-        }
+        let listed = takeListed()
         return LedgerReport(
             serial: reportSerial, highestLease: nextLeaseNumber - 1,
             leases: listed.map { counters(of: UInt32($0)) },
             acknowledgedFinals: Array(
                 finalsToAcknowledge.prefix(LedgerLimits.finalsPerMessageMax)),
             openChildren: takeOverdue())
+    }
+
+    /// The leases that this report lists. Where they are more than a message carries, those come
+    /// first of which the store does not know the counters, and the others take turns: it never
+    /// gives up a lease that a report left out, it only asks about it.
+    private mutating func takeListed() -> [Int] {
+        var listed: [Int] = []
+        for _ in leases.indices where listed.count < LedgerLimits.leasesPerMessageMax {
+            nextListed = nextListed + 1 < leases.count ? nextListed + 1 : 0
+            let row = leases[nextListed]
+            if row.account != noSlot, !row.isLocal { listed.append(nextListed) }
+        }
+        guard listed.count == LedgerLimits.leasesPerMessageMax else { return listed }
+        let news = leases.indices.filter {
+            leases[$0].account != noSlot && !leases[$0].isLocal && !leases[$0].isAcknowledged
+        }
+        let isNews = Set(news)
+        let all = news + listed.filter { !isNews.contains($0) }
+        return Array(all.prefix(LedgerLimits.leasesPerMessageMax))
     }
 
     /// The call of a child ended without a settlement: from now on reports ask what became of it.
@@ -72,10 +89,35 @@ extension LeaseBook {
                 finalsToAcknowledge.append(final.key)
             }
         }
+        entries += takeWrittenOff(response.writtenOff ?? [])
         for state in response.states { apply(state) }
+        entries += recall(response.recalls)
         entries += disown(response.unknown, serial: report.serial)
         releaseLowered(&entries)
         entries += forgetClosed()
+        return entries
+    }
+
+    /// Whoever these children were addressed to will never say what they cost: all of it.
+    private mutating func takeWrittenOff(_ children: [ChildKey]) -> [LedgerEntry] {
+        children.prefix(LedgerLimits.inquiriesPerMessageMax).compactMap { key in
+            guard let amount = amount(of: Reservation(number: key.child)),
+                let entry = finalEntry(ChildFinal(key: key, consumed: amount))
+            else { return nil }
+            childFinal(key, consumed: amount)
+            return entry
+        }
+    }
+
+    /// Somebody needs the money of these leases (rule 9): what is free of them goes back, whether
+    /// it lies idle or not. The entries must be committed before a report says so.
+    package mutating func recall(_ recalled: [LeaseID]) -> [LedgerEntry] {
+        var entries: [LedgerEntry] = []
+        guard !isPlanted(.recallsAreIgnored) else { return entries }
+        for id in recalled.prefix(LedgerLimits.leasesPerMessageMax) {
+            guard let lease = leaseIndex[id] else { continue }
+            release(lease, leases[Int(lease)].free, &entries)
+        }
         return entries
     }
 
@@ -104,10 +146,30 @@ extension LeaseBook {
             guard row.account != noSlot, row.isClosed, row.isAcknowledged, !row.isLocal else {
                 continue
             }
+            remember(image(of: UInt32(index)))
             removeLease(UInt32(index))
             entries.append(.leaseForgotten(slot: UInt32(index)))
         }
         return entries
+    }
+
+    private mutating func remember(_ closed: LeaseImage) {
+        if forgottenOrder.count < LedgerLimits.forgottenLeasesMax {
+            forgottenOrder.append(closed.id)
+        } else {
+            forgotten.removeValue(forKey: forgottenOrder[nextForgotten])
+            forgottenOrder[nextForgotten] = closed.id
+            nextForgotten = (nextForgotten + 1) % LedgerLimits.forgottenLeasesMax
+        }
+        forgotten[closed.id] = closed
+    }
+
+    /// A lease that was closed, that the store knew to be closed, and does not know so any more:
+    /// its last counters are reported once more (rule 12).
+    private mutating func recollect(_ lease: LeaseID) -> LedgerEntry? {
+        guard var image = forgotten[lease] else { return nil }
+        image.slot = noSlot
+        return insertLease(image, expiresAt: 0).map { .lease(self.image(of: $0)) }
     }
 
     /// Rule 5: what the store has open and this holder does not know is given back whole. Such a
@@ -123,12 +185,19 @@ extension LeaseBook {
         var named: [LeaseID: UInt64] = [:]
         for lease in unknown.prefix(LedgerLimits.leasesPerMessageMax) {
             let number = lease.lease.number
+            if leaseIndex[lease.lease] == nil, let entry = recollect(lease.lease) {
+                entries.append(entry)
+                continue
+            }
             guard lease.lease.incarnation >= wholeSince, leaseIndex[lease.lease] == nil,
                 lease.consumed == .zero,
                 lease.granted > .zero, lease.granted <= .limitMax,
                 lease.lease.incarnation != incarnation || pendingIndex[number] == nil
             else { continue }
-            guard let first = suspects[lease.lease], serial > first else {
+            guard
+                let first = isPlanted(.oneAnswerDisowns) ? 0 : suspects[lease.lease],
+                serial > first
+            else {
                 named[lease.lease] = suspects[lease.lease] ?? reportSerial
                 continue
             }
@@ -167,7 +236,9 @@ extension LeaseBook {
             guard row.account != noSlot, row.free > 0 else { continue }
             let lastUsed = accounts[Int(row.account)].lastUsed
             let isIdle = now > lastUsed && now - lastUsed >= LedgerLimits.idleNanoseconds
-            guard isIdle || !admits(UInt32(index), now: now) else { continue }
+            guard isIdle || !admits(UInt32(index), now: now), !isPlanted(.idleMoneyStays) else {
+                continue
+            }
             release(UInt32(index), row.free, &entries)
         }
         return entries
@@ -178,8 +249,10 @@ extension LeaseBook {
     /// the store allows for it.
     package mutating func prepareNextPeriods(wall: UnixTime, now: UInt64) {
         guard let incarnation else { return }
-        for (key, slot) in accountIndex {
+        // By slot: a simulation's histories repeat, and dictionaries have no order.
+        for slot in accountIndex.values.sorted() {
             let row = accounts[Int(slot)]
+            let key = row.key
             guard let end = key.period.end, row.reservedPerWindow > 0 || row.windowReserved > 0
             else { continue }
             let remaining = end.milliseconds - wall.milliseconds

@@ -35,7 +35,14 @@ package struct LeaseBook: Sendable {
     var leaseNumbersBelow: Int64 = 1
     /// Unknown leases that one answer named; a second one makes sure (`LeaseBook+Report`).
     var suspects: [LeaseID: UInt64] = [:]
+    /// The newest of the leases that were closed and forgotten, with their last counters: a store
+    /// that lost the report of them in a failover asks for them again. In memory only.
+    var forgotten: [LeaseID: LeaseImage] = [:]
+    var forgottenOrder: ContiguousArray<LeaseID> = []
+    var nextForgotten = 0
     var reportSerial: UInt64 = 0
+    /// Where the last report stopped to list leases.
+    var nextListed = -1
     var finalsToAcknowledge: [ChildKey] = []
     /// Numbers of overdue children, next to be asked about first; those that became final since
     /// are dropped when the next report is made.
@@ -76,7 +83,8 @@ package struct LeaseBook: Sendable {
         }
         let slot = reservations.insert()
         reservations[slot].amount = amount
-        reservations[slot].least = min(max(0, least.rawValue), amount)
+        reservations[slot].least =
+            isPlanted(.worstCaseIsDue) ? amount : min(max(0, least.rawValue), amount)
         reservations[slot].legs = legs
         reservations[slot].legCount = Int32(count)
         reservations[slot].phase = .reserved
@@ -136,7 +144,8 @@ package struct LeaseBook: Sendable {
         let row = leases[Int(lease)]
         return row.isLocal
             || row.id.incarnation == incarnation
-                && now < row.expiresAt &- min(row.expiresAt, LedgerLimits.expiryMarginNanoseconds)
+                && (now < row.expiresAt &- min(row.expiresAt, LedgerLimits.expiryMarginNanoseconds)
+                    || isPlanted(.expiryIsIgnored))
     }
 
     /// Why a reservation cannot be had now; what is missing is asked for by the way.
@@ -261,9 +270,11 @@ package struct LeaseBook: Sendable {
             leases[lease].openCount -= 1
             leases[lease].consumed = (NanoUSD(leases[lease].consumed) + NanoUSD(consumed)).rawValue
             let account = Int(leases[lease].account)
-            accounts[account].ownConsumed =
-                (NanoUSD(accounts[account].ownConsumed) + NanoUSD(consumed)).rawValue
-            if row.phase != .reserved { accounts[account].leastOutstanding -= row.least }
+            if isOwn(lease) {
+                accounts[account].ownConsumed =
+                    (NanoUSD(accounts[account].ownConsumed) + NanoUSD(consumed)).rawValue
+                if row.phase != .reserved { accounts[account].leastOutstanding -= row.least }
+            }
             // A denial was about what was set aside then; there is news for the store now.
             accounts[account].deniedUntil = 0
             accounts[account].denialDelay = 0

@@ -37,12 +37,19 @@ package struct LeaseCounters: Hashable, Sendable, Codable {
     package var account: AccountKey
     package var consumed: NanoUSD
     package var released: NanoUSD
+    /// What the lease is of: a store that lost the grant in a failover puts it back. Absent: the
+    /// store has to know it.
+    package var granted: NanoUSD?
 
-    package init(lease: LeaseID, account: AccountKey, consumed: NanoUSD, released: NanoUSD) {
+    package init(
+        lease: LeaseID, account: AccountKey, consumed: NanoUSD, released: NanoUSD,
+        granted: NanoUSD? = nil
+    ) {
         self.lease = lease
         self.account = account
         self.consumed = consumed
         self.released = released
+        self.granted = granted
     }
 }
 
@@ -167,11 +174,15 @@ package struct ReportResponse: Hashable, Sendable, Codable {
     /// What parents ask of this sidecar, or of a predecessor that it adopted. Said once: a parent
     /// asks again with its next report.
     package var inquiries: [OpenChild]
+    /// Children of this parent whose audience was written off: they cost their whole amount.
+    /// Absent: none.
+    package var writtenOff: [ChildKey]?
 
     package init(
         finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState],
-        inquiries: [OpenChild] = []
+        inquiries: [OpenChild] = [], writtenOff: [ChildKey]? = nil
     ) {
+        self.writtenOff = writtenOff
         self.finals = finals
         self.recalls = recalls
         self.unknown = unknown

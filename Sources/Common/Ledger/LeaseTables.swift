@@ -83,7 +83,9 @@ struct LeaseSlot: Sendable {
         id: LeaseID(incarnation: Incarnation(0), number: 0), account: noSlot, next: noSlot,
         granted: 0, consumed: 0, released: 0, expiresAt: 0, isLocal: false)
 
-    var free: Int64 { max(0, granted - consumed - outstanding - released) }
+    var free: Int64 {
+        max(0, granted - consumed - released - (isPlanted(.outstandingIsFree) ? 0 : outstanding))
+    }
     var isClosed: Bool { openCount == 0 && consumed + released >= granted }
     var isAcknowledged: Bool {
         acknowledgedConsumed == consumed && acknowledgedReleased == released

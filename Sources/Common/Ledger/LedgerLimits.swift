@@ -21,6 +21,13 @@ package enum LedgerLimits {
     package static let accountsPerReservationMax = 4
     package static let accountsMax = 8_192
     package static let leasesMax = 8_192
+    /// Closed leases whose last counters are kept in memory, should the store lose them. Few in the
+    /// simulation's own build, so that histories reach the limit.
+    #if WEIR_PLANTED_FAULTS
+        package static let forgottenLeasesMax = 4
+    #else
+        package static let forgottenLeasesMax = 1_024
+    #endif
     package static let reservationsMax = 16_384
     package static let finalsToReportMax = 16_384
     package static let waitersMax = 8_192
@@ -42,4 +49,6 @@ package enum LedgerLimits {
     // MARK: Delegations accepted
     package static let childWindow = 65_536
     package static let issuersMax = 64
+    /// Finals that the store has, kept in memory, should it lose them.
+    package static let finalsKeptMax = 1_024
 }

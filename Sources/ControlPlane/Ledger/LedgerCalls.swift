@@ -61,17 +61,24 @@ enum LedgerCalls {
             resetsAtMilliseconds: account.period.end?.milliseconds)
     }
 
+    /// No period that ends is longer.
+    private static let periodMilliseconds: Int64 = 31 * 86_400_000
+
     static func report(
         _ account: AccountKey, _ incarnation: Incarnation, _ counters: [LeaseCounters],
         by holder: Incarnation, highest: Int64
     ) -> Call {
-        var arguments: [Int64] = [
+        let all: [Int64] = [
             incarnation.rawValue, holder.rawValue, incarnation == holder ? highest : -1,
-            LedgerLimits.amountMax,
+            LedgerLimits.amountMax, StoreLimits.accountKeepMilliseconds + Self.periodMilliseconds,
         ]
+        var arguments = all.map(String.init)
         for entry in counters {
-            arguments += [entry.lease.number, entry.consumed.rawValue, entry.released.rawValue]
+            arguments += [
+                String(entry.lease.number), String(entry.consumed.rawValue),
+                String(entry.released.rawValue), entry.granted.map { String($0.rawValue) } ?? "",
+            ]
         }
-        return (StoreKeys.ledger(account, incarnation), arguments.map(String.init))
+        return (StoreKeys.ledger(account, incarnation), arguments)
     }
 }

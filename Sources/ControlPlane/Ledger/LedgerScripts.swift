@@ -17,6 +17,8 @@ enum LedgerScripts {
         local function number(key, field)
           return tonumber(redis.call('HGET', key, field) or '0')
         end
+        -- For answers: beyond 2^53 a sum is exact in Redis, and not in a script.
+        local function exact(key, field) return redis.call('HGET', key, field) or '0' end
         local function clock()
           local time = redis.call('TIME')
           return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
@@ -84,7 +86,6 @@ enum LedgerScripts {
             end
 
             local consumed, heldByAll = number(account, 'consumed'), number(account, 'held')
-            local own = number(holders, incarnation .. ':consumed')
             local ownHeld = number(holders, incarnation .. ':held')
             local closedBefore = number(holders, incarnation .. ':closed')
             local closed = math.max(closedBefore, tonumber(ARGV[5]))
@@ -142,7 +143,9 @@ enum LedgerScripts {
             -- The other holders' open leases, of a bounded number of holders.
             local recalls = {}
             local wantedUntil = number(account, 'wanted')
-            if status == 'contended' and wantedUntil < now + tonumber(ARGV[13]) - 50 then
+            -- What only this holder's own share keeps back, nobody else can give.
+            local isScarce = status == 'contended' and limit - consumed - heldByAll < need
+            if isScarce and wantedUntil < now + tonumber(ARGV[13]) - 50 then
               local fields = redis.call('HGETALL', holders)
               for i = 1, #fields, 2 do
                 local holder = string.match(fields[i], '^(%d+):held$')
@@ -174,30 +177,32 @@ enum LedgerScripts {
               add(account, 'granted', amount)
               add(account, 'held', amount)
               add(holders, incarnation .. ':held', amount)
-              heldByAll = heldByAll + amount
             end
             if isNew or closed > closedBefore then
               local keepUntil = math.max(finish, now) + tonumber(ARGV[12])
               for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], text(keepUntil)) end
             end
-            if status == 'contended' then
+            if isScarce then
               redis.call('HSET', account, 'wanted', text(now + tonumber(ARGV[13])),
                 'wanted_by', incarnation)
               for _, recall in ipairs(recalls) do redis.call('PUBLISH', 'weir:recall', recall) end
             end
             if status ~= 'granted' then expires = 0 end
             return {status, text(amount), text(expires or 0), text(now), text(limit),
-              text(consumed), text(own), text(heldByAll)}
+              exact(account, 'consumed'), exact(holders, incarnation .. ':consumed'),
+              exact(account, 'held')}
             """,
         isIdempotent: true)
 
     /// Merges the counters of one incarnation's leases in one account (rules 3, 4, 5).
     ///
     /// Arguments: the leases' incarnation, who reports, the highest n that the reporter knew of
-    /// (-1: all, for a predecessor's leases), the largest amount; then n, consumed, released of
-    /// each. Answer: now, limit, consumed, own consumed, held, refused counters, open leases left,
-    /// then two flat lists: the open leases that were not listed (n, consumed, released), and the
-    /// numbers of those to give back because somebody else needs money.
+    /// (-1: all, for a predecessor's leases), the largest amount, how long from now an account is
+    /// kept to which a lease comes back that a failover lost; then n, consumed, released and
+    /// granted ("": not said) of each. Answer: now, limit (-1: unknown), consumed, own consumed,
+    /// held, refused counters, open leases left, then two flat lists: the open leases that were not
+    /// listed (n, consumed, released), and the numbers of those to give back because somebody else
+    /// needs money.
     static let report = RedisScript(
         name: "report",
         source: prelude + """
@@ -206,22 +211,34 @@ enum LedgerScripts {
             local highest, amountMax = tonumber(ARGV[3]), tonumber(ARGV[4])
             local now = clock()
             local before, after, order, listed, refused = {}, {}, {}, {}, 0
-            local growth = 0
-            for i = 5, #ARGV, 3 do
+            local growth, isPutBack = 0, false
+            local closed = number(holders, incarnation .. ':closed')
+            for i = 6, #ARGV, 4 do
               local n, consumed, released = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+              local said = tonumber(ARGV[i + 3])
               listed[n] = true
-              if not before[n] then
+              local lease = after[n]
+              if not lease then
                 local packed = redis.call('HGET', leases, n)
                 if packed then
-                  before[n], after[n] = unpackLease(packed), unpackLease(packed)
-                  order[#order + 1] = n
+                  lease = unpackLease(packed)
+                elseif said and tonumber(n) >= closed then
+                  lease = {holder = reporter, granted = 0, consumed = 0, released = 0}
                 end
               end
-              local lease = after[n]
-              if not lease or consumed < 0 or consumed > amountMax or released < 0
-                or released > lease.granted then
+              local granted = lease and (said or lease.granted)
+              if not lease or granted < 0 or granted > amountMax or consumed < 0
+                or consumed > amountMax or released < 0 or released > granted then
                 refused = refused + 1
               else
+                if not after[n] then
+                  local old = redis.call('HGET', leases, n)
+                  before[n] = old and unpackLease(old)
+                    or {holder = reporter, granted = 0, consumed = 0, released = 0}
+                  order[#order + 1], after[n] = n, lease
+                  isPutBack = isPutBack or not old
+                end
+                lease.granted = granted
                 lease.consumed = math.max(lease.consumed, consumed)
                 lease.released = math.max(lease.released, released)
                 if tonumber(reporter) > tonumber(lease.holder) then lease.holder = reporter end
@@ -238,6 +255,7 @@ enum LedgerScripts {
               local packed = packLease(new)
               if packed ~= packLease(old) then
                 redis.call('HSET', leases, n, packed)
+                add(account, 'granted', new.granted - old.granted)
                 add(account, 'consumed', new.consumed - old.consumed)
                 add(account, 'released', new.released - old.released)
                 add(account, 'overrun', overrun(new) - overrun(old))
@@ -246,6 +264,12 @@ enum LedgerScripts {
                 add(holders, old.holder .. ':held', -held(old))
                 add(holders, new.holder .. ':consumed', new.consumed)
                 add(holders, new.holder .. ':held', held(new))
+              end
+            end
+
+            if isPutBack then
+              for i = 1, 3 do
+                redis.call('PEXPIREAT', KEYS[i], text(now + tonumber(ARGV[5])))
               end
             end
 
@@ -272,8 +296,8 @@ enum LedgerScripts {
                 end
               end
             end
-            return {text(now), text(limitOf(KEYS[4]) or 0), text(number(account, 'consumed')),
-              text(number(holders, reporter .. ':consumed')), text(number(account, 'held')),
+            return {text(now), text(limitOf(KEYS[4]) or -1), exact(account, 'consumed'),
+              exact(holders, reporter .. ':consumed'), exact(account, 'held'),
               refused, open, unknown, recalls}
             """,
         isIdempotent: true)

@@ -18,13 +18,19 @@ extension LedgerStore {
         if let agent = request.agent { row += ["agent", agent] }
         if let version = request.agentVersion { row += ["agent_version", version] }
         if let endpoint = request.endpoint { row += ["endpoint", endpoint] }
-        let reply = try await redis.run(
+        let (replies, origins) = try await redis.runAllNoting(
             MeshScripts.join,
-            keys: [StoreKeys.lastIncarnation, StoreKeys.epoch, StoreKeys.hearing],
-            arguments: [StoreKeys.mesh, predecessor?.description ?? ""] + row)
-        guard let parts = reply.array, parts.count == 3, let number = parts[0].integer,
+            [
+                (
+                    [StoreKeys.lastIncarnation, StoreKeys.epoch, StoreKeys.hearing],
+                    [StoreKeys.mesh, predecessor?.description ?? ""] + row
+                )
+            ])
+        guard let parts = replies[0].array, parts.count == 3, let number = parts[0].integer,
             let epoch = parts[1].integer, let adopted = parts[2].text
         else { throw RedisError.unexpectedReply("join") }
+        // A life that a failover forgets could speak for nothing that it was granted.
+        try await mustBeKept(origins)
         let incarnation = Incarnation(number)
         return JoinResponse(
             incarnation: incarnation, session: sessions.token(for: incarnation),

@@ -28,7 +28,7 @@ extension LedgerStore {
         let standing = try await standing(of: holder)
         try await keep(report.childFinals)
         try await forget(report.acknowledgedFinals, standing)
-        try await ask(report.openChildren, standing)
+        let lost = try await ask(report.openChildren, standing)
 
         var groups = grouped(report.leases, standing)
         var index: [Group: String] = [:]
@@ -45,12 +45,13 @@ extension LedgerStore {
         try await merge(groups, report, by: holder, index: index, into: &response)
         response.finals = try await finals(standing)
         response.inquiries = try await takeInquiries(for: holder)
+        response.writtenOff = lost.isEmpty ? nil : lost
         return response
     }
 
-    /// The holder forgets a closed lease once this was answered, so that nobody would say again
-    /// what a failover took with it. Unkept, it is told to come again.
-    private func mustBeKept(_ origins: Set<RedisOrigin>) async throws {
+    /// What is answered is not said again: a holder forgets a closed lease once its report was
+    /// answered. Unkept by the replicas, it is told to come again.
+    func mustBeKept(_ origins: Set<RedisOrigin>) async throws {
         for origin in origins {
             guard try await isOnReplicas(origin) else {
                 throw RedisError.connectionLost(maybeExecuted: true)
@@ -81,14 +82,24 @@ extension LedgerStore {
             }
             let numbers = parts[..<5].compactMap(\.integer)
             guard numbers.count == 5 else { throw RedisError.unexpectedReply("report") }
-            states[group.account] = LedgerCalls.accountState(
-                group.account, limit: numbers[1], consumed: numbers[2], own: numbers[3],
-                held: numbers[4])
+            // A failover may have lost the limit; until it is stated again there is nothing to say.
+            if numbers[1] >= 0 {
+                states[group.account] = LedgerCalls.accountState(
+                    group.account, limit: numbers[1], consumed: numbers[2], own: numbers[3],
+                    held: numbers[4])
+            }
             response.unknown += unknown(group, parts[7])
             response.recalls += (parts[8].texts ?? []).compactMap { Int64($0) }.map {
                 LeaseID(incarnation: group.incarnation, number: $0)
             }
-            if open == 0, let token = index[group] {
+            if open > 0, index[group] == nil {
+                // A lease that a failover had lost: whoever writes off has to find it.
+                try await redis.command(
+                    [
+                        "HSET", StoreKeys.accounts(group.incarnation), group.account.description,
+                        "0",
+                    ], isIdempotent: true)
+            } else if open == 0, let token = index[group] {
                 closed.append(
                     (
                         [StoreKeys.accounts(group.incarnation)],
@@ -178,16 +189,28 @@ extension LedgerStore {
 
     // MARK: Questions of parents
 
-    private func ask(_ children: [OpenChild], _ standing: Standing) async throws {
+    /// Those whose audience was written off: nobody will ever say what they cost.
+    private func ask(
+        _ children: [OpenChild], _ standing: Standing
+    ) async throws -> [ChildKey] {
         let own = children.filter { standing.speaksFor.contains($0.key.lease.incarnation) }
-        guard !own.isEmpty else { return }
+        guard !own.isEmpty else { return [] }
         let limits = [Int64(MeshLimits.inquiriesPerMessageMax), StoreLimits.inquiriesKeepSeconds]
-        _ = try await redis.run(
+        let reply = try await redis.run(
             MeshScripts.ask, keys: [StoreKeys.lastIncarnation],
             arguments: [StoreKeys.mesh] + limits.map(String.init)
                 + own.flatMap {
                     ["\($0.key.lease.incarnation)", name(of: $0.key), "\($0.audience)"]
                 })
+        return (reply.texts ?? []).compactMap(childKey)
+    }
+
+    /// "PARENT.LEASE.CHILD".
+    private func childKey(_ name: String) -> ChildKey? {
+        let numbers = name.split(separator: ".").compactMap { Int64($0) }
+        guard numbers.count == 3 else { return nil }
+        let lease = LeaseID(incarnation: Incarnation(numbers[0]), number: numbers[1])
+        return ChildKey(lease: lease, child: numbers[2])
     }
 
     /// Reading and taking away are two steps: a question that comes a second time in between is
@@ -198,11 +221,8 @@ extension LedgerStore {
         guard !fields.isEmpty else { return [] }
         try await redis.command(["HDEL", key] + fields.map { $0.0 }, isIdempotent: true)
         return fields.compactMap { name, audience in
-            let numbers = name.split(separator: ".").compactMap { Int64($0) }
-            guard numbers.count == 3, let audience = Int64(audience) else { return nil }
-            let lease = LeaseID(incarnation: Incarnation(numbers[0]), number: numbers[1])
-            return OpenChild(
-                key: ChildKey(lease: lease, child: numbers[2]), audience: Incarnation(audience))
+            guard let key = childKey(name), let audience = Int64(audience) else { return nil }
+            return OpenChild(key: key, audience: Incarnation(audience))
         }
     }
 

@@ -47,11 +47,17 @@ package final class LedgerStore: Sendable {
 
     func standing(of incarnation: Incarnation) async throws -> Standing {
         let replies = try await redis.readAll([
-            ["HMGET", StoreKeys.incarnation(incarnation), "joined_at", "adopted_by", "seen"],
+            [
+                "HMGET", StoreKeys.incarnation(incarnation), "joined_at", "adopted_by", "seen",
+                "written_off",
+            ],
             ["SMEMBERS", StoreKeys.speaksFor(incarnation)],
         ])
-        guard let row = replies[0].array, row.count == 3, !row[0].isNull else {
+        guard let row = replies[0].array, row.count == 4, !row[0].isNull else {
             throw MeshRefusal(reason: "unauthenticated", detail: "unknown incarnation; join again")
+        }
+        guard row[3].isNull || !row[1].isNull else {
+            throw MeshRefusal(reason: "unauthenticated", detail: "written off; join again")
         }
         var mayAcquire = row[1].isNull
         if row[2].isNull {

@@ -17,8 +17,10 @@ enum MeshScripts {
             local epoch = redis.call('HGET', KEYS[2], 'number')
             local last = redis.call('GET', KEYS[1])
             if not epoch or not last then return redis.error_reply('ERR no epoch') end
-            if adopted ~= '' and redis.call('EXISTS', prefix .. 'incarnation:' .. adopted) == 0 then
-              adopted = ''
+            if adopted ~= '' then
+              local row = prefix .. 'incarnation:' .. adopted
+              if redis.call('EXISTS', row) == 0 or redis.call('HEXISTS', row, 'written_off') == 1
+              then adopted = '' end
             end
             while adopted ~= '' do
               local by = redis.call('HGET', prefix .. 'incarnation:' .. adopted, 'adopted_by')
@@ -30,7 +32,10 @@ enum MeshScripts {
               end
             end
 
-            local incarnation = text(redis.call('INCR', KEYS[1]))
+            -- By the clock, so that a store that lost the last numbers in a failover uses none of
+            -- them twice: ms since 2025-01-01, ahead of all that were handed out.
+            local incarnation = text(math.max(tonumber(last) + 1, clock() - 1735689600000))
+            redis.call('SET', KEYS[1], incarnation)
             local row = prefix .. 'incarnation:' .. incarnation
             redis.call('HSET', row, 'joined_at', text(clock()))
             for i = 3, #ARGV, 2 do redis.call('HSET', row, ARGV[i], ARGV[i + 1]) end
@@ -60,6 +65,7 @@ enum MeshScripts {
         name: "touch",
         source: """
             if redis.call('EXISTS', KEYS[1]) == 0
+              or redis.call('HEXISTS', KEYS[1], 'written_off') == 1
               or redis.call('HEXISTS', KEYS[1], 'adopted_by') == 1 then return 0 end
             redis.call('HSET', KEYS[1], 'seen', '1')
             return 1
@@ -86,30 +92,55 @@ enum MeshScripts {
     /// final is here already. Nothing is lost if one is: parents repeat them.
     ///
     /// Key: any of the mesh. Arguments: prefix of keys, how many wait for one life at most, seconds
-    /// to keep; then parent, child's name and audience of each.
+    /// to keep; then parent, child's name and audience of each. Answer: parent and name of those
+    /// whose audience, or a successor of it, was written off.
     static let ask = RedisScript(
         name: "ask",
         source: """
             local prefix, most, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-            local asked = {}
+            local asked, writtenOff, lost = {}, {}, {}
             for i = 4, #ARGV, 3 do
               local parent, name, life = ARGV[i], ARGV[i + 1], ARGV[i + 2]
               if redis.call('HEXISTS', prefix .. 'finals:' .. parent, name) == 0 then
                 if not asked[life] then
                   local newest = life
                   while newest do
+                    local row = prefix .. 'incarnation:' .. newest
                     asked[life] = newest
-                    newest = redis.call('HGET', prefix .. 'incarnation:' .. newest, 'adopted_by')
+                    if redis.call('HEXISTS', row, 'written_off') == 1 then
+                      writtenOff[life] = true
+                    end
+                    newest = redis.call('HGET', row, 'adopted_by')
                   end
                 end
                 local box = prefix .. 'inquiries:' .. asked[life]
-                if redis.call('HLEN', box) < most then
+                if writtenOff[life] then
+                  lost[#lost + 1] = parent .. '.' .. name
+                elseif redis.call('HLEN', box) < most then
                   redis.call('HSET', box, parent .. '.' .. name, life)
                   redis.call('EXPIRE', box, keep)
                 end
               end
             end
-            return 1
+            return lost
+            """,
+        isIdempotent: true)
+
+    /// Notes that an incarnation is written off, before its accounts are. One that was heard lately
+    /// may be spending; only when somebody adopted it is that harmless, because it is granted
+    /// nothing more. Keys: its row, the living. Arguments: incarnation, since when it must have
+    /// been silent (ms). Answer: "ok", "unknown" or "alive".
+    static let writeOff = RedisScript(
+        name: "write_off_life",
+        source: """
+            if redis.call('EXISTS', KEYS[1]) == 0 then return 'unknown' end
+            local heard = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
+            local time = redis.call('TIME')
+            local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+            if now - heard < tonumber(ARGV[2])
+              and redis.call('HEXISTS', KEYS[1], 'adopted_by') == 0 then return 'alive' end
+            redis.call('HSET', KEYS[1], 'written_off', string.format('%.0f', now))
+            return 'ok'
             """,
         isIdempotent: true)
 

@@ -67,6 +67,15 @@ extension SidecarLedger {
         }
     }
 
+    /// Gives back what is free of these leases, because somebody else needs it (rule 9).
+    package func recall(_ leases: [LeaseID]) {
+        state.withLock { state in
+            // While something is unwritten nothing is said, so nothing need be given back either.
+            guard state.isAlive, state.settleDebts() else { return }
+            _ = state.commit(state.book.recall(leases))
+        }
+    }
+
     /// Gives back what is idle or expired, and says what was spent; at least once a second. `nil`:
     /// the log cannot be written, so nothing may be said.
     package func makeReport(wall: UnixTime = SidecarLedger.wallTime()) -> LedgerReports? {
@@ -138,6 +147,11 @@ extension SidecarLedger {
         package let nextSequence: UInt64
         package let openReservations: Int
         package let openDelegations: Int
+        /// Finals of others' delegations that no answered report carried yet.
+        package let unreportedFinals: Int
+        /// They are as many as this process keeps: no delegation is accepted until a report is
+        /// answered.
+        package let acceptsDelegations: Bool
         /// Accounts known here of which `nearlySpentPercent` is spent.
         package let accountsNearlySpent: Int
         package let deferredEndings: Int
@@ -154,6 +168,8 @@ extension SidecarLedger {
                 nextSequence: state.nextSequence,
                 openReservations: state.book.openCount,
                 openDelegations: state.delegations.openCount,
+                unreportedFinals: state.delegations.finals.count,
+                acceptsDelegations: !state.delegations.isFull,
                 accountsNearlySpent: state.book.accountsSpent(percent: Self.nearlySpentPercent),
                 deferredEndings: state.deferred.count, journalFailure: state.journal.failure)
         }

@@ -155,6 +155,14 @@ package struct SidecarMetrics: Sendable {
                 "weir_open_delegations", "Delegations of others that are open here.",
                 String(gauges.openDelegations))
             write(
+                "weir_unreported_finals",
+                "Settlements of others' delegations that the control plane does not have yet.",
+                String(gauges.unreportedFinals))
+            write(
+                "weir_delegations_shut",
+                "1 while no delegation is accepted, because too many settlements are unreported.",
+                gauges.acceptsDelegations ? "0" : "1")
+            write(
                 "weir_accounts_nearly_spent",
                 "Accounts in money known here of which 80 % or more is spent.",
                 String(gauges.accountsNearlySpent))

@@ -27,6 +27,8 @@ package final class SidecarLedgerLink: LedgerLink {
         }
     }
 
+    package func recall(_ leases: [LeaseID]) { ledger.recall(leases) }
+
     package func makeReport(health: SidecarHealth) -> LedgerReporting? {
         let ledger = self.ledger
         guard let reports = ledger.makeReport() else { return nil }

@@ -70,8 +70,9 @@ extension Uplink {
                 MeshPath.report, reporting.report, answer: ReportResponse.self)
             reporting.answered(response)
             // Finals that came are acknowledged by the next report, which also has the answers to
-            // inquiries; releases travel with leases.
-            if !response.finals.isEmpty || !response.unknown.isEmpty || !response.inquiries.isEmpty
+            // inquiries and says what was given back.
+            if !response.finals.isEmpty || !response.unknown.isEmpty
+                || !response.inquiries.isEmpty || !response.recalls.isEmpty
             {
                 reportSignal.notify()
             }

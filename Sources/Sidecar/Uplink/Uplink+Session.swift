@@ -109,8 +109,9 @@ extension Uplink {
             let ack = apply(hash: hash, projection)
             loop.spawn { await self.acknowledge(ack) }
         case .bookmark: break
-        // The report gives back what is idle; need elsewhere makes it come now.
-        case .recall: reportSignal.notify()
+        case .recall(let leases):
+            ledger?.recall(leases)
+            reportSignal.notify()
         case .subjects(let users): subjectsChanged(users)
         }
         return true

@@ -295,10 +295,12 @@ import WeirMeshProtocol
             var again: SidecarLedger? = try openLedger(place)
             try again?.begin(Incarnation(4), secret: [], isAdopted: true)
             try ask(again, questions)
-            // The crashed one's final went with the report that was answered with the questions.
+            // The crashed one's final went with the report that was answered with the questions: it
+            // was asked for all the same, so it is said once more.
             let finals = again?.makeReport()?.childFinals ?? []
-            let refused = ChildFinal(key: ledgerChild(2), consumed: .zero)
-            #expect(finals == (place === folder ? [refused] : []))
+            let said = [(1, NanoUSD(100)), (2, NanoUSD.zero)]
+                .map { ChildFinal(key: ledgerChild($0.0), consumed: $0.1) }
+            #expect(finals == (place === folder ? said : []))
             // What this life was asked itself, it knows in either case.
             try ask(again, [OpenChild(key: ledgerChild(3), audience: Incarnation(4))])
             #expect(accept(again, 3, 1) == .repeated)

@@ -220,6 +220,7 @@ final class ScriptedLedger: LedgerLink {
     private struct State {
         var demanded: [LeaseAcquire] = []
         var granted = 0
+        var recalled: [LeaseID] = []
         var records: [AttemptRecord] = []
         var stored: UInt64 = 0
         var nextLease: Int64 = 1
@@ -245,6 +246,10 @@ final class ScriptedLedger: LedgerLink {
             }
         }
     }
+
+    func recall(_ leases: [LeaseID]) { state.withLock { $0.recalled += leases } }
+
+    var recalled: [LeaseID] { state.withLock { $0.recalled } }
 
     func addRecords(_ count: Int) {
         state.withLock { state in

@@ -176,6 +176,7 @@ import WeirPolicy
         let lease = LeaseID(incarnation: Incarnation(1), number: 9)
         mesh.server.push(line: MeshFixtures.line(PolicyEvent.recall([lease])))
         #expect(await becomesTrue(within: 0.5) { mesh.received(MeshPath.report).count == 2 })
+        #expect(mesh.ledger.recalled == [lease])
     }
 
     @Test func aLineThatIsNotUnderstoodBeginsTheWatchAnew() async throws {

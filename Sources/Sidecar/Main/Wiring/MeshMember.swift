@@ -168,6 +168,7 @@ final class MeshMember: Sendable {
         let (isDraining, hooks) = state.withLock { ($0.isDraining, $0.hooks) }
         let reasons = [
             gauges.journalFailure.map { "journal: \($0)" },
+            gauges.acceptsDelegations ? nil : Self.shut(gauges),
             hooks.agentProblem().map { "agent: \($0)" },
         ].compactMap { $0 }
         var health = SidecarHealth(
@@ -199,6 +200,10 @@ final class MeshMember: Sendable {
         return view
     }
 
+    private static func shut(_ gauges: SidecarLedger.Gauges) -> String {
+        "ledger: \(gauges.unreportedFinals) settlements wait for the control plane"
+    }
+
     func describe(_ state: inout AdminPages.State) {
         let status = self.status
         let policy = self.state.withLock { $0.policy }
@@ -210,9 +215,9 @@ final class MeshMember: Sendable {
         if !status.policyProblems.isEmpty {
             state.degraded.append("the latest policy was refused: the last good one is in force")
         }
-        if let failure = ledger.gauges().journalFailure {
-            state.degraded.append("journal: \(failure)")
-        }
+        let gauges = ledger.gauges()
+        if let failure = gauges.journalFailure { state.degraded.append("journal: \(failure)") }
+        if !gauges.acceptsDelegations { state.notReady.append(Self.shut(gauges)) }
     }
 
     // MARK: The end

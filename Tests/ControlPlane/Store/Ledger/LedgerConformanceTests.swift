@@ -69,6 +69,7 @@ private struct ConformanceRun {
         case 0...44: try await acquire()
         case 45...89: try await report()
         case 90...94: try await changeLimit()
+        case 95: try await writeOff()
         default: try await unknown()
         }
     }
@@ -137,7 +138,10 @@ private struct ConformanceRun {
                 LeaseCounters(
                     lease: LeaseID(incarnation: owner, number: number), account: account,
                     consumed: NanoUSD(random.next(in: -1...scale)),
-                    released: NanoUSD(random.next(in: -1...scale * 2))))
+                    released: NanoUSD(random.next(in: -1...scale * 2)),
+                    // Of leases that were granted and of some that a failover may have lost.
+                    granted: random.next(in: 0...2) == 0
+                        ? NanoUSD(random.next(in: -1...scale * 4)) : nil))
         }
         let highest = random.next(in: 0...60)
         let reply = try await send(counters, owner: owner, by: holder, highest: highest)
@@ -169,6 +173,17 @@ private struct ConformanceRun {
                 .filter { $0.lease.incarnation == holder }.map(\.lease.number))
         guard answer == expected else {
             throw Difference(description: "unknown: model \(expected), Redis \(answer)")
+        }
+    }
+
+    private mutating func writeOff() async throws {
+        let incarnation = Self.incarnations[Int(random.next(in: 0...3))]
+        let reply = try await redis.run(
+            LedgerScripts.writeOff, keys: StoreKeys.ledger(account, incarnation),
+            arguments: [incarnation.description])
+        let expected = book.writeOff(incarnation)
+        guard reply.integer == expected else {
+            throw Difference(description: "write-off: model \(expected), Redis \(reply)")
         }
     }
 

@@ -63,6 +63,17 @@ struct LedgerMesh {
             ).first)
     }
 
+    /// It was last heard long ago.
+    func isSilent(_ incarnation: Incarnation) async throws {
+        try await redis.command(["ZADD", StoreKeys.live, "1", incarnation.description])
+    }
+
+    /// `nil`: it was not to be written off.
+    func writtenOff(_ incarnation: Incarnation) async throws -> [(AccountKey, NanoUSD)]? {
+        guard case .done(let amounts) = try await ledger.writeOff(incarnation) else { return nil }
+        return amounts
+    }
+
     static func report(
         highest: Int64 = 0, _ leases: [LeaseCounters] = [], finals: [ChildFinal] = [],
         acknowledged: [ChildKey] = [], openChildren: [OpenChild] = []
@@ -287,18 +298,86 @@ struct LedgerMesh {
         let holder = try await mesh.join().incarnation
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)
         #expect(try await mesh.acquire(1, of: account, by: holder, need: 40).status == .granted)
-        let amounts = try await mesh.ledger.writeOff(holder)
+        // It was heard a moment ago, so it may be spending; on a slow machine, too.
+        let later = String(try await mesh.redis.time().milliseconds + 3_600_000)
+        try await mesh.redis.command(["ZADD", StoreKeys.live, later, holder.description])
+        guard case .alive = try await mesh.ledger.writeOff(holder) else {
+            Issue.record("a living holder was written off")
+            return
+        }
+        try await mesh.isSilent(holder)
+        let amounts = try #require(try await mesh.writtenOff(holder))
         #expect(amounts.map(\.0) == [account] && amounts.map(\.1) == [NanoUSD(40)])
         let state = try #require(try await mesh.ledger.states(of: [account]).first ?? nil)
         #expect(state.consumed == NanoUSD(40) && state.held == .zero)
-        #expect(try await mesh.ledger.writeOff(holder).isEmpty)
+        #expect(try await mesh.writtenOff(holder)?.isEmpty == true)
+        #expect(try await mesh.writtenOff(Incarnation(3)) == nil)
+        // It lives all the same: it has to join anew.
+        await #expect(throws: MeshRefusal.self) {
+            try await mesh.acquire(2, of: account, by: holder, need: 1)
+        }
+    }
+
+    @Test func nobodyAdoptsWhatIsWrittenOff() async throws {
+        let mesh = try await LedgerMesh()
+        let lost = try await mesh.join()
+        try await mesh.isSilent(lost.incarnation)
+        #expect(try await mesh.writtenOff(lost.incarnation) != nil)
+        #expect(try await mesh.join(after: lost).adopted == nil)
+    }
+
+    @Test func childrenOfAnAudienceThatIsWrittenOffCostTheirWholeAmount() async throws {
+        let mesh = try await LedgerMesh()
+        let gateway = try await mesh.join().incarnation
+        let agent = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:1")
+        let key = ChildKey(lease: LeaseID(incarnation: gateway, number: 4), child: 9)
+        let question = LedgerMesh.report(
+            openChildren: [OpenChild(key: key, audience: agent.incarnation)])
+        #expect(try await mesh.ledger.report(question, by: gateway).writtenOff == nil)
+        // Its successor has another log, so it never answers.
+        let successor = try await mesh.join(
+            .agent, agent: "finbert", endpoint: "127.0.0.1:1", after: agent)
+        #expect(try await mesh.ledger.report(question, by: gateway).writtenOff == nil)
+        #expect(try await mesh.writtenOff(agent.incarnation) != nil)
+        #expect(try await mesh.ledger.report(question, by: gateway).writtenOff == [key])
+        #expect(
+            try await mesh.ledger.report(LedgerMesh.report(), by: successor.incarnation)
+                .writtenOff == nil)
+    }
+
+    @Test func aGrantThatAFailoverLostComesBackWithTheNextReport() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        let account = try await mesh.account("ann", limit: 100, maxLease: 60)
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 40).status == .granted)
+        for key in StoreKeys.ledger(account, holder).prefix(3) + [StoreKeys.accounts(holder)] {
+            try await mesh.redis.command(["DEL", key])
+        }
+        let lease = LeaseID(incarnation: holder, number: 1)
+        var counters = LedgerMesh.counters(lease, account, consumed: 30, released: 0)
+        counters.granted = NanoUSD(40)
+        for _ in 0..<2 {
+            _ = try await mesh.ledger.report(LedgerMesh.report(highest: 1, [counters]), by: holder)
+        }
+        let state = try #require(try await mesh.ledger.states(of: [account]).first ?? nil)
+        #expect(state.consumed == NanoUSD(30) && state.held == NanoUSD(10))
+        #expect(try await mesh.redis.read("PTTL", StoreKeys.account(account)).integer ?? 0 > 0)
+        #expect(try await mesh.redis.read("HLEN", StoreKeys.accounts(holder)).integer == 1)
+        // One that was closed and forgotten does not.
+        counters.released = NanoUSD(10)
+        _ = try await mesh.ledger.report(LedgerMesh.report(highest: 1, [counters]), by: holder)
+        let next = try await mesh.acquire(2, of: account, by: holder, need: 5, closedBelow: 2)
+        #expect(next.status == .granted)
+        _ = try await mesh.ledger.report(LedgerMesh.report(highest: 2, [counters]), by: holder)
+        let after = try #require(try await mesh.ledger.states(of: [account]).first ?? nil)
+        #expect(after.consumed == NanoUSD(30) && after.held == NanoUSD(5))
     }
 
     @Test func nothingIsGrantedWhereWritesMayGetLost() async throws {
         let mesh = try await LedgerMesh()
+        try await mesh.redis.command(["CONFIG", "SET", "appendfsync", "everysec"])
         let holder = try await mesh.join().incarnation
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)
-        try await mesh.redis.command(["CONFIG", "SET", "appendfsync", "everysec"])
         #expect(try await mesh.acquire(1, of: account, by: holder, need: 1).status == .unavailable)
         let trial = LedgerStore(redis: mesh.redis, sessions: mesh.sessions, isTrial: true)
         let request = LeaseAcquire(
@@ -311,13 +390,13 @@ struct LedgerMesh {
     @Test func aGrantIsToldOnceMostNodesHaveIt() async throws {
         let port = try PrivateRedis.freePort()
         let mesh = try await LedgerMesh(port: port)
-        let holder = try await mesh.join().incarnation
         let account = try await mesh.account("ann", limit: 100, maxLease: 60)
         let replica = try PrivateRedis(arguments: ["--replicaof", "127.0.0.1", String(port)])
         try await eventually("the replica has caught up") {
             try await RedisPersistence.status(of: mesh.redis).replicas.values.first == 1
         }
         #expect(try await mesh.ledger.check().isEmpty)
+        let holder = try await mesh.join().incarnation
         #expect(try await grantedAtLast(mesh, 1, account, holder).status == .granted)
         replica.pause()
         let unkept = try await mesh.acquire(2, of: account, by: holder, need: 10)

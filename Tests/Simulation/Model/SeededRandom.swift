@@ -1,5 +1,5 @@
 /// SplitMix64 (Steele, Lea, Flood 2014): small, quick, and the same everywhere for one seed.
-struct SeededRandom: RandomNumberGenerator {
+struct SeededRandom {
     private var state: UInt64
 
     init(seed: UInt64) { state = seed }
@@ -13,5 +13,8 @@ struct SeededRandom: RandomNumberGenerator {
     }
 
     mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
-    mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
+    mutating func below(_ bound: Int64) -> Int64 { Int64(next() % UInt64(bound)) }
+    /// In a thousand.
+    mutating func chance(_ permille: Int) -> Bool { below(1_000) < permille }
+    mutating func milliseconds(_ bound: Int) -> UInt64 { UInt64(below(bound)) * 1_000_000 }
 }

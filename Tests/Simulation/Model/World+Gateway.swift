@@ -1,0 +1,197 @@
+import WeirCore
+import WeirLedger
+
+/// What gateways do, in the order in which `SidecarLedger` does it: the change in memory, the
+/// entry, and only then the word to others. Between the steps the process may die.
+extension World {
+    // MARK: Requests
+
+    func request(_ gateway: Int) throws {
+        let user = random.below(AccountTable.userCount)
+        if random.chance(200) { try takeRequest(gateway, user) }
+        let isFixed = random.chance(500)
+        let amount = 1 + random.below(random.chance(50) ? Int64(4_000) : 400)
+        let (payer, accounts) = payer(gateway, AccountTable.paying(user), user)
+        let outcome = gateways[gateway].book.reserve(
+            payer, amount: NanoUSD(amount), least: NanoUSD(isFixed ? amount : 0),
+            now: bootTime(gateway))
+        askSoon(gateway)
+        // Where a failover lost that a successor had taken leases over, what was spent of them
+        // counts twice until they are taken over again.
+        if case .exhausted(let key, _) = outcome, counts[.storeFailover] == 0 {
+            try truth.checkExhausted(key, amount, policies)
+        }
+        guard case .reserved(let reservation) = outcome else { return }
+        try checkLease(gateway, reservation)
+        try step()
+        if random.chance(100) {
+            gateways[gateway].book.cancel(reservation)
+            return
+        }
+        let agent = random.below(agents.count)
+        let audience = agents[agent].incarnation
+        guard let key = gateways[gateway].book.key(of: reservation),
+            let opened = gateways[gateway].book.open(
+                reservation, as: .child, audience: audience)
+        else { throw Violation("a reservation cannot be opened") }
+        let delegation = Message.delegation(
+            gateway: gateway, agent: agent, key, audience: audience, amount: amount)
+        if isPlanted(.sentBeforeJournaled) {
+            try truth.opened(key, accounts, amount: amount, least: isFixed ? amount : 0)
+            send(delegation)
+            try step()
+            gateways[gateway].log.commit(.opened(opened))
+            return
+        }
+        gateways[gateway].log.commit(.opened(opened))
+        try truth.opened(key, accounts, amount: amount, least: isFixed ? amount : 0)
+        try step()
+        send(delegation)
+        if random.chance(30) { gateways[gateway].book.childLost(key) }
+    }
+
+    /// Rule 14: counted at the first hop, at once and without a record.
+    private func takeRequest(_ gateway: Int, _ user: Int) throws {
+        let (payer, accounts) = payer(gateway, [AccountTable.requests(user)], user + 100)
+        let outcome = gateways[gateway].book.reserve(
+            payer, amount: NanoUSD(1), least: NanoUSD(1), now: bootTime(gateway))
+        guard case .reserved(let reservation) = outcome else { return }
+        try step()
+        guard let spent = gateways[gateway].book.spend(reservation) else {
+            throw Violation("a counted request cannot be spent")
+        }
+        gateways[gateway].log.commit(.spent(spent))
+        truth.spent(accounts[0], 1)
+        try step()
+    }
+
+    /// Interned once for a user, a period and a policy version, as gateways do.
+    private func payer(_ gateway: Int, _ scopes: [Int], _ name: Int) -> (Payer, [Int]) {
+        let time = wall(offset: gateways[gateway].wallOffset)
+        let period = time.milliseconds < AccountTable.turn.milliseconds ? 0 : 1
+        let accounts = scopes.map { AccountTable.index(scope: $0, period: period) }
+        if let known = gateways[gateway].payers[name * 2 + period] { return (known, accounts) }
+        let number = gateways[gateway].policy
+        let policy = policies[number - 1]
+        let terms = accounts.map { account in
+            let scope = AccountTable.scope(of: account)
+            return AccountTerms(
+                key: AccountTable.keys[account], limit: NanoUSD(policy.limits[scope]),
+                maxLease: NanoUSD(policy.maxLease(scope)), policyNumber: Int64(number))
+        }
+        guard let payer = gateways[gateway].book.payer(for: terms, now: bootTime(gateway)) else {
+            preconditionFailure("three accounts of one unit make a payer")
+        }
+        gateways[gateway].payers[name * 2 + period] = payer
+        return (payer, accounts)
+    }
+
+    /// Rule 4: the store counts a lease's time from before its answer, and nobody uses it longer.
+    private func checkLease(_ gateway: Int, _ reservation: Reservation) throws {
+        guard let lease = gateways[gateway].book.key(of: reservation)?.lease else { return }
+        guard now <= truth.expiries[lease] ?? .max else {
+            throw Violation("lease \(lease) admits after its end")
+        }
+    }
+
+    // MARK: Asking
+
+    func askSoon(_ gateway: Int) {
+        guard !gateways[gateway].isAskScheduled else { return }
+        let waits = gateways[gateway].asked != nil
+        guard waits || gateways[gateway].book.hasDemand else { return }
+        gateways[gateway].isAskScheduled = true
+        schedule(.ask(gateway: gateway), in: waits ? 600 : 3)
+    }
+
+    func ask(_ gateway: Int) throws {
+        if let asked = gateways[gateway].asked {
+            guard now - gateways[gateway].askedAt > 500 * Self.millisecond else {
+                return askSoon(gateway)
+            }
+            gateways[gateway].book.requestFailed(asked)
+            gateways[gateway].asked = nil
+        }
+        let sentAt = bootTime(gateway)
+        let (request, entries, _) = gateways[gateway].book.takeDemands(now: sentAt)
+        try commit(gateway, entries)
+        if !request.acquire.isEmpty || !request.release.isEmpty {
+            gateways[gateway].asked = request
+            gateways[gateway].askedAt = now
+            send(
+                .acquire(
+                    gateway: gateway, life: gateways[gateway].life, request, sentAt: sentAt))
+            // Asleep while the answer waits: it is old when it is read.
+            if !isCalm, random.chance(3) {
+                let length = 58 * Self.second + random.milliseconds(10_000)
+                pause(gateway, length)
+                queue.push(.timePasses(until: now + length), at: now + 50 * Self.millisecond)
+            }
+        }
+        askSoon(gateway)
+    }
+
+    func granted(
+        _ gateway: Int, _ response: LeasesResponse, to request: LeasesRequest, sentAt: UInt64
+    ) throws {
+        // A late answer to a request that was given up is no answer to the one under way.
+        if gateways[gateway].asked == request { gateways[gateway].asked = nil }
+        let entries = gateways[gateway].book.apply(
+            response, to: request, sentAt: sentAt, now: bootTime(gateway))
+        try commit(gateway, entries)
+        if response.grants.contains(where: { $0.status == .contended }) {
+            scheduleReport(ofGateway: gateway, soon: true)
+        }
+        askSoon(gateway)
+    }
+
+    // MARK: Reporting
+
+    func report(_ gateway: Int) throws {
+        let time = wall(offset: gateways[gateway].wallOffset)
+        let boot = bootTime(gateway)
+        gateways[gateway].book.prepareNextPeriods(wall: time, now: boot)
+        let entries = gateways[gateway].book.maintain(now: boot)
+        try commit(gateway, entries)
+        let report = gateways[gateway].book.makeReport()
+        send(
+            .report(
+                gateway: gateway, life: gateways[gateway].life, report,
+                by: gateways[gateway].incarnation, sentAt: now))
+        try step()
+        if random.chance(200) { gateways[gateway].log.sync() }
+        if random.chance(20) {
+            hit(.journalCompacted)
+            gateways[gateway].log.compact(gateways[gateway].snapshot())
+        }
+        askSoon(gateway)
+    }
+
+    func reported(_ gateway: Int, _ response: ReportResponse, to report: LedgerReport) throws {
+        for key in response.writtenOff ?? [] where gateways[gateway].book.isOpenChild(key) {
+            truth.writtenOffWhole(key)
+        }
+        for final in response.finals where gateways[gateway].book.isOpenChild(final.key) {
+            truth.final(final)
+        }
+        let entries = gateways[gateway].book.apply(response, to: report, now: bootTime(gateway))
+        try commit(gateway, entries)
+        if !response.finals.isEmpty || !response.unknown.isEmpty || !response.recalls.isEmpty {
+            scheduleReport(ofGateway: gateway, soon: true)
+        }
+    }
+
+    func recalled(_ gateway: Int, _ leases: [LeaseID]) throws {
+        hit(.recall)
+        try commit(gateway, gateways[gateway].book.recall(leases))
+        scheduleReport(ofGateway: gateway, soon: true)
+    }
+
+    func takeFinal(_ gateway: Int, _ final: ChildFinal) throws {
+        guard let entry = gateways[gateway].book.finalEntry(final) else { return }
+        truth.final(final)
+        gateways[gateway].log.commit(entry)
+        gateways[gateway].book.childFinal(final.key, consumed: final.consumed)
+        try step()
+    }
+}

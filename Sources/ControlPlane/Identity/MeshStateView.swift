@@ -4,21 +4,24 @@ import WeirMeshProtocol
 /// `MeshState` from the registry. Every gateway asks once a second, so that what was read for one
 /// is good for the others too: the store is read at most twice a second, by one reader at a time.
 package actor MeshStateView {
-    private static let freshness: Duration = .milliseconds(500)
+    private let freshness: Duration
 
     private let sidecars: SidecarRegistry
     private let redis: Redis
     private var known: (state: JSONValue, at: ContinuousClock.Instant)?
     private var reading: Task<JSONValue, any Error>?
 
-    package init(sidecars: SidecarRegistry, redis: Redis) {
+    package init(
+        sidecars: SidecarRegistry, redis: Redis, freshness: Duration = .milliseconds(500)
+    ) {
+        self.freshness = freshness
         self.sidecars = sidecars
         self.redis = redis
     }
 
     /// As the wire carries it.
     package func current() async throws -> JSONValue {
-        if let known, ContinuousClock.now - known.at < Self.freshness { return known.state }
+        if let known, ContinuousClock.now - known.at < freshness { return known.state }
         if let reading { return try await reading.value }
         let task = Task { try JSON.encodeValue(try await read()) }
         reading = task

@@ -212,8 +212,8 @@ package enum HTTP2ServerLimits {
     package static let streamWindowBytes: Int32 = 128 * 1024
     /// What all request bodies of one connection may send ahead.
     package static let connectionWindowBytes: Int32 = 512 * 1024
-    /// Response bytes that wait in one stream before its upstream is paused: what one read brings, and
-    /// not two.
+    /// Response bytes that wait in one stream before its upstream is paused: what one read brings,
+    /// and not two.
     package static let streamPendingBytes = Limits.readBytes / 2
     /// Below it the upstream goes on.
     package static let streamResumeBytes = 8 * 1024

@@ -26,6 +26,24 @@ private struct Holder {
         log.append(book.begin(Incarnation(incarnation), mayRelease: false))
     }
 
+    /// A process that has read this log and has not begun.
+    init(replaying log: [LedgerEntry]) {
+        for entry in log { _ = book.replay(entry) }
+        book.replayed()
+        self.log = log
+    }
+
+    /// With a lease of which something is spent.
+    static func grown() throws -> Holder {
+        var holder = Holder()
+        let done = try holder.opened(100)
+        guard let entry = holder.book.finalEntry(ChildFinal(key: done, consumed: NanoUSD(70)))
+        else { throw Refused() }
+        holder.log.append(entry)
+        holder.book.childFinal(done, consumed: NanoUSD(70))
+        return holder
+    }
+
     /// What was sent, for tests that look at it.
     @discardableResult
     mutating func ask(limit: Int64 = 10_000, maxLease: Int64 = 1_000) -> LeasesRequest {
@@ -333,6 +351,23 @@ private struct Refused: Error {}
             let (old, new) = (holder.book.makeReport().leases, again.makeReport().leases)
             #expect(old == new)
         }
+    }
+
+    /// Otherwise the store would count what the life before spent, and does not know of, as free.
+    @Test func aSuccessorAsksForNothingBeforeItHasReported() throws {
+        let before = try Holder.grown()
+        var holder = Holder(replaying: before.log)
+        holder.log.append(holder.book.begin(Incarnation(2), mayRelease: true))
+        guard case .needsLease = holder.reserve(5_000) else { throw Refused() }
+        #expect(!holder.book.hasDemand)
+        #expect(holder.book.takeDemands(now: holder.now).request.acquire.isEmpty)
+        let report = holder.book.makeReport()
+        #expect(report.leases.contains { $0.lease.incarnation == Incarnation(1) })
+        _ = holder.book.apply(
+            ReportResponse(finals: [], recalls: [], unknown: [], states: []), to: report,
+            now: holder.now)
+        #expect(holder.book.hasDemand)
+        #expect(holder.book.takeDemands(now: holder.now).request.acquire.count == 1)
     }
 
     @Test func whatEndedWithoutASettlementIsAskedForUntilItIsFinal() throws {

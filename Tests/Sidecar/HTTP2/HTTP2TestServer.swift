@@ -268,7 +268,7 @@ enum DetachedThread {
 
 /// Waits for a condition without sleeping longer than it takes; false after the bound.
 func becomesTrue(
-    within seconds: Double = 5, _ condition: () async throws -> Bool
+    within seconds: Double = 30, _ condition: () async throws -> Bool
 ) async rethrows -> Bool {
     let end = ContinuousClock.now + .seconds(seconds)
     while ContinuousClock.now < end {

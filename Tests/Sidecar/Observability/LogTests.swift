@@ -83,7 +83,8 @@ private func readAll(_ descriptor: Int32, _ count: Int) -> String {
         let ends = try openPipe()
         let log = Log(level: .info, descriptor: ends.write)
         let long = String(repeating: "x", count: 4_000)
-        // More places than the throttle silences are needed to fill the pipe and the buffer.
+        // What the thread has taken, the buffer and the pipe hold half a megabyte; a place may say
+        // 80 KB of it before it is silenced.
         for _ in 0..<LogThrottle.linesMax {
             log.info("a", ("x", long))
             log.info("b", ("x", long))
@@ -91,6 +92,12 @@ private func readAll(_ descriptor: Int32, _ count: Int) -> String {
             log.info("d", ("x", long))
             log.info("e", ("x", long))
             log.info("f", ("x", long))
+            log.info("g", ("x", long))
+            log.info("h", ("x", long))
+            log.info("i", ("x", long))
+            log.info("j", ("x", long))
+            log.info("k", ("x", long))
+            log.info("l", ("x", long))
         }
         #expect(log.droppedLines > 0)
         // Let the thread go on to its end.

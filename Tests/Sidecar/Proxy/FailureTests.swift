@@ -64,6 +64,8 @@ import WeirCore
         for number in 0..<20 {
             client.send(post("/", "\(number)"))
             #expect(client.readResponse()?.text == "\(number)")
+            // Before that, nobody can know.
+            #expect(eventually { upstream.closed.count == number + 1 })
             // tidy: idle times of different lengths are the subject
             usleep(UInt32(number % 3) * 15_000)
         }

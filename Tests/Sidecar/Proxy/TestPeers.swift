@@ -188,6 +188,8 @@ final class TestUpstream: @unchecked Sendable {
     private let listener: Int32
     let address: SocketAddress
     let connections = Counter()
+    /// Of them, those that this end has closed.
+    let closed = Counter()
     let requests = Mutex<[TestMessage]>([])
 
     init(serve: @escaping @Sendable (TestUpstream, TestSocket) -> Void) throws {
@@ -200,7 +202,10 @@ final class TestUpstream: @unchecked Sendable {
                 let raw = accept(listener, nil, nil)
                 guard raw >= 0 else { return }
                 connections.increment()
-                Thread { serve(self, TestSocket(raw: raw)) }.start()
+                Thread {
+                    do { serve(self, TestSocket(raw: raw)) }
+                    self.closed.increment()
+                }.start()
             }
         }.start()
     }

@@ -115,7 +115,10 @@ package struct AccountBook: Sendable {
             return answer(request, .wrongPeriod, now: terms.now)
         }
         let need = max(1, request.need.rawValue)
-        let want = max(need, request.want.rawValue)
+        var want = max(need, request.want.rawValue)
+        // Where most of the limit is left, one holder gets its whole share at once, and asks less.
+        let isAmple = committed + terms.maxLease.rawValue <= limit / 2
+        if isAmple { want = max(want, terms.maxLease.rawValue) }
         // Where the limit is only observed, neither it nor `maxLease` is a reason to refuse; what
         // can be counted is.
         let observes = request.observes ?? false

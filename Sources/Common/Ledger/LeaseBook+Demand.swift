@@ -15,6 +15,12 @@ extension LeaseBook {
         let slot = Int(account)
         note(observes, account)
         accounts[slot].lastUsed = max(accounts[slot].lastUsed, now)
+        need(account, amount)
+    }
+
+    /// Without a request that waits: the account does not count as used.
+    mutating func need(_ account: UInt32, _ amount: Int64) {
+        let slot = Int(account)
         let isFirst = accounts[slot].needMin == 0
         accounts[slot].needMin = isFirst ? amount : min(accounts[slot].needMin, amount)
         accounts[slot].needSum = (NanoUSD(accounts[slot].needSum) + NanoUSD(amount)).rawValue
@@ -64,7 +70,7 @@ extension LeaseBook {
         return min(max(row.reservedPerWindow, row.windowReserved), row.maxLease)
     }
 
-    private func freeAndUsable(_ account: UInt32, now: UInt64) -> Int64 {
+    func freeAndUsable(_ account: UInt32, now: UInt64) -> Int64 {
         var total = NanoUSD.zero
         var lease = accounts[Int(account)].firstLease
         while lease != noSlot {
@@ -76,11 +82,13 @@ extension LeaseBook {
     }
 
     /// Whether `takeDemands` may have something to send.
-    package var hasQueuedDemand: Bool { !demandQueue.isEmpty && incarnation != nil }
+    package var hasQueuedDemand: Bool {
+        incarnation != nil && !(demandQueue.isEmpty && givingBack.isEmpty)
+    }
 
     package var hasDemand: Bool {
         incarnation != nil && !mustReportFirst
-            && (!demandQueue.isEmpty
+            && (!demandQueue.isEmpty || !givingBack.isEmpty
                 || pendingIndex.values.contains { !accounts[Int($0)].pending.isUnderWay })
     }
 
@@ -113,6 +121,7 @@ extension LeaseBook {
             ask(account, now: now, &entries)
         }
         demandQueue = later
+        giveBack(now: now, &request, &entries)
         sendPending(incarnation: incarnation, &request)
         return (request, entries, nextAt)
     }
@@ -174,6 +183,37 @@ extension LeaseBook {
                 lease = leases[slot].next
             }
         }
+    }
+
+    mutating func giveBackSoon(_ account: UInt32) {
+        guard !accounts[Int(account)].isGivingBack else { return }
+        accounts[Int(account)].isGivingBack = true
+        givingBack.append(account)
+    }
+
+    /// What came free of accounts that others wait for (rule 9), said at once and not with the next
+    /// report.
+    private mutating func giveBack(
+        now: UInt64, _ request: inout LeasesRequest, _ entries: inout [LedgerEntry]
+    ) {
+        for account in givingBack {
+            accounts[Int(account)].isGivingBack = false
+            if accounts[Int(account)].wantedUntil <= now { accounts[Int(account)].wantedUntil = 0 }
+            var lease = accounts[Int(account)].firstLease
+            while lease != noSlot {
+                let slot = Int(lease)
+                if accounts[Int(account)].wantedUntil > 0 {
+                    release(lease, leases[slot].free, &entries)
+                }
+                if !leases[slot].isAcknowledged, !leases[slot].isLocal,
+                    request.release.count < LedgerLimits.leasesPerMessageMax
+                {
+                    request.release.append(counters(of: lease))
+                }
+                lease = leases[slot].next
+            }
+        }
+        givingBack.removeAll(keepingCapacity: true)
     }
 
     /// Below it every lease of this incarnation on the account is closed, and the store knows.
@@ -289,8 +329,10 @@ extension LeaseBook {
         let row = accounts[Int(account)]
         let isRecent = now < row.deniedUntil &+ LedgerLimits.denialNanosecondsMax
         let delay = isRecent ? row.denialDelay : 0
-        let next = min(
-            max(LedgerLimits.denialNanosecondsMin, delay * 2), LedgerLimits.denialNanosecondsMax)
+        let longest =
+            row.waiters > 0
+            ? LedgerLimits.denialNanosecondsWaited : LedgerLimits.denialNanosecondsMax
+        let next = min(max(LedgerLimits.denialNanosecondsMin, delay * 2), longest)
         accounts[Int(account)].denialDelay = next
         accounts[Int(account)].denialObserves = accounts[Int(account)].pending.observes
         accounts[Int(account)].deniedUntil = now &+ next
@@ -314,6 +356,7 @@ extension LeaseBook {
             accounts[slot].denialDelay = 0
         }
         accounts[slot].stateConsumed = state.consumed.rawValue
+        accounts[slot].stateHeld = max(0, state.held.rawValue)
         accounts[slot].othersConsumed = max(0, state.consumedByOthers.rawValue)
         accounts[slot].isStateKnown = true
         accounts[slot].stateLimit = state.limit.rawValue

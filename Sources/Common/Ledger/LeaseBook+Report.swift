@@ -1,6 +1,6 @@
 import WeirCore
 
-// Telling the store what was spent and given back, and giving back what lies idle.
+// Telling the store what was spent and given back.
 
 /// The ledger's part of a report. `serial` orders reports of one life: the answer is taken together
 /// with the report that it answers.
@@ -91,7 +91,7 @@ extension LeaseBook {
         }
         entries += takeWrittenOff(response.writtenOff ?? [])
         for state in response.states { apply(state) }
-        entries += recall(response.recalls)
+        entries += recall(response.recalls, now: now)
         entries += disown(response.unknown, serial: report.serial)
         releaseLowered(&entries)
         entries += forgetClosed()
@@ -110,13 +110,17 @@ extension LeaseBook {
     }
 
     /// Somebody needs the money of these leases (rule 9): what is free of them goes back, whether
-    /// it lies idle or not. The entries must be committed before a report says so.
-    package mutating func recall(_ recalled: [LeaseID]) -> [LedgerEntry] {
+    /// it lies idle or not, and for a while what comes free of them later. The entries must be
+    /// committed before `takeDemands` or a report says so.
+    package mutating func recall(_ recalled: [LeaseID], now: UInt64) -> [LedgerEntry] {
         var entries: [LedgerEntry] = []
         guard !isPlanted(.recallsAreIgnored) else { return entries }
         for id in recalled.prefix(LedgerLimits.leasesPerMessageMax) {
             guard let lease = leaseIndex[id] else { continue }
             release(lease, leases[Int(lease)].free, &entries)
+            let account = leases[Int(lease)].account
+            accounts[Int(account)].wantedUntil = now &+ LedgerLimits.wantedNanoseconds
+            giveBackSoon(account)
         }
         return entries
     }
@@ -210,73 +214,6 @@ extension LeaseBook {
         }
         suspects = named
         return entries
-    }
-
-    // MARK: Idle, expired and outgrown leases
-
-    /// A lower limit does not un-grant (rule 1); but what nobody has set aside goes back at once,
-    /// so that the next reservation is decided under it.
-    mutating func releaseLowered(_ entries: inout [LedgerEntry]) {
-        for account in lowered {
-            var lease = accounts[Int(account)].firstLease
-            while lease != noSlot {
-                release(lease, leases[Int(lease)].free, &entries)
-                lease = leases[Int(lease)].next
-            }
-        }
-        lowered.removeAll(keepingCapacity: true)
-    }
-
-    /// Gives back what nobody used lately and what may not be used any more. The next report says
-    /// so, once the entries are committed.
-    package mutating func maintain(now: UInt64) -> [LedgerEntry] {
-        var entries: [LedgerEntry] = []
-        for index in leases.indices {
-            let row = leases[index]
-            guard row.account != noSlot, row.free > 0 else { continue }
-            let lastUsed = accounts[Int(row.account)].lastUsed
-            let isIdle = now > lastUsed && now - lastUsed >= LedgerLimits.idleNanoseconds
-            guard isIdle || !admits(UInt32(index), now: now), !isPlanted(.idleMoneyStays) else {
-                continue
-            }
-            release(UInt32(index), row.free, &entries)
-        }
-        return entries
-    }
-
-    /// Asks for leases of the periods that come next, for accounts in use, so that the turn of a
-    /// day or month is no pause. Each holder and account asks at its own moment of the time that
-    /// the store allows for it.
-    package mutating func prepareNextPeriods(wall: UnixTime, now: UInt64) {
-        guard let incarnation else { return }
-        // By slot: a simulation's histories repeat, and dictionaries have no order.
-        for slot in accountIndex.values.sorted() {
-            let row = accounts[Int(slot)]
-            let key = row.key
-            guard let end = key.period.end, row.reservedPerWindow > 0 || row.windowReserved > 0
-            else { continue }
-            let remaining = end.milliseconds - wall.milliseconds
-            let spread = UInt64(LedgerLimits.nextPeriodMilliseconds / 2)
-            let seed = UInt64(bitPattern: incarnation.rawValue) &* 0x9E37_79B9_7F4A_7C15
-            let mixed = (seed ^ (UInt64(slot) &* 0xBF58_476D_1CE4_E5B9)) >> 8
-            let jitter = Int64(mixed % spread)
-            guard remaining > 0, remaining < LedgerLimits.nextPeriodMilliseconds - 2_000 - jitter
-            else { continue }
-            let nextKey = AccountKey(
-                unit: key.unit, scope: key.scope, period: Period(key.period.kind, at: end),
-                id: key.id)
-            guard accountIndex[nextKey] == nil,
-                let next = intern(
-                    AccountTerms(
-                        key: nextKey, limit: NanoUSD(row.limit), maxLease: NanoUSD(row.maxLease),
-                        policyNumber: row.policyNumber), now: now)
-            else { continue }
-            let busy = max(row.reservedPerWindow, row.windowReserved)
-            demand(
-                next, amount: max(1, min(busy, row.maxLease) / 4), observes: false, now: now)
-            // Not idle before it can be used.
-            accounts[Int(next)].lastUsed = now &+ UInt64(remaining) &* 1_000_000
-        }
     }
 }
 

@@ -49,6 +49,8 @@ package struct LeaseBook: Sendable {
     var overdue: [Int64] = []
     /// Accounts whose limits were lowered: what is free of their leases goes back.
     var lowered: [UInt32] = []
+    /// Accounts that others wait for, of which something came free.
+    var givingBack: [UInt32] = []
     /// Accounts with waiters for which something changed since `takeWakes`.
     var wakes: [UInt32] = []
 
@@ -103,6 +105,8 @@ package struct LeaseBook: Sendable {
         leases[Int(lease)].outstanding += amount
         leases[Int(lease)].openCount += 1
         let account = leases[Int(lease)].account
+        let usual = accounts[Int(account)].usualAmount
+        accounts[Int(account)].usualAmount = max(amount, usual - usual / 16)
         accounts[Int(account)].lastUsed = max(accounts[Int(account)].lastUsed, now)
         noteDemand(account, amount: amount, observes: observes, now: now)
     }
@@ -279,6 +283,7 @@ package struct LeaseBook: Sendable {
             accounts[account].deniedUntil = 0
             accounts[account].denialDelay = 0
             if accounts[account].waiters > 0 { wakes.append(UInt32(account)) }
+            if accounts[account].wantedUntil > 0 { giveBackSoon(UInt32(account)) }
         }
         reservations.remove(slot)
     }

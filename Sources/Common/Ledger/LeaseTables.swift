@@ -16,6 +16,7 @@ struct AccountSlot: Sendable {
     var isStateKnown = false
     var stateLimit: Int64 = 0
     var stateConsumed: Int64 = 0
+    var stateHeld: Int64 = 0
     var othersConsumed: Int64 = 0
     var resetsAtMilliseconds: Int64?
 
@@ -24,6 +25,11 @@ struct AccountSlot: Sendable {
     var leastOutstanding: Int64 = 0
     var firstLease = noSlot
     var lastUsed: UInt64 = 0
+    /// About what one request sets aside: the largest, slowly forgotten.
+    var usualAmount: Int64 = 0
+    /// Somebody else waits for what comes free; 0: nobody.
+    var wantedUntil: UInt64 = 0
+    var isGivingBack = false
 
     // Demand that no acquire carries yet.
     var needMin: Int64 = 0
@@ -50,6 +56,9 @@ struct AccountSlot: Sendable {
     var reservedPerWindow: Int64 = 0
 
     var waiters: UInt32 = 0
+
+    /// Half of the limit, or more, is neither spent nor set aside, as far as the store has said.
+    var isAmple: Bool { isStateKnown && stateConsumed + stateHeld <= stateLimit / 2 }
 }
 
 struct PendingAcquire: Sendable {

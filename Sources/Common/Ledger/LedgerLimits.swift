@@ -34,11 +34,23 @@ package enum LedgerLimits {
     /// A lease that nothing was reserved from for this long goes back; with a report each second
     /// it is there within the five seconds of promise 2.
     package static let idleNanoseconds: UInt64 = 2_500_000_000
+    /// The same where half of the account's limit is neither spent nor set aside, so that nobody
+    /// misses it: whoever comes back within a minute needs no exchange.
+    package static let ampleIdleNanoseconds: UInt64 = 60_000_000_000
+    /// Leases of one process above which none is left idle for long: the table must have room.
+    package static let idleLeasesMax = leasesMax / 2
+    /// A lease of an account in use is replaced this long before it ends.
+    package static let renewalNanoseconds: UInt64 = 10_000_000_000
+    /// Since somebody else waited for an account's money: how long what comes free of it goes back
+    /// at once. As long as the store remembers that it is wanted.
+    package static let wantedNanoseconds: UInt64 = 2_000_000_000
     /// A lease is not used for admission in its last part, so that a reservation made now is not
     /// older than its lease when the first byte goes.
     package static let expiryMarginNanoseconds: UInt64 = 1_000_000_000
     /// After a refusal by the store: the first and the longest time until it is asked again.
     package static let denialNanosecondsMin: UInt64 = 10_000_000
+    /// The longest while somebody waits: a recall takes about as long.
+    package static let denialNanosecondsWaited: UInt64 = 40_000_000
     package static let denialNanosecondsMax: UInt64 = 1_000_000_000
     /// How long spending is averaged over, to tell how much to ask for ahead.
     package static let demandWindowNanoseconds: UInt64 = 1_000_000_000

@@ -117,6 +117,9 @@ enum LedgerScripts {
             elseif redis.call('HLEN', leases) >= tonumber(ARGV[11]) then
               status = 'unavailable'
             else
+              if consumed + heldByAll + maxLease <= math.floor(limit / 2) then
+                want = math.max(want, maxLease)
+              end
               local ceiling, room = limit, math.max(maxLease, need) - ownHeld
               if tonumber(ARGV[15]) >= 0 then
                 ceiling, room = tonumber(ARGV[15]), math.max(maxLease - ownHeld, need)
@@ -181,6 +184,9 @@ enum LedgerScripts {
             if isNew or closed > closedBefore then
               local keepUntil = math.max(finish, now) + tonumber(ARGV[12])
               for i = 1, 3 do redis.call('PEXPIREAT', KEYS[i], text(keepUntil)) end
+            end
+            if isNew and redis.call('HGET', account, 'wanted_by') == incarnation then
+              redis.call('HDEL', account, 'wanted', 'wanted_by')
             end
             if isScarce then
               redis.call('HSET', account, 'wanted', text(now + tonumber(ARGV[13])),

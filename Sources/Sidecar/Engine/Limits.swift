@@ -376,8 +376,9 @@ package enum GatewayLimits {
     /// Calls for one step, over all agents and endpoints.
     package static let attemptsPerStepMax = 8
 
-    /// Rule 9: how long a request waits for money that is about to come back.
-    package static let contendedNanoseconds: UInt64 = 50_000_000
+    /// Rule 9: how long a request waits for money that is about to come back, from when the store
+    /// said that all of it is set aside. A recall is four messages through Redis.
+    package static let contendedNanoseconds: UInt64 = 250_000_000
     /// For a lease that was asked for: a few round trips to the control plane.
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
     /// Connecting to a sidecar, which is near.

@@ -123,12 +123,13 @@ package struct LedgerAccounts: CallerLedger {
             throw LedgerRefusal(reason: .overloaded, account: accounts.first?.key)
         }
         let began = clock.nowNanoseconds
+        var contendedFrom: UInt64?
         while true {
             let wake = Wake()
             var waiter: UInt64?
             let outcome = ledger.reserve(
                 payer, worstCase: amount, least: least, waiter: &waiter, wake: wake.call)
-            let limit: UInt64
+            var end = began + GatewayLimits.leaseNanoseconds
             let refusal: LedgerRefusal
             switch outcome {
             case .reserved(let reservation):
@@ -142,17 +143,19 @@ package struct LedgerAccounts: CallerLedger {
                     account: account, resetsAt: resetsAt ?? account.period.end)
             case .journalFull: throw LedgerRefusal(reason: .overloaded, account: nil)
             case .contended(let account, _):
-                limit = GatewayLimits.contendedNanoseconds
+                // From here on: the store's answer may have taken a while itself.
+                let from = contendedFrom ?? clock.nowNanoseconds
+                contendedFrom = from
+                end = min(end, from + GatewayLimits.contendedNanoseconds)
                 refusal = LedgerRefusal(reason: .budgetContended, account: account)
             case .needsLease:
-                limit = GatewayLimits.leaseNanoseconds
                 let reason: Reason =
                     isControlPlaneReachable() ? .budgetContended : .controlPlaneLost
                 refusal = LedgerRefusal(reason: reason, account: accounts.first?.key)
             }
             // Without a place among the waiters, waiting would be for nothing.
             guard let waiter else { throw refusal }
-            let woken = await wake.wait(until: began + limit, clock)
+            let woken = await wake.wait(until: end, clock)
             ledger.stopWaiting(waiter)
             guard woken else { throw refusal }
         }

@@ -105,22 +105,22 @@ extension SidecarLedger {
 
     /// Nothing went upstream: the money is free again.
     package func cancel(_ reservation: Reservation) {
-        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+        let calls = state.withLock { state -> [@Sendable () -> Void] in
             if !state.book.cancel(reservation), let key = state.book.key(of: reservation) {
                 _ = state.end(.child(key, consumed: .zero))
             }
-            return state.takeWakes()
+            return state.callsToMake()
         }
-        for wake in wakes { wake() }
+        for call in calls { call() }
     }
 
     /// What a child cost, once and for all. Saying it twice changes nothing.
     package func childFinal(_ key: ChildKey, consumed: NanoUSD) {
-        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+        let calls = state.withLock { state -> [@Sendable () -> Void] in
             _ = state.end(.child(key, consumed: consumed))
-            return state.takeWakes()
+            return state.callsToMake()
         }
-        for wake in wakes { wake() }
+        for call in calls { call() }
     }
 
     /// The call of a child ended, and no settlement said what it cost. The child stays outstanding,
@@ -134,11 +134,11 @@ extension SidecarLedger {
     package func settle(
         _ reservation: Reservation, record: AttemptRecord, names: RecordNames
     ) -> NanoUSD {
-        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+        let calls = state.withLock { state -> [@Sendable () -> Void] in
             state.end(reservation, record, names)
-            return state.takeWakes()
+            return state.callsToMake()
         }
-        for wake in wakes { wake() }
+        for call in calls { call() }
         return record.cost
     }
 
@@ -204,6 +204,12 @@ extension SidecarLedger.State {
             wakes.append(waiter.wake)
         }
         return wakes
+    }
+
+    /// Whoever waited for an account that changed, and the uplink where there is something to say.
+    mutating func callsToMake() -> [@Sendable () -> Void] {
+        guard book.hasWakes || book.hasQueuedDemand else { return [] }
+        return takeWakes() + (demandToSay().map { [$0] } ?? [])
     }
 
     /// The uplink is woken once for each time that it comes to take demands.

@@ -46,13 +46,13 @@ extension SidecarLedger {
 
     package func apply(_ response: LeasesResponse, to demands: Demands) {
         let now = Self.bootTime()
-        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+        let calls = state.withLock { state -> [@Sendable () -> Void] in
             let entries = state.book.apply(
                 response, to: demands.request, sentAt: demands.sentAt, now: now)
             _ = state.commit(entries)
-            return state.takeWakes()
+            return state.callsToMake()
         }
-        for wake in wakes { wake() }
+        for call in calls { call() }
     }
 
     package struct LedgerReports: Sendable {
@@ -69,11 +69,14 @@ extension SidecarLedger {
 
     /// Gives back what is free of these leases, because somebody else needs it (rule 9).
     package func recall(_ leases: [LeaseID]) {
-        state.withLock { state in
+        let now = Self.bootTime()
+        let demand = state.withLock { state -> (@Sendable () -> Void)? in
             // While something is unwritten nothing is said, so nothing need be given back either.
-            guard state.isAlive, state.settleDebts() else { return }
-            _ = state.commit(state.book.recall(leases))
+            guard state.isAlive, state.settleDebts() else { return nil }
+            _ = state.commit(state.book.recall(leases, now: now))
+            return state.demandToSay()
         }
+        demand?()
     }
 
     /// Gives back what is idle or expired, and says what was spent; at least once a second. `nil`:
@@ -83,7 +86,7 @@ extension SidecarLedger {
         let (reports, demand) = state.withLock {
             state -> (LedgerReports?, (@Sendable () -> Void)?) in
             guard state.isAlive, state.settleDebts() else { return (nil, nil) }
-            state.book.prepareNextPeriods(wall: wall, now: now)
+            state.book.askAhead(wall: wall, now: now)
             guard state.commit(state.book.maintain(now: now)) else { return (nil, nil) }
             let reports = LedgerReports(
                 ledger: state.book.makeReport(), childFinals: state.delegations.finalsToReport())
@@ -95,13 +98,13 @@ extension SidecarLedger {
 
     package func apply(_ response: ReportResponse, to reports: LedgerReports) {
         let now = Self.bootTime()
-        let wakes = state.withLock { state -> [@Sendable () -> Void] in
+        let calls = state.withLock { state -> [@Sendable () -> Void] in
             state.delegations.finalsReported(reports.childFinals)
             let entries = state.book.apply(response, to: reports.ledger, now: now)
             _ = state.commit(entries + state.answer(response.inquiries))
-            return state.takeWakes()
+            return state.callsToMake()
         }
-        for wake in wakes { wake() }
+        for call in calls { call() }
     }
 
     // MARK: Records

@@ -70,9 +70,9 @@ extension Uplink {
                 MeshPath.report, reporting.report, answer: ReportResponse.self)
             reporting.answered(response)
             // Finals that came are acknowledged by the next report, which also has the answers to
-            // inquiries and says what was given back.
+            // inquiries and says what was disowned.
             if !response.finals.isEmpty || !response.unknown.isEmpty
-                || !response.inquiries.isEmpty || !response.recalls.isEmpty
+                || !response.inquiries.isEmpty
             {
                 reportSignal.notify()
             }

@@ -111,7 +111,6 @@ extension Uplink {
         case .bookmark: break
         case .recall(let leases):
             ledger?.recall(leases)
-            reportSignal.notify()
         case .subjects(let users): subjectsChanged(users)
         }
         return true

@@ -60,9 +60,11 @@ import WeirLedger
     @Test func `a recall gives back what is free and nothing that is set aside`() throws {
         var book = try Self.book(users: ["ann"])
         let child = try Self.opened(30, &book)
-        let entries = book.recall([child.lease, LeaseID(incarnation: Self.holder, number: 99)])
+        let entries = book.recall(
+            [child.lease, LeaseID(incarnation: Self.holder, number: 99)],
+            now: Self.start)
         #expect(entries == [.released(slot: 0, total: 70)])
-        #expect(book.recall([child.lease]).isEmpty)
+        #expect(book.recall([child.lease], now: Self.start).isEmpty)
         #expect(book.makeReport().leases.map(\.released) == [NanoUSD(70)])
         // What was set aside is spent all the same.
         book.childFinal(child, consumed: NanoUSD(30))
@@ -107,7 +109,7 @@ import WeirLedger
         #expect(listed.count == count)
         // What the store does not know comes first.
         let news = try #require(listed.max())
-        _ = book.recall([news])
+        _ = book.recall([news], now: Self.start)
         #expect(book.makeReport().leases.contains { $0.lease == news && $0.released > .zero })
     }
 }

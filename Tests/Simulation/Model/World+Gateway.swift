@@ -120,7 +120,8 @@ extension World {
             gateways[gateway].askedAt = now
             send(
                 .acquire(
-                    gateway: gateway, life: gateways[gateway].life, request, sentAt: sentAt))
+                    gateway: gateway, life: gateways[gateway].life, request,
+                    by: gateways[gateway].incarnation, sentAt: sentAt))
             // Asleep while the answer waits: it is old when it is read.
             if !isCalm, random.chance(3) {
                 let length = 58 * Self.second + random.milliseconds(10_000)
@@ -150,7 +151,7 @@ extension World {
     func report(_ gateway: Int) throws {
         let time = wall(offset: gateways[gateway].wallOffset)
         let boot = bootTime(gateway)
-        gateways[gateway].book.prepareNextPeriods(wall: time, now: boot)
+        gateways[gateway].book.askAhead(wall: time, now: boot)
         let entries = gateways[gateway].book.maintain(now: boot)
         try commit(gateway, entries)
         let report = gateways[gateway].book.makeReport()
@@ -176,15 +177,17 @@ extension World {
         }
         let entries = gateways[gateway].book.apply(response, to: report, now: bootTime(gateway))
         try commit(gateway, entries)
-        if !response.finals.isEmpty || !response.unknown.isEmpty || !response.recalls.isEmpty {
+        if !response.finals.isEmpty || !response.unknown.isEmpty {
             scheduleReport(ofGateway: gateway, soon: true)
         }
+        askSoon(gateway)
     }
 
     func recalled(_ gateway: Int, _ leases: [LeaseID]) throws {
         hit(.recall)
-        try commit(gateway, gateways[gateway].book.recall(leases))
-        scheduleReport(ofGateway: gateway, soon: true)
+        let now = bootTime(gateway)
+        try commit(gateway, gateways[gateway].book.recall(leases, now: now))
+        askSoon(gateway)
     }
 
     func takeFinal(_ gateway: Int, _ final: ChildFinal) throws {

@@ -24,8 +24,8 @@ extension World {
         if order < deliveredOrder[member] { hit(.messageOvertaken) }
         deliveredOrder[member] = max(deliveredOrder[member], order)
         switch message {
-        case .acquire(let gateway, let life, let request, let sentAt):
-            grant(gateway, life, request, sentAt: sentAt)
+        case .acquire(let gateway, let life, let request, let holder, let sentAt):
+            grant(gateway, life, request, by: holder, sentAt: sentAt)
         case .report(let gateway, let life, let report, let holder, let sentAt):
             let response = store.report(report, by: holder)
             heard(holder, report, sentAt: sentAt)
@@ -63,7 +63,7 @@ extension World {
     /// The member at one end, and whether the control plane is at the other.
     private func end(of message: Message) -> (member: Int, crosses: Bool) {
         switch message {
-        case .acquire(let gateway, _, _, _), .grants(let gateway, _, _, _, _),
+        case .acquire(let gateway, _, _, _, _), .grants(let gateway, _, _, _, _),
             .report(let gateway, _, _, _, _), .reported(let gateway, _, _, _),
             .recall(let gateway, _, _):
             (gateway, true)
@@ -76,11 +76,10 @@ extension World {
 
     /// A replica of the control plane asks the store, with the policy that it holds.
     private func grant(
-        _ gateway: Int, _ life: Int, _ request: LeasesRequest, sentAt: UInt64
+        _ gateway: Int, _ life: Int, _ request: LeasesRequest, by holder: Incarnation,
+        sentAt: UInt64
     ) {
-        if let holder = request.acquire.first?.lease.incarnation {
-            store.release(request.release, by: holder)
-        }
+        store.release(request.release, by: holder)
         let number = replicaPolicies[random.below(replicaPolicies.count)]
         let policy = policies[number - 1]
         var response = LeasesResponse(grants: [])

@@ -3,7 +3,7 @@ import WeirLedger
 
 /// A message under way. `life` is the process at the mesh member's end.
 enum Message {
-    case acquire(gateway: Int, life: Int, LeasesRequest, sentAt: UInt64)
+    case acquire(gateway: Int, life: Int, LeasesRequest, by: Incarnation, sentAt: UInt64)
     case grants(gateway: Int, life: Int, LeasesResponse, to: LeasesRequest, sentAt: UInt64)
     case report(gateway: Int, life: Int, LedgerReport, by: Incarnation, sentAt: UInt64)
     case reported(gateway: Int, life: Int, ReportResponse, to: LedgerReport)

@@ -66,7 +66,8 @@ extension LeaseBook {
         let row = accounts[Int(account)]
         let ahead = LedgerLimits.renewalNanoseconds
         guard row.isAmple, row.usualAmount > 0, !row.isQueued, row.pending.number == 0,
-            row.deniedUntil <= now, row.wantedUntil <= now, now < row.lastUsed &+ LedgerLimits.ampleIdleNanoseconds,
+            row.deniedUntil <= now, row.wantedUntil <= now,
+            now < row.lastUsed &+ LedgerLimits.ampleIdleNanoseconds,
             // One of this period would end with this one.
             remainingMilliseconds > Int64(2 * ahead / 1_000_000),
             freeAndUsable(account, now: now) >= row.usualAmount,

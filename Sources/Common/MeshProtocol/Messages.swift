@@ -172,7 +172,7 @@ package enum PolicyEvent: Hashable, Sendable {
     case bookmark(PolicyVersion)
     /// Leases to give back as far as they are idle.
     case recall([LeaseID])
-    /// Users whose bindings are out of date: ask again.
+    /// Users whose bindings are out of date: ask again. None: anybody's may be.
     case subjects([String])
 }
 

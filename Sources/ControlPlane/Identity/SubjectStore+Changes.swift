@@ -30,9 +30,8 @@ extension SubjectStore {
                 "HSET", StoreKeys.subject(user), "tier", tier.name, "tenant", tenant ?? "",
                 "bound_by", author.name,
             ], isIdempotent: true)
-        try await stateLimits(
-            SubjectAccounts.of(user: user, tenant: tenant, tier: tier, policy: policy), tier,
-            policyNumber: policyNumber)
+        var accounts = SubjectAccounts.of(user: user, tenant: tenant, tier: tier, policy: policy)
+        try await stateLimits(&accounts, tier, policyNumber: policyNumber)
         try await tellGateways(of: user)
     }
 

@@ -50,8 +50,7 @@ package struct SubjectStore: Sendable {
         var accounts = SubjectAccounts.of(
             user: claims.subject, tenant: tenant, tier: tier, policy: policy)
         if let account = bearer.account { accounts.append(account) }
-        try await stateLimits(accounts, tier, policyNumber: policyNumber)
-        try await applyOwnLimits(&accounts)
+        try await stateLimits(&accounts, tier, policyNumber: policyNumber)
         return SubjectBinding(
             user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
             accounts: accounts,
@@ -76,22 +75,26 @@ package struct SubjectStore: Sendable {
             throw MeshRefusal(
                 reason: "forbidden", detail: "the policy has no Budget of scope mesh to pay from")
         }
-        let account = SubjectBinding.Account(
-            unit: .usd, scope: .mesh, period: .month, id: budget.id, limit: budget.monthlyLimit)
-        try await stateLimits([account], tier, policyNumber: policyNumber)
+        var accounts = [
+            SubjectBinding.Account(
+                unit: .usd, scope: .mesh, period: .month, id: budget.id,
+                limit: budget.monthlyLimit)
+        ]
+        try await stateLimits(&accounts, tier, policyNumber: policyNumber)
         return SubjectBinding(
-            user: Self.meshUser, tenant: nil, tier: tier.name, roles: [], accounts: [account],
+            user: Self.meshUser, tenant: nil, tier: tier.name, roles: [], accounts: accounts,
             preferences: nil, timeToLiveMilliseconds: StoreLimits.bindingMilliseconds)
     }
 
+    /// Afterwards the accounts have the limits in force, where an administrator or the user set
+    /// another one.
     func stateLimits(
-        _ accounts: [SubjectBinding.Account], _ tier: TierPolicy, policyNumber: Int64
+        _ accounts: inout [SubjectBinding.Account], _ tier: TierPolicy, policyNumber: Int64
     ) async throws {
-        for account in accounts {
-            try await ledger.setLimit(
-                account, maxLease: SubjectAccounts.maxLease(of: account, tier),
-                policyNumber: policyNumber)
-        }
+        let limits = try await ledger.setLimits(
+            accounts.map { ($0, SubjectAccounts.maxLease(of: $0, tier)) },
+            policyNumber: policyNumber)
+        for (position, limit) in limits.enumerated() { accounts[position].limit = limit }
     }
 
     private func bearer(of request: SubjectRequest) async throws -> Bearer {
@@ -127,21 +130,6 @@ package struct SubjectStore: Sendable {
             SubjectScripts.bind, keys: [StoreKeys.subject(claims.subject)],
             arguments: [tier, claims.tenant ?? "", "claims"]
         ).fields
-    }
-
-    /// The limits in force, where an administrator or the user set another one.
-    private func applyOwnLimits(_ accounts: inout [SubjectBinding.Account]) async throws {
-        let replies = try await redis.readAll(
-            accounts.map {
-                [
-                    "HMGET", StoreKeys.limit($0.unit, $0.scope, $0.period, $0.id), "admin", "user",
-                ]
-            })
-        for (position, reply) in replies.enumerated() {
-            guard let parts = reply.array, parts.count == 2 else { continue }
-            let byAdmin = parts[0].integer ?? accounts[position].limit.rawValue
-            accounts[position].limit = NanoUSD(min(byAdmin, parts[1].integer ?? .max))
-        }
     }
 
     /// What is stored of a user; `nil` for one that nobody has seen.

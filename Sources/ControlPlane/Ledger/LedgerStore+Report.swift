@@ -1,17 +1,13 @@
+import Synchronization
 import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
 /// Reports and releases: the counters of leases, and the finals of children.
 extension LedgerStore {
-    /// What one script call is about: the leases of one incarnation in one account.
-    private struct Group: Hashable {
-        var account: AccountKey
-        var incarnation: Incarnation
-    }
-
     /// Releases are reports of single leases: the counters say all.
     package func release(_ counters: [LeaseCounters], by holder: Incarnation) async throws {
+        guard !counters.isEmpty else { return }
         let standing = try await standing(of: holder)
         let groups = grouped(counters, standing)
         let (_, origins) = try await redis.runAllNoting(
@@ -31,18 +27,23 @@ extension LedgerStore {
         let lost = try await ask(report.openChildren, standing)
 
         var groups = grouped(report.leases, standing)
-        var index: [Group: String] = [:]
+        var index: [LeaseGroup: String] = [:]
         for incarnation in standing.speaksFor.sorted() {
             let entries = try await redis.read("HGETALL", StoreKeys.accounts(incarnation)).fields
             for (name, token) in entries {
                 guard let account = AccountKey(name) else { continue }
-                let group = Group(account: account, incarnation: incarnation)
+                let group = LeaseGroup(account: account, incarnation: incarnation)
                 index[group] = token
                 groups[group, default: []] += []
             }
         }
         var response = ReportResponse(finals: [], recalls: [], unknown: [], states: [])
-        try await merge(groups, report, by: holder, index: index, into: &response)
+        let now = MonotonicClock.nowNanoseconds
+        let news = reported.withLock {
+            $0.news(in: groups, of: holder, epoch: standing.epoch, now: now)
+        }
+        try await merge(news, report, by: holder, index: index, into: &response)
+        reported.withLock { $0.merged(news, of: holder, epoch: standing.epoch, now: now) }
         response.finals = try await finals(standing)
         response.inquiries = try await takeInquiries(for: holder)
         response.writtenOff = lost.isEmpty ? nil : lost
@@ -60,8 +61,8 @@ extension LedgerStore {
     }
 
     private func merge(
-        _ groups: [Group: [LeaseCounters]], _ report: Report, by holder: Incarnation,
-        index: [Group: String], into response: inout ReportResponse
+        _ groups: [LeaseGroup: [LeaseCounters]], _ report: Report, by holder: Incarnation,
+        index: [LeaseGroup: String], into response: inout ReportResponse
     ) async throws {
         // A predecessor's leases come before the own ones, so that the states, of which each
         // account's last one counts, are those after everything.
@@ -113,16 +114,16 @@ extension LedgerStore {
 
     private func grouped(
         _ counters: [LeaseCounters], _ standing: Standing
-    ) -> [Group: [LeaseCounters]] {
-        var groups: [Group: [LeaseCounters]] = [:]
+    ) -> [LeaseGroup: [LeaseCounters]] {
+        var groups: [LeaseGroup: [LeaseCounters]] = [:]
         for entry in counters where standing.speaksFor.contains(entry.lease.incarnation) {
-            let group = Group(account: entry.account, incarnation: entry.lease.incarnation)
+            let group = LeaseGroup(account: entry.account, incarnation: entry.lease.incarnation)
             groups[group, default: []].append(entry)
         }
         return groups
     }
 
-    private func unknown(_ group: Group, _ reply: RedisReply) -> [UnknownLease] {
+    private func unknown(_ group: LeaseGroup, _ reply: RedisReply) -> [UnknownLease] {
         let numbers = (reply.array ?? []).compactMap(\.integer)
         return stride(from: 0, to: numbers.count - numbers.count % 3, by: 3).map { position in
             UnknownLease(

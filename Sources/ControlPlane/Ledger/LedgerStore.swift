@@ -24,6 +24,7 @@ package final class LedgerStore: Sendable {
     let isTrial: Bool
     let archive: Archive?
     let grants = Mutex(Grants())
+    let reported = Mutex(ReportMemory())
 
     /// `isTrial`: grant although Redis may forget what it acknowledged. `archive`: what was spent,
     /// should Redis lose it.
@@ -43,6 +44,8 @@ package final class LedgerStore: Sendable {
         var mayAcquire: Bool
         /// Whose leases it reports: its own and its predecessors'.
         var speaksFor: Set<Incarnation>
+        /// The epoch that the store is in.
+        var epoch: Int64
     }
 
     func standing(of incarnation: Incarnation) async throws -> Standing {
@@ -52,6 +55,7 @@ package final class LedgerStore: Sendable {
                 "written_off",
             ],
             ["SMEMBERS", StoreKeys.speaksFor(incarnation)],
+            ["HGET", StoreKeys.epoch, "number"],
         ])
         guard let row = replies[0].array, row.count == 4, !row[0].isNull else {
             throw MeshRefusal(reason: "unauthenticated", detail: "unknown incarnation; join again")
@@ -69,7 +73,8 @@ package final class LedgerStore: Sendable {
         for number in (replies[1].texts ?? []).compactMap({ Int64($0) }) {
             speaksFor.insert(Incarnation(number))
         }
-        return Standing(mayAcquire: mayAcquire, speaksFor: speaksFor)
+        return Standing(
+            mayAcquire: mayAcquire, speaksFor: speaksFor, epoch: replies[2].integer ?? 0)
     }
 
     // MARK: Leases
@@ -91,14 +96,11 @@ package final class LedgerStore: Sendable {
                 LedgerCalls.acquire(
                     request, policyNumber: policyNumber, mayObserve: mayObserve))
         }
-        if !index.isEmpty {
-            // The index comes first: a crash in between leaves an entry too many, never one too
-            // few.
-            try await redis.command(
-                ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] },
-                isIdempotent: true)
-        }
-        let (answers, origins) = try await redis.runAllNoting(LedgerScripts.acquire, calls)
+        // The index comes first: a crash in between leaves an entry too many, never one too few.
+        let first =
+            ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] }
+        let (answers, origins) = try await redis.runAllNoting(
+            LedgerScripts.acquire, calls, first: index.isEmpty ? nil : first)
         var replies = answers[...]
         // Without a majority nobody is told of a grant; who asks again gets the same one.
         let isKept = try await isKeptByMajority(origins)
@@ -113,17 +115,26 @@ package final class LedgerStore: Sendable {
         return grants
     }
 
-    /// States the limit of an account for all its periods, as a policy version has it.
-    package func setLimit(
-        _ account: SubjectBinding.Account, maxLease: NanoUSD, policyNumber: Int64
-    ) async throws {
-        let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
-        _ = try await redis.run(
+    /// States the limits of accounts for all their periods, as a policy version has them. Answers
+    /// those in force.
+    package func setLimits(
+        _ accounts: [(account: SubjectBinding.Account, maxLease: NanoUSD)], policyNumber: Int64
+    ) async throws -> [NanoUSD] {
+        let replies = try await redis.runAll(
             LedgerScripts.setLimit,
-            keys: [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
-            arguments: [
-                String(limit), String(policyNumber), String(min(maxLease.rawValue, limit)),
-            ])
+            accounts.map { account, maxLease in
+                let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
+                return (
+                    [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
+                    [String(limit), String(policyNumber), String(min(maxLease.rawValue, limit))]
+                )
+            })
+        return try replies.map { reply in
+            guard let limit = reply.array?.first?.integer else {
+                throw RedisError.unexpectedReply("set_limit")
+            }
+            return NanoUSD(limit)
+        }
     }
 
     private func randomToken() -> String { String(UInt64.random(in: .min ... .max), radix: 36) }

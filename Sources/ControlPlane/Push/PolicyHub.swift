@@ -45,12 +45,15 @@ package final class PolicyHub: Sendable {
         var recalls: [LeaseID] = []
         /// Users to ask about again, in the same way.
         var subjects: [String] = []
+        /// Anybody may have changed.
+        var hasMissedSubjects = false
     }
 
     /// What one watcher is told besides the policy.
     struct Notices: Sendable {
         var recalls: [LeaseID] = []
         var subjects: [String] = []
+        var hasMissedSubjects = false
     }
 
     private struct State {
@@ -144,15 +147,27 @@ package final class PolicyHub: Sendable {
         }
     }
 
-    /// Tells every gateway to ask about a user again. One that is not told, because it watches
-    /// elsewhere or too many have changed at once, asks when the binding runs out.
+    /// Tells every gateway to ask about a user again; about everybody, where too many have changed
+    /// at once.
     func subjectChanged(_ user: String) {
         state.withLock { state in
             for (id, watcher) in state.watchers
-            where watcher.isGateway && !watcher.subjects.contains(user)
-                && watcher.subjects.count < MeshLimits.subjectsPerLineMax
-            {
-                state.watchers[id]?.subjects.append(user)
+            where watcher.isGateway && !watcher.subjects.contains(user) {
+                if watcher.subjects.count < MeshLimits.subjectsPerLineMax {
+                    state.watchers[id]?.subjects.append(user)
+                } else {
+                    state.watchers[id]?.hasMissedSubjects = true
+                }
+                watcher.wakes.yield(.changed)
+            }
+        }
+    }
+
+    /// Words of changed users may have been lost: every gateway asks about each again.
+    func anySubjectMayHaveChanged() {
+        state.withLock { state in
+            for (id, watcher) in state.watchers where watcher.isGateway {
+                state.watchers[id]?.hasMissedSubjects = true
                 watcher.wakes.yield(.changed)
             }
         }
@@ -163,7 +178,10 @@ package final class PolicyHub: Sendable {
             guard let watcher = state.watchers[watch.id] else { return Notices() }
             state.watchers[watch.id]?.recalls = []
             state.watchers[watch.id]?.subjects = []
-            return Notices(recalls: watcher.recalls, subjects: watcher.subjects)
+            state.watchers[watch.id]?.hasMissedSubjects = false
+            return Notices(
+                recalls: watcher.recalls, subjects: watcher.subjects,
+                hasMissedSubjects: watcher.hasMissedSubjects)
         }
     }
 

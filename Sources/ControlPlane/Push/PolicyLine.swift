@@ -35,6 +35,8 @@ struct PolicyLine: Sendable {
 
     static func recall(_ leases: [LeaseID]) -> ByteBuffer { line(.recall(leases)) }
 
+    static let everySubject = line(.subjects([]))
+
     static func subjects(_ users: [String]) -> ByteBuffer { line(.subjects(users)) }
 
     private static func line(_ event: PolicyEvent) -> ByteBuffer {

@@ -53,7 +53,10 @@ struct PolicyPush: Sendable {
                 try await writer.write(PolicyLine.recall(notices.recalls))
                 hasSent = true
             }
-            if !notices.subjects.isEmpty {
+            if notices.hasMissedSubjects {
+                try await writer.write(PolicyLine.everySubject)
+                hasSent = true
+            } else if !notices.subjects.isEmpty {
                 try await writer.write(PolicyLine.subjects(notices.subjects))
                 hasSent = true
             }

@@ -86,7 +86,10 @@ package actor PolicyWatcher: Service {
     private func followHints() async {
         for await hint in source.hints().cancelOnGracefulShutdown() {
             switch hint {
-            case .anything, .policyChanged, .endpointsChanged: try? await refresh()
+            case .anything:
+                hub.anySubjectMayHaveChanged()
+                try? await refresh()
+            case .policyChanged, .endpointsChanged: try? await refresh()
             case .recall(let recall): hub.recall(recall)
             case .subjectChanged(let user): hub.subjectChanged(user)
             }

@@ -333,16 +333,38 @@ package final class Redis: Sendable {
     }
 
     /// As `runAll`; `origins` has every connection that a call was answered by.
+    ///
+    /// `first` is an idempotent command that is carried out before all of them: in the same
+    /// pipeline where there is one server.
     func runAllNoting(
-        _ script: RedisScript, _ calls: [(keys: [String], arguments: [String])]
+        _ script: RedisScript, _ calls: [(keys: [String], arguments: [String])],
+        first: [String]? = nil
     ) async throws(RedisError) -> (replies: [RedisReply], origins: Set<RedisOrigin>) {
         var replies: [RedisReply] = []
         var origins: Set<RedisOrigin> = []
+        var leading: [RedisRequest] = []
+        if let first {
+            if case .cluster = servers {
+                _ = try await command(first, isIdempotent: true)
+            } else {
+                leading = [
+                    RedisRequest(
+                        arguments: first, isIdempotent: true,
+                        deadlineNanoseconds: MonotonicClock.nowNanoseconds
+                            + StoreLimits.redisCommandNanoseconds)
+                ]
+            }
+        }
         for start in stride(from: 0, to: calls.count, by: StoreLimits.redisPipelineMax) {
             let batch = calls[start..<min(calls.count, start + StoreLimits.redisPipelineMax)]
             let hash = try await hash(of: script)
             var outcomes = await send(
-                batch.map { request(["EVALSHA", hash], script, $0.keys, $0.arguments) })
+                leading
+                    + batch.map { request(["EVALSHA", hash], script, $0.keys, $0.arguments) })
+            if !leading.isEmpty {
+                _ = try outcomes.removeFirst().result.get()
+                leading = []
+            }
             for (index, call) in batch.enumerated() {
                 if case .failure(.server(let text)) = outcomes[index].result,
                     text.hasPrefix("NOSCRIPT")

@@ -49,6 +49,10 @@ package enum StoreLimits {
     package static let accountKeepMilliseconds: Int64 = 100 * 86_400_000
     /// How long an account of one run is kept after its last change.
     package static let runAccountKeepMilliseconds: Int64 = 30 * 86_400_000
+    /// How long a report of a holder that says nothing new of an account is left out, and of how
+    /// many accounts that is remembered.
+    package static let unchangedNanoseconds: UInt64 = 2_500_000_000
+    package static let unchangedAccountsMax = 65_536
     /// How long a contended account asks its holders for what is idle.
     package static let recallMilliseconds: Int64 = 2_000
     package static let recalledHoldersMax = 64
@@ -74,8 +78,10 @@ package enum StoreLimits {
     package static let nameBytesMax = 256
     /// A user's or a tenant's name: what a record keeps of it whole, and gateways take of a token.
     package static let userBytesMax = 200
-    /// How long a gateway may go on with a subject's binding.
-    package static let bindingMilliseconds: Int64 = 10_000
+    /// How long a gateway may go on with a subject's binding; it asks again in the background
+    /// after half of it, so that who came within a minute waits for nothing. Whatever changes a
+    /// binding is said at once (`PolicyHub.subjectChanged`).
+    package static let bindingMilliseconds: Int64 = 120_000
     /// An agent's sidecar that has not reported for this long is not given to gateways.
     package static let endpointFreshMilliseconds = MeshLimits.silentMilliseconds
     /// A sidecar that has not reported for this long leaves the list.

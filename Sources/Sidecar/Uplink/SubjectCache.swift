@@ -7,6 +7,7 @@ import WeirMeshProtocol
 struct SubjectCache {
     private struct Entry {
         var binding: SubjectBinding
+        var refreshFromNanoseconds: UInt64
         var freshUntilNanoseconds: UInt64
         var staleUntilNanoseconds: UInt64
         var order: UInt64
@@ -28,6 +29,12 @@ struct SubjectCache {
         return entry.binding
     }
 
+    /// Half of its time is over: it is asked about while it still serves, so that users who stay
+    /// never wait for it.
+    func isDue(_ key: SubjectRequest, now: UInt64) -> Bool {
+        entries[key].map { now >= $0.refreshFromNanoseconds } ?? true
+    }
+
     func stale(_ key: SubjectRequest, now: UInt64) -> SubjectBinding? {
         guard let entry = entries[key], now < entry.staleUntilNanoseconds else { return nil }
         return entry.binding
@@ -40,6 +47,7 @@ struct SubjectCache {
         nextOrder += 1
         entries[key] = Entry(
             binding: binding,
+            refreshFromNanoseconds: min(end, now + UInt64(milliseconds) * 500_000),
             freshUntilNanoseconds: min(end, now + UInt64(milliseconds) * 1_000_000),
             staleUntilNanoseconds: min(end, now + UplinkLimits.subjectStaleNanoseconds),
             order: nextOrder)
@@ -54,6 +62,11 @@ struct SubjectCache {
     /// The control plane says that these users have changed.
     mutating func forget(_ users: Set<String>) {
         entries = entries.filter { !users.contains($0.value.binding.user) }
+    }
+
+    /// Anybody may have changed: each is asked about before the next request is served.
+    mutating func expireAll() {
+        for key in entries.keys { entries[key]?.freshUntilNanoseconds = 0 }
     }
 
     /// After this the credential itself is worth nothing.

@@ -75,6 +75,8 @@ extension Uplink {
             path += "&version=\(applied.version)&hash=\(applied.projectionHash)"
         }
         guard let client else { return }
+        // What was said between two watches is lost.
+        subjectsChanged([])
         var reader = LineReader()
         do {
             let answer = try await client.stream(
@@ -120,6 +122,7 @@ extension Uplink {
     func apply(hash: String, _ projection: Projection) -> PolicyAck {
         var ack = PolicyAck(
             version: projection.version, projectionHash: hash, applied: true, problems: [])
+        let held = gate.applied?.version
         switch gate.decide(hash: hash, projection) {
         case .unchanged: break
         case .apply(let policy):
@@ -130,6 +133,8 @@ extension Uplink {
                 $0.policyProblems = []
             }
             hooks.policyApplied(policy)
+            // Bindings have the limits of the policy that they were made under.
+            if policy.version != held { subjectsChanged([]) }
             hooks.log.info("policy in force", ("version", policy.version.description))
             if var next = lastGood, next.projectionHash != hash {
                 next.projection = projection

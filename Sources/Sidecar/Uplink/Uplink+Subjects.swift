@@ -16,6 +16,7 @@ extension Uplink {
     /// all who ask for the same subject; while the control plane is away, what was known last.
     package func subject(_ request: SubjectRequest) async -> SubjectOutcome {
         if let binding = subjects.fresh(request, now: loop.nowNanoseconds) {
+            refresh(request)
             return .bound(binding)
         }
         guard isReady else { return remembered(request) }
@@ -23,10 +24,19 @@ extension Uplink {
             return remembered(request)
         }
         return await withCheckedContinuation { continuation in
+            let isUnderWay = lookups[request] != nil
             lookups[request, default: []].append(continuation)
-            guard lookups[request]?.count == 1 else { return }
-            loop.spawn { await self.lookUp(request) }
+            if !isUnderWay { loop.spawn { await self.lookUp(request) } }
         }
+    }
+
+    /// Nobody waits for it.
+    private func refresh(_ request: SubjectRequest) {
+        guard subjects.isDue(request, now: loop.nowNanoseconds), lookups[request] == nil, isReady,
+            hasRoomToLookUp(request)
+        else { return }
+        lookups[request] = []
+        loop.spawn { await self.lookUp(request) }
     }
 
     /// Keys that nobody made cost a lookup each, and must not keep verified tokens from theirs.
@@ -38,7 +48,7 @@ extension Uplink {
 
     func subjectsChanged(_ users: [String]) {
         subjectChanges += 1
-        subjects.forget(Set(users))
+        if users.isEmpty { subjects.expireAll() } else { subjects.forget(Set(users)) }
     }
 
     private func remembered(_ request: SubjectRequest) -> SubjectOutcome {

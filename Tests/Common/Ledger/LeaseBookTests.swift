@@ -107,17 +107,6 @@ private struct Holder {
         throw Refused()
     }
 
-    /// What the store answers to a report.
-    mutating func tellState(consumed: Int64, held: Int64, limit: Int64 = 10_000) {
-        let state = AccountState(
-            account: terms().key, limit: NanoUSD(limit), consumed: NanoUSD(consumed),
-            consumedByOthers: NanoUSD(consumed), held: NanoUSD(held), resetsAtMilliseconds: nil)
-        let report = book.makeReport()
-        log += book.apply(
-            ReportResponse(finals: [], recalls: [], unknown: [], states: [state]), to: report,
-            now: now)
-    }
-
     mutating func opened(_ amount: Int64, least: Int64 = 0) throws -> ChildKey {
         let reservation = try reserved(amount, least: least)
         guard let opened = book.open(reservation, as: .child, audience: Incarnation(9))
@@ -260,10 +249,11 @@ private struct Refused: Error {}
     }
 
     @Test func idleMoneyGoesBackAndMoneyInUseDoesNot() throws {
+        // Most of the limit is one lease.
         var holder = Holder()
+        _ = holder.reserve(200)
+        holder.ask(limit: 1_500)
         let key = try holder.opened(200)
-        // Half of the limit is set aside by now, somewhere.
-        holder.tellState(consumed: 0, held: 5_001)
         holder.now += 2 * second
         let early = holder.book.maintain(now: holder.now)
         #expect(early.isEmpty)
@@ -276,39 +266,6 @@ private struct Refused: Error {}
         holder.log += holder.book.maintain(now: holder.now + 3 * second)
         let last = holder.book.makeReport().leases[0]
         #expect(last.released == counters.released + NanoUSD(150))
-    }
-
-    /// Rule 9: where most of the limit is left, nobody else misses it.
-    @Test func idleMoneyStaysForAMinuteWhereMostOfTheLimitIsLeft() throws {
-        var holder = Holder()
-        holder.book.cancel(try holder.reserved(200))
-        holder.tellState(consumed: 3_000, held: 2_000)
-        holder.now += 59 * second
-        #expect(holder.book.maintain(now: holder.now).isEmpty)
-        holder.now += 2 * second
-        #expect(holder.book.maintain(now: holder.now).count == 1)
-    }
-
-    /// Whoever came once in the last minute finds money when the first lease has ended.
-    @Test func aLeaseInUseIsRenewedBeforeItEnds() throws {
-        var holder = Holder()
-        holder.book.cancel(try holder.reserved(200))
-        holder.tellState(consumed: 0, held: 1_000)
-        holder.now += 45 * second
-        holder.book.askAhead(wall: march, now: holder.now)
-        #expect(!holder.book.hasQueuedDemand, "it serves for a while yet")
-        holder.now += 5 * second
-        holder.book.askAhead(wall: march, now: holder.now)
-        #expect(holder.book.hasQueuedDemand)
-        holder.ask(maxLease: 2_000)
-        holder.now += 9 * second
-        #expect(holder.book.maintain(now: holder.now).count == 1, "the one that ends goes back")
-        holder.book.cancel(try holder.reserved(200))
-        #expect(!holder.book.hasQueuedDemand)
-        // Nobody came: it is not renewed again and again.
-        holder.now += 61 * second
-        holder.book.askAhead(wall: march, now: holder.now)
-        #expect(!holder.book.hasQueuedDemand)
     }
 
     /// What nobody has set aside goes back at once, and the next reservation is decided under the

@@ -104,10 +104,9 @@ struct LedgerOn {
     }
 
     func account(_ user: String, limit: Int64) async throws -> AccountKey {
-        try await ledger.setLimit(
-            SubjectBinding.Account(
-                unit: .usd, scope: .user, period: .month, id: user, limit: NanoUSD(limit)),
-            maxLease: NanoUSD(limit), policyNumber: 1)
+        let terms = SubjectBinding.Account(
+            unit: .usd, scope: .user, period: .month, id: user, limit: NanoUSD(limit))
+        _ = try await ledger.setLimits([(terms, NanoUSD(limit))], policyNumber: 1)
         return AccountKey(
             unit: .usd, scope: .user, period: Period(.month, at: try await redis.time()), id: user)
     }

@@ -59,6 +59,22 @@ import WeirPolicy
         #expect(cache.stale(request("a"), now: late) == nil)
     }
 
+    @Test func itIsDueAtHalfTimeAndStillServes() {
+        var cache = SubjectCache()
+        cache.insert(request("a"), binding("alice"), now: 0)
+        #expect(!cache.isDue(request("a"), now: 499_999_999))
+        #expect(cache.isDue(request("a"), now: 500_000_000))
+        #expect(cache.fresh(request("a"), now: 500_000_000)?.user == "alice")
+    }
+
+    @Test func whatMayHaveChangedServesOnlyInAnEmergency() {
+        var cache = SubjectCache()
+        cache.insert(request("a"), binding("alice"), now: 0)
+        cache.expireAll()
+        #expect(cache.fresh(request("a"), now: 0) == nil)
+        #expect(cache.stale(request("a"), now: 0)?.user == "alice")
+    }
+
     @Test func aChangedUserIsForgottenUnderEveryCredential() {
         var cache = SubjectCache()
         for key in ["a", "b"] { cache.insert(request(key), binding("alice"), now: 0) }

@@ -207,6 +207,22 @@ import WeirPolicy
         #expect(mesh.received(MeshPath.subject).count == 1)
     }
 
+    /// A line without names says that anybody may have changed.
+    @Test func everybodyIsAskedAboutAgainWhenWordsWereLost() async throws {
+        let mesh = try Mesh()
+        defer { mesh.stop() }
+        let uplink = try await mesh.startUplink()
+        let request = SubjectRequest(claims: nil, apiKeyHash: "alice")
+        _ = await uplink.subject(request)
+        let before = mesh.received(MeshPath.subject).count
+        mesh.server.push(line: MeshFixtures.line(PolicyEvent.subjects([])))
+        #expect(
+            await becomesTrue {
+                _ = await uplink.subject(request)
+                return mesh.received(MeshPath.subject).count > before
+            })
+    }
+
     @Test func aSubjectIsRememberedWhileTheControlPlaneIsAway() async throws {
         let mesh = try Mesh()
         defer { mesh.stop() }

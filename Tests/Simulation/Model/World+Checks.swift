@@ -104,8 +104,8 @@ extension World {
     }
 
     /// Promise 2: what nobody uses is back within five seconds where half of the limit or more is
-    /// spent or set aside, and within a minute otherwise. What was said once, acknowledged, and lost
-    /// with the store and its holder's memory, waits for an operator.
+    /// spent or set aside, and within a minute otherwise. What was said once, acknowledged, and
+    /// lost with the store and its holder's memory, waits for an operator.
     private func checkIdle() throws {
         guard counts[.storeFailover] == 0 else { return }
         let early = heldLeases(whereScarce: true)

@@ -40,7 +40,7 @@ struct ReconciliationTests {
             LeaseID(incarnation: gateway.response.incarnation, number: number)
         }
 
-        /// A lease of $0.01, and what it has consumed and gives back.
+        /// A lease of which $0.01 is kept, and what it has consumed of that and gives back.
         func spend(lease number: Int64, consumed: Int64, released: Int64) async throws {
             let acquire = LeaseAcquire(
                 lease: lease(number), account: account, need: NanoUSD(10_000_000),
@@ -48,10 +48,12 @@ struct ReconciliationTests {
             let granted = try await gateway.post(
                 MeshPath.leases, LeasesRequest(acquire: [acquire], release: [])
             ).decode(LeasesResponse.self)
-            try #require(granted.grants.first?.status == .granted)
+            let grant = try #require(granted.grants.first)
+            try #require(grant.status == .granted)
+            let more = grant.granted - acquire.want
             let counters = LeaseCounters(
                 lease: lease(number), account: account, consumed: NanoUSD(consumed),
-                released: NanoUSD(released))
+                released: NanoUSD(released) + more)
             let answer = try await gateway.post(
                 MeshPath.leases, LeasesRequest(acquire: [], release: [counters]))
             try #require(answer.status == 200)

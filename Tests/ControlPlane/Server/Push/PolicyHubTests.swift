@@ -73,7 +73,13 @@ struct PolicyHubTests {
         #expect(hub.takeNotices(gateway).subjects.isEmpty)
         #expect(hub.takeNotices(sidecar).subjects.isEmpty)
         for number in 0..<5_000 { hub.subjectChanged("user-\(number)") }
-        #expect(hub.takeNotices(gateway).subjects.count == MeshLimits.subjectsPerLineMax)
+        let many = hub.takeNotices(gateway)
+        #expect(many.subjects.count == MeshLimits.subjectsPerLineMax)
+        #expect(many.hasMissedSubjects, "whoever is not named has to be asked about, too")
+        #expect(!hub.takeNotices(gateway).hasMissedSubjects)
+        hub.anySubjectMayHaveChanged()
+        #expect(hub.takeNotices(gateway).hasMissedSubjects)
+        #expect(!hub.takeNotices(sidecar).hasMissedSubjects)
     }
 
     private func recall(_ leases: [LeaseID]) throws -> LeaseRecall {

@@ -40,10 +40,11 @@ struct LedgerMesh {
 
     /// An account of a user's present month with a limit.
     func account(_ user: String, limit: Int64, maxLease: Int64) async throws -> AccountKey {
-        try await ledger.setLimit(
-            SubjectBinding.Account(
-                unit: .usd, scope: .user, period: .month, id: user, limit: NanoUSD(limit)),
-            maxLease: NanoUSD(maxLease), policyNumber: 1)
+        let terms = SubjectBinding.Account(
+            unit: .usd, scope: .user, period: .month, id: user, limit: NanoUSD(limit))
+        let limits = try await ledger.setLimits(
+            [(terms, NanoUSD(maxLease))], policyNumber: 1)
+        #expect(limits == [NanoUSD(limit)])
         return AccountKey(
             unit: .usd, scope: .user, period: Period(.month, at: try await redis.time()), id: user)
     }

@@ -289,9 +289,12 @@ struct LedgerMesh {
         let answer = try await mesh.ledger.report(
             LedgerMesh.report(highest: 1, [counters]), by: ann)
         #expect(answer.recalls == [lease])
-        let back = LedgerMesh.counters(lease, account, consumed: 0, released: 90)
+        let back = LedgerMesh.counters(lease, account, consumed: 0, released: 50)
         try await mesh.ledger.release([back], by: ann)
         #expect(try await mesh.acquire(2, of: account, by: bob, need: 20).status == .granted)
+        // Bob has what he waited for, and Ann may use the rest.
+        let later = try await mesh.ledger.report(LedgerMesh.report(highest: 1, [back]), by: ann)
+        #expect(later.recalls.isEmpty)
     }
 
     @Test func aWriteOffSpendsWhatALostHolderHas() async throws {

@@ -252,7 +252,7 @@ private struct Refused: Error {}
         // Most of the limit is one lease.
         var holder = Holder()
         _ = holder.reserve(200)
-        holder.ask(limit: 1_500)
+        holder.ask(limit: 1_100)
         let key = try holder.opened(200)
         holder.now += 2 * second
         let early = holder.book.maintain(now: holder.now)

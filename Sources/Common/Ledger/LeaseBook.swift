@@ -248,6 +248,11 @@ package struct LeaseBook: Sendable {
     /// Open reservations, attempts and children.
     package var openCount: Int { reservations.count }
 
+    /// Leases whose counters the store is not known to have.
+    package var unreportedCount: Int {
+        leases.count { $0.account != noSlot && !$0.isLocal && !$0.isAcknowledged }
+    }
+
     /// A child is final; the caller commits the entry first.
     @discardableResult
     package mutating func childFinal(_ key: ChildKey, consumed: NanoUSD) -> Bool {

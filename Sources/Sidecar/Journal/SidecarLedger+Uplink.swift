@@ -149,6 +149,8 @@ extension SidecarLedger {
         package let bytesReady: Int
         package let nextSequence: UInt64
         package let openReservations: Int
+        /// Leases whose counters no answered message carried yet.
+        package let unreportedLeases: Int
         package let openDelegations: Int
         /// Finals of others' delegations that no answered report carried yet.
         package let unreportedFinals: Int
@@ -170,6 +172,7 @@ extension SidecarLedger {
                 journalBytes: state.journal.byteCount, bytesReady: state.journal.bytesReady,
                 nextSequence: state.nextSequence,
                 openReservations: state.book.openCount,
+                unreportedLeases: state.book.unreportedCount,
                 openDelegations: state.delegations.openCount,
                 unreportedFinals: state.delegations.finals.count,
                 acceptsDelegations: !state.delegations.isFull,

@@ -152,6 +152,10 @@ package struct SidecarMetrics: Sendable {
                 "weir_open_reservations", "Reservations and children that are open.",
                 String(gauges.openReservations))
             write(
+                "weir_unreported_leases",
+                "Leases whose counters the control plane does not have yet.",
+                String(gauges.unreportedLeases))
+            write(
                 "weir_open_delegations", "Delegations of others that are open here.",
                 String(gauges.openDelegations))
             write(

@@ -14,7 +14,7 @@ from collections import Counter
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "Benchmarks"))
 
-from . import network, plan  # noqa: E402
+from . import audit, network, plan  # noqa: E402
 from .documents import dollars  # noqa: E402
 from .process import Trouble  # noqa: E402
 from .round import Outcome, Round  # noqa: E402
@@ -107,6 +107,7 @@ def tell(problem: BaseException, work: Round, folder: pathlib.Path) -> None:
     kept = LOGS / str(work.outcome.seed)
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(folder / "log", kept)
+    (kept / "state.txt").write_text(audit.evidence(work.mesh))
     say(f"The logs are in {kept}. Again: scripts/chaos {again(work)}")
 
 

@@ -6,9 +6,11 @@ import urllib.request
 
 from . import documents, plan
 from .checks import Account, Books, Record, Work
-from .mesh import ARCHIVE, REDIS, Mesh, agent_of
+from .mesh import ARCHIVE, LISTEN, REDIS, Mesh, agent_of
 from .process import Trouble
 
+# Generous: a machine may be slow, and what does not come in time is a failure.
+ASK_SECONDS_MAX = 60
 COLUMNS = (
     "agent, subject, request, cost, reserved, input_tokens, output_tokens, source, flags"
 )
@@ -35,7 +37,7 @@ def books(mesh: Mesh) -> Books:
 
 def _agent(mesh: Mesh, node: str, what: str) -> dict | list:
     url = f"http://{mesh.agent_address(node)}/{what}"
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=ASK_SECONDS_MAX) as answer:
         return json.load(answer)
 
 
@@ -51,7 +53,7 @@ def records(mesh: Mesh) -> list[Record]:
 def sql(mesh: Mesh, statement: str) -> str:
     command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "weir"]
     command += ["-h", mesh.network.address("archive"), "-p", str(ARCHIVE), "-d", "postgres"]
-    done = subprocess.run([*command, "-c", statement], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, "-c", statement], capture_output=True, text=True, timeout=ASK_SECONDS_MAX)
     if done.returncode != 0:
         raise Trouble(f"psql: {done.stderr}")
     return done.stdout
@@ -59,7 +61,7 @@ def sql(mesh: Mesh, statement: str) -> str:
 
 def redis(mesh: Mesh, *command: str) -> str:
     start = ["redis-cli", "-h", mesh.network.address("redis"), "-p", str(REDIS)]
-    done = subprocess.run([*start, *command], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*start, *command], capture_output=True, text=True, timeout=ASK_SECONDS_MAX)
     if done.returncode != 0:
         raise Trouble(f"redis-cli: {done.stderr}")
     return done.stdout
@@ -82,3 +84,28 @@ def accounts(mesh: Mesh) -> dict[tuple[str, str], Account]:
         why = json.dumps(account.get("causes") or account.get("obstacle") or "")
         found[scope, name] = Account(account["state"], *amounts, why)
     return found
+
+
+def evidence(mesh: Mesh) -> str:
+    """What the mesh says of itself, for whoever looks into a failure; as much of it as there is."""
+    questions = [(mesh.weir, ("get", "sidecars", "-o", "json"))]
+    questions += [(health, (mesh, gateway)) for gateway in plan.GATEWAYS]
+    questions += [(mesh.weir, ("cost", "reconcile", "--wait", "0", "--all"))]
+    questions += [(redis, (mesh, "HGETALL", f"weir:{{mesh}}:{key}")) for key in ("hearing", "epoch")]
+    found = []
+    for question, arguments in questions:
+        try:
+            answer = question(*arguments)
+            text = answer if isinstance(answer, str) else answer.stdout + answer.stderr
+        except (OSError, Trouble, subprocess.SubprocessError) as problem:
+            text = f"{problem}"
+        words = [word for word in arguments if isinstance(word, str)]
+        found.append(f"--- {' '.join(words)}\n{text}")
+    return "\n".join(found)
+
+
+def health(mesh: Mesh, gateway: str) -> str:
+    request = urllib.request.Request(f"http://{mesh.address(gateway, LISTEN)}/agents/health")
+    request.add_header("Authorization", f"Bearer {mesh.token(documents.USERS[0])}")
+    with urllib.request.urlopen(request, timeout=ASK_SECONDS_MAX) as answer:
+        return answer.read().decode()

@@ -19,7 +19,7 @@ from .process import Trouble
 
 WATCH_SECONDS = 0.5
 QUIET_SECONDS_MAX = 90
-DRAIN_SECONDS_MAX = 60
+DRAIN_SECONDS_MAX = 120
 # A run that serves less than this proves little.
 SERVED_MIN = 100
 # Idle money goes back within this; what a holder may keep of an account that is far from its limit
@@ -166,23 +166,27 @@ class Round:
         return {budget: max(reserved) for budget in used_up}
 
     async def _use_up(self, budget: Budget) -> None:
+        """By large requests as long as they are served, then by small ones."""
         (name, *_) = checks.payers_users(budget)
         user = next(user for user in documents.USERS if user.name == name)
         deadline = time.monotonic() + DRAIN_SECONDS_MAX
         turn = 0
-        while True:
-            answer = await self._ask_until((200, 402), user, plan.GATEWAYS[turn % 2])
-            if answer.status == 402:
-                return
-            turn += 1
-            if time.monotonic() > deadline:
-                raise Trouble(f"{budget} is not used up after {turn} requests")
+        for tokens in (documents.OUTPUT_TOKENS_MAX, PROBE_TOKENS):
+            status = 200
+            while status == 200:
+                gateway = plan.GATEWAYS[turn % len(plan.GATEWAYS)]
+                status = (await self._ask_until((200, 402), user, gateway, tokens)).status
+                turn += 1
+                if time.monotonic() > deadline:
+                    raise Trouble(f"{budget} is not used up after {turn} requests")
 
-    async def _ask_until(self, statuses: tuple[int, ...], user: User, gateway: str) -> Answer:
+    async def _ask_until(
+        self, statuses: tuple[int, ...], user: User, gateway: str, tokens: int = PROBE_TOKENS
+    ) -> Answer:
         deadline = time.monotonic() + DRAIN_SECONDS_MAX
         while True:
             number = f"{gateway[-1]}e{len(self._load.notes.answers):08}"
-            request = Request(user, number, CHAT, PROBE_WORDS, PROBE_TOKENS, 0)
+            request = Request(user, number, CHAT, PROBE_WORDS, tokens, 0)
             answer = await self._load.ask(gateway, request)
             if answer.status in statuses:
                 return answer

@@ -35,6 +35,25 @@ import WeirMeshProtocol
         #expect(records.last?.flags == .crashed && records.last?.reason == .crashed)
     }
 
+    /// kill -9 leaves the segments behind that were prepared and never used. Their numbers are no
+    /// gap in the log, however often that happens before the records of the first are stored.
+    @Test func segmentsThatWereOnlyPreparedAreNoGap() throws {
+        let folder = TemporaryFolder()
+        for life in 1...4 {
+            var ledger: SidecarLedger? = try openLedger(folder)
+            let found = try #require(ledger?.found)
+            #expect(found.flaw == nil && found.isWhole == (life > 1))
+            #expect(found.crashedAttempts == (life > 1 ? 1 : 0))
+            try ledger?.begin(Incarnation(Int64(life)), secret: [], isAdopted: life > 1)
+            #expect(accept(ledger, Int64(life), 100) == .accepted(Int64(life)))
+            ledger = nil
+            // What the helper has ready; in any other end it takes them away.
+            for index in [life + 1, life + 2] {
+                folder.write([UInt8](repeating: 0, count: 4_096), to: "segment-000000000000000\(index)")
+            }
+        }
+    }
+
     @Test func anOpenChildStaysOutstandingAcrossACrash() throws {
         let folder = TemporaryFolder()
         var key: ChildKey?

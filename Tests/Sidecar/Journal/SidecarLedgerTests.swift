@@ -122,7 +122,7 @@ import WeirMeshProtocol
         try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
         let names = RecordNames(
             subject: "alice", tier: "free", tenant: "acme", agent: "finbert",
-            requestType: "news_analysis")
+            requestType: "news_analysis", tags: "launch,team:b")
         _ = ledger?.accept(
             ledgerChild(1), issuer: Incarnation(7), amount: NanoUSD(100), names: names)
         ledger = nil
@@ -136,6 +136,36 @@ import WeirMeshProtocol
         #expect(block.names[record.tenant] == "acme")
         #expect(block.names[record.agent] == "finbert")
         #expect(block.names[record.requestType] == "news_analysis")
+        #expect(block.names[record.tags] == "launch,team:b")
+    }
+
+    @Test(arguments: [1, 4, 5, 8]) func everyAccountOfAChildComesBackAfterACrash(
+        accounts count: Int
+    ) throws {
+        let folder = TemporaryFolder()
+        var ledger: SidecarLedger? = try openLedger(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        var key: ChildKey?
+        if let ledger {
+            let terms = (0..<count).map { ledgerTerms("account-\($0)") }
+            let payer = try #require(ledger.payer(for: terms))
+            var reservation: Reservation?
+            for _ in 0...count where reservation == nil {
+                let outcome = ledger.reserve(payer, worstCase: NanoUSD(400), least: .zero)
+                if case .reserved(let number) = outcome { reservation = number }
+                grantAll(ledger)
+            }
+            key = ledger.delegate(try #require(reservation), audience: Incarnation(9))
+        }
+        ledger = nil
+
+        let again = try openLedger(folder)
+        #expect(again.found.isWhole)
+        try again.begin(Incarnation(4), secret: [], isAdopted: true)
+        again.childFinal(try #require(key), consumed: NanoUSD(150))
+        let leases = again.makeReport()?.ledger.leases ?? []
+        #expect(Set(leases.map(\.account.id)) == Set((0..<count).map { "account-\($0)" }))
+        #expect(leases.allSatisfy { $0.consumed == NanoUSD(150) })
     }
 
     @Test func twoProcessesCannotHaveOneLog() throws {

@@ -1,6 +1,7 @@
-/* The clocks of one process, moved while it runs: preloaded into a program, it adds to CLOCK_REALTIME
- * and to CLOCK_BOOTTIME what a file says, which whoever steps the clock writes. CLOCK_MONOTONIC is
- * never touched: neither a step of the wall clock nor a sleep of the machine moves it.
+/* The clocks of one process, moved while it runs: preloaded into a program, it adds to
+ * CLOCK_REALTIME and to CLOCK_BOOTTIME what a file says, which whoever steps the clock writes.
+ * CLOCK_MONOTONIC is never touched: neither a step of the wall clock nor a sleep of the machine
+ * moves it.
  *
  * STEPPED_CLOCK names the file: two 64-bit numbers of nanoseconds, for REALTIME and for BOOTTIME. */
 #define _GNU_SOURCE

@@ -1,5 +1,5 @@
-"""The plan is the same for a seed and has every kind; and each check is shown books that are wrong in
-the one way that it is there for."""
+"""The plan is the same for a seed and has every kind; and each check is shown books that are wrong
+in the one way that it is there for."""
 
 import dataclasses
 import unittest
@@ -137,8 +137,11 @@ class Checks(unittest.TestCase):
     def test_a_record_of_another_cost(self):
         cost = self.books.records[0].cost
         for other in (cost - 1, cost + 1):
-            self.assertTrue(checks.work_recorded(
-                dataclasses.replace(self.books, records=self.records(0, cost=other))))
+            self.assertTrue(
+                checks.work_recorded(
+                    dataclasses.replace(self.books, records=self.records(0, cost=other))
+                )
+            )
 
     def test_a_record_of_work_that_nobody_did(self):
         self.assertTrue(checks.work_recorded(dataclasses.replace(self.books, work=[])))

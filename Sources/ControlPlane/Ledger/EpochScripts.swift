@@ -9,8 +9,8 @@ enum EpochScripts {
     /// An epoch over data of before grants nothing until everybody who was heard shortly before it
     /// has reported again, and for a bounded time at most; one over nothing for all of that time.
     ///
-    /// Where the clock went back behind the beginning of the epoch, the epoch begins now, or it would
-    /// grant nothing until the clock is there again.
+    /// Where the clock went back behind the beginning of the epoch, the epoch begins now, or it
+    /// would grant nothing until the clock is there again.
     ///
     /// Keys: epoch, last incarnation, histories, live, hearing. Arguments: how long a new epoch
     /// grants nothing, in ms (0 for a mesh without a past), after how long of silence nobody waits

@@ -23,8 +23,8 @@ enum LedgerScripts {
           local time = redis.call('TIME')
           return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
         end
-        -- Before a report is noted among the living. Where the clock went back, all times go back with
-        -- it, or those of before would keep everybody out, or in, until it is there again.
+        -- Before a report is noted among the living. Where the clock went back, all times go back
+        -- with it, or those of before would keep everybody out, or in, until it is there again.
         local function hear(key, living, silence)
           local now, last = clock(), number(key, 'last')
           if now < last then

@@ -109,7 +109,8 @@ package final class SidecarLedger: Sendable {
         found = Found(
             predecessor: predecessor, secret: header.secret,
             isWhole: recovery.isWhole && recovery.book.isWhole && predecessor != nil,
-            flaw: recovery.flaw ?? (recovery.book.isWhole ? nil : "an earlier life found it broken"),
+            flaw: recovery.flaw
+                ?? (recovery.book.isWhole ? nil : "an earlier life found it broken"),
             crashedAttempts: crashed)
         self.state = Mutex(state)
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""An honest provider of chat completions: its answers say what they used, and it keeps its own books
-of that, for whoever audits the mesh. Never stopped, killed or cut off from its sidecar, because it
-is the truth that everything else is compared with.
+"""An honest provider of chat completions: its answers say what they used, and it keeps its own
+books of that, for whoever audits the mesh. Never stopped, killed or cut off from its sidecar,
+because it is the truth that everything else is compared with.
 
     agent.py AGENT HOST PORT
 
@@ -95,7 +95,9 @@ async def complete(asked: Asked, writer: asyncio.StreamWriter, books: Books) -> 
         await asyncio.sleep(asked.delay)
         message = {"role": "assistant", "content": " ".join(["word"] * asked.output_tokens)}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        reply(writer, "200 OK", compact(asked.answer("chat.completion", [choice], usage=asked.usage)))
+        reply(
+            writer, "200 OK", compact(asked.answer("chat.completion", [choice], usage=asked.usage))
+        )
         return
     writer.write(head("200 OK", "text/event-stream", None))
     for part in parts(asked):

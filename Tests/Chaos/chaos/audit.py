@@ -1,4 +1,4 @@
-"""Reads the books: those of the agents, the archive's records, and what `weir cost reconcile` says."""
+"""Reads the books: the agents', the archive's records, and what `weir cost reconcile` says."""
 
 import json
 import subprocess
@@ -11,9 +11,7 @@ from .process import Trouble
 
 # Generous: a machine may be slow, and what does not come in time is a failure.
 ASK_SECONDS_MAX = 60
-COLUMNS = (
-    "agent, subject, request, cost, reserved, input_tokens, output_tokens, source, flags"
-)
+COLUMNS = "agent, subject, request, cost, reserved, input_tokens, output_tokens, source, flags"
 
 
 def sums(mesh: Mesh) -> dict[str, int]:
@@ -53,7 +51,9 @@ def records(mesh: Mesh) -> list[Record]:
 def sql(mesh: Mesh, statement: str) -> str:
     command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", "weir"]
     command += ["-h", mesh.network.address("archive"), "-p", str(ARCHIVE), "-d", "postgres"]
-    done = subprocess.run([*command, "-c", statement], capture_output=True, text=True, timeout=ASK_SECONDS_MAX)
+    done = subprocess.run(
+        [*command, "-c", statement], capture_output=True, text=True, timeout=ASK_SECONDS_MAX
+    )
     if done.returncode != 0:
         raise Trouble(f"psql: {done.stderr}")
     return done.stdout
@@ -61,7 +61,9 @@ def sql(mesh: Mesh, statement: str) -> str:
 
 def redis(mesh: Mesh, *command: str) -> str:
     start = ["redis-cli", "-h", mesh.network.address("redis"), "-p", str(REDIS)]
-    done = subprocess.run([*start, *command], capture_output=True, text=True, timeout=ASK_SECONDS_MAX)
+    done = subprocess.run(
+        [*start, *command], capture_output=True, text=True, timeout=ASK_SECONDS_MAX
+    )
     if done.returncode != 0:
         raise Trouble(f"redis-cli: {done.stderr}")
     return done.stdout
@@ -80,7 +82,9 @@ def accounts(mesh: Mesh) -> dict[tuple[str, str], Account]:
     found = {}
     for account in answer["accounts"]:
         _, scope, _, name = account["account"].split("/", 3)
-        amounts = [documents.nano(account[f"{what}_usd"]) for what in ("consumed", "recorded", "held")]
+        amounts = [
+            documents.nano(account[f"{what}_usd"]) for what in ("consumed", "recorded", "held")
+        ]
         why = json.dumps(account.get("causes") or account.get("obstacle") or "")
         found[scope, name] = Account(account["state"], *amounts, why)
     return found
@@ -91,7 +95,9 @@ def evidence(mesh: Mesh) -> str:
     questions = [(mesh.weir, ("get", "sidecars", "-o", "json"))]
     questions += [(health, (mesh, gateway)) for gateway in plan.GATEWAYS]
     questions += [(mesh.weir, ("cost", "reconcile", "--wait", "0", "--all"))]
-    questions += [(redis, (mesh, "HGETALL", f"weir:{{mesh}}:{key}")) for key in ("hearing", "epoch")]
+    questions += [
+        (redis, (mesh, "HGETALL", f"weir:{{mesh}}:{key}")) for key in ("hearing", "epoch")
+    ]
     found = []
     for question, arguments in questions:
         try:

@@ -1,5 +1,5 @@
-"""What must be true of the books, whatever happened: pure, so that each check can be shown books that
-are wrong. All amounts are in billionths of a dollar.
+"""What must be true of the books, whatever happened: pure, so that each check can be shown books
+that are wrong. All amounts are in billionths of a dollar.
 
 An attempt that was seen to its end has a record with what the agent's books say, to the token. One
 that broke off has a record that is marked, and at least as dear. So the records are never below
@@ -138,13 +138,15 @@ def work_recorded(books: Books) -> list[str]:
             exact[_key(work)] -= 1
         else:
             loose[work.agent, work.user].append(work.cost)
-    problems = [f"{count} records of work that no agent did: {key}" for key, count in exact.items() if count]
+    problems = [
+        f"{count} records of work that no agent did: {key}" for key, count in exact.items() if count
+    ]
     for key, costs in loose.items():
         covers = sorted(marked[key], reverse=True)
         costs.sort(reverse=True)
         if len(covers) < len(costs) or any(a < b for a, b in zip(covers, costs)):
             problems.append(
-                f"{key[1]} at {key[0]}: work of {costs} is in no record; those that broke off: {covers}"
+                f"{key[1]} at {key[0]}: work of {costs} has no record; broken off: {covers}"
             )
     return problems
 
@@ -174,8 +176,8 @@ def answers_recorded(books: Books, answers: list[Answer]) -> list[str]:
 
 
 def leaks(books: Books, refused: dict[Budget, int]) -> list[str]:
-    """Of budgets whose users were refused at the end, although nobody else asked: what was left must
-    have been below the worst case of what they asked for. Else somebody keeps money."""
+    """Of budgets whose users were refused at the end, although nobody else asked: what was left
+    must have been below the worst case of what they asked for. Else somebody keeps money."""
     problems = []
     for budget, worst in refused.items():
         left = budget.limit - books.accounts[budget.scope, budget.id].consumed

@@ -1,5 +1,5 @@
-"""The policy of the run, its users and their budgets. Some budgets are used up within the first half
-minute, others never; all money is in billionths of a dollar."""
+"""The policy of the run, its users and their budgets. Some budgets are used up within the first
+half minute, others never; all money is in billionths of a dollar."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
-"""The clients: each user asks both gateways at once, for whole completions, streams and analyses, and
-notes what came back. What a fault does to a request is no concern of theirs, but an answer that no
-fault explains is."""
+"""The clients: each user asks both gateways at once, for whole completions, streams and analyses,
+and notes what came back. What a fault does to a request is no concern of theirs, but an answer that
+no fault explains is."""
 
 import asyncio
 import json

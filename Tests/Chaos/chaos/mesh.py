@@ -1,5 +1,5 @@
-"""The mesh: Redis, PostgreSQL, two control planes, four sidecars each before an agent of its own, and
-two gateways, every node with an address and a clock of its own."""
+"""The mesh: Redis, PostgreSQL, two control planes, four sidecars each before an agent of its own,
+and two gateways, every node with an address and a clock of its own."""
 
 import asyncio
 import hashlib

@@ -92,8 +92,8 @@ def ip(*arguments: str) -> str:
 
 
 def made(nodes: list[str]) -> Namespaces | Loopback:
-    """Only inside `unshare --net --mount`, as scripts/chaos says: there all of it ends with the run,
-    and nothing of it is seen outside."""
+    """Only inside `unshare --net --mount`, as scripts/chaos says: there all of it ends with the
+    run, and nothing of it is seen outside."""
     if os.environ.get(OWN_SPACES) != "yes":
         return Loopback(nodes, "unshare is not allowed")
     try:

@@ -40,7 +40,7 @@ class Action(Enum):
     STOP_LONG = "stop-long"
     """SIGSTOP, and SIGCONT after every lease is over."""
     SLEEP = "sleep"
-    """As a machine that sleeps: SIGSTOP, CLOCK_BOOTTIME goes past the end of every lease, SIGCONT."""
+    """A machine that sleeps: while it is stopped, CLOCK_BOOTTIME passes the end of every lease."""
     PARTITION = "partition"
     """Nothing passes between two nodes, in both directions or in one."""
     UNPLUG = "unplug"
@@ -88,7 +88,9 @@ class Kind:
 def kinds(*, has_network: bool, is_long: bool) -> list[Kind]:
     """`is_long`: there is time for a stop that outlasts a lease."""
     found = [
-        Kind(action, (role,)) for action in (Action.KILL, Action.STOP, Action.CLOCK) for role in ROLES
+        Kind(action, (role,))
+        for action in (Action.KILL, Action.STOP, Action.CLOCK)
+        for role in ROLES
     ]
     # Where money is held. Others have no lease that could be over.
     found += [Kind(Action.SLEEP, (role,)) for role in ("gateway", "sidecar")]
@@ -144,9 +146,7 @@ def _next(
     """The last of the bag for which somebody is free."""
     for place in range(len(bag) - 1, -1, -1):
         kind = bag[place]
-        free = [
-            [node for node in _members(role) if busy.get(node, 0) <= at] for role in kind.roles
-        ]
+        free = [[node for node in _members(role) if busy.get(node, 0) <= at] for role in kind.roles]
         if all(free):
             del bag[place]
             return _fault(draw, kind, tuple(draw.choice(nodes) for nodes in free), at, pace)

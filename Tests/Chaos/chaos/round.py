@@ -1,5 +1,5 @@
-"""One round: a fresh mesh, its load and its faults; then everything is healed, the books must come to
-agree, whoever has money left must get it, and books that are wrong must be found wrong."""
+"""One round: a fresh mesh, its load and its faults; then everything is healed, the books must come
+to agree, whoever has money left must get it, and books that are wrong must be found wrong."""
 
 import asyncio
 import pathlib
@@ -85,9 +85,7 @@ class Round:
         watch = asyncio.create_task(self._watch())
         faults = asyncio.create_task(self._injector.run())
         try:
-            done, _ = await asyncio.wait(
-                (load, watch, faults), return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait((load, watch, faults), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             self._load.stop()
@@ -117,11 +115,9 @@ class Round:
         if served < SERVED_MIN:
             raise Trouble(f"only {served} requests were served: {self.outcome.answers}")
 
-    async def _until_right(
-        self, what: str, refused: dict[Budget, int] | None = None
-    ) -> Books:
-        """Settlements and records travel apart, and what died says at its next start what it had not
-        said; so the books are right once they were seen to be."""
+    async def _until_right(self, what: str, refused: dict[Budget, int] | None = None) -> Books:
+        """Settlements and records travel apart, and what died says at its next start what it had
+        not said; so the books are right once they were seen to be."""
         began = time.monotonic()
         while True:
             books = await asyncio.to_thread(audit.books, self.mesh)

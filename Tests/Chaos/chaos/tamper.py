@@ -1,5 +1,5 @@
-"""Right books made wrong by the smallest amount there is, in the real stores, and set right again: a
-check that agrees with these says nothing when it agrees."""
+"""Right books made wrong by the smallest amount there is, in the real stores, and set right again:
+a check that agrees with these says nothing when it agrees."""
 
 from . import audit, checks
 from .load import Answer

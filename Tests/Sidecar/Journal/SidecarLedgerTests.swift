@@ -49,7 +49,8 @@ import WeirMeshProtocol
             ledger = nil
             // What the helper has ready; in any other end it takes them away.
             for index in [life + 1, life + 2] {
-                folder.write([UInt8](repeating: 0, count: 4_096), to: "segment-000000000000000\(index)")
+                folder.write(
+                    [UInt8](repeating: 0, count: 4_096), to: "segment-000000000000000\(index)")
             }
         }
     }

@@ -75,8 +75,8 @@ import WeirPolicy
         #expect(try await known().isEmpty)
     }
 
-    /// The clock of Redis went back by an hour, as by a primary that is set differently, shortly after
-    /// a silence of all: who reports stays, who was gone stays gone.
+    /// The clock of Redis went back by an hour, as by a primary that is set differently, shortly
+    /// after a silence of all: who reports stays, who was gone stays gone.
     @Test func aClockThatGoesBackTakesNobodyAway() async throws {
         let mesh = try await LedgerMesh()
         let registry = SidecarRegistry(redis: mesh.redis)

@@ -50,7 +50,8 @@ import WeirMeshProtocol
         _ = try await again.check()
         let from = try await mesh.redis.read("HGET", StoreKeys.epoch, "grants_from").text
         let now = try await mesh.redis.time().milliseconds
-        #expect(try #require(from.flatMap { Int64($0) }) <= now + StoreLimits.epochQuietMilliseconds)
+        #expect(
+            try #require(from.flatMap { Int64($0) }) <= now + StoreLimits.epochQuietMilliseconds)
     }
 
     @Test func aLostStoreBeginsWithWhatTheArchiveKnows() async throws {

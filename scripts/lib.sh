@@ -11,6 +11,8 @@ TEST_PACKAGES=(prometheus binutils shellcheck sqlite3 python3-venv postgresql gc
     haproxy nghttp2-client nghttp2-server)
 # The peers of Benchmarks/run and what puts load on them.
 BENCHMARK_PACKAGES=(gcc wrk nghttp2-client nginx-light haproxy nghttp2-proxy openssl python3-venv)
+# scripts/chaos.
+CHAOS_PACKAGES=(iproute2 util-linux gcc postgresql python3)
 # Benchmarks/budgets.
 BUDGETS_PACKAGES=(redis-server python3-venv)
 

@@ -7,6 +7,8 @@ package struct AccountKey: Hashable, Sendable {
         case user, tenant, tier, run
         /// One API key with a budget of its own, inside its user's.
         case key
+        /// What requests with a tag cost, whoever makes them.
+        case tag
         /// The mesh's own account: what operators' tests of agents cost.
         case mesh
     }

@@ -23,8 +23,8 @@ package struct Payer: Sendable {
     /// The limits are only observed.
     let observes: Bool
     let count: Int
-    let slots: SIMD4<UInt32>
-    let generations: SIMD4<UInt32>
+    let slots: SIMD8<UInt32>
+    let generations: SIMD8<UInt32>
 }
 
 extension LeaseBook {
@@ -37,8 +37,8 @@ extension LeaseBook {
             Set(accounts.map(\.key)).count == accounts.count,
             Set(accounts.map(\.key.unit)).count <= 1
         else { return nil }
-        var slots = SIMD4<UInt32>(repeating: noSlot)
-        var generations = SIMD4<UInt32>(repeating: 0)
+        var slots = SIMD8<UInt32>(repeating: noSlot)
+        var generations = SIMD8<UInt32>(repeating: 0)
         for (index, terms) in accounts.enumerated() {
             guard let slot = intern(terms, now: now) else { continue }
             slots[index] = slot

@@ -65,7 +65,7 @@ package struct LeaseBook: Sendable {
     ) -> ReserveOutcome {
         let amount = max(0, amount.rawValue)
         guard !reservations.isFull else { return Self.tableFull }
-        var legs = SIMD4<UInt32>(repeating: noSlot)
+        var legs = SIMD8<UInt32>(repeating: noSlot)
         // What costs nothing needs no lease.
         let count = amount == 0 ? 0 : payer.count
         for index in 0..<count {

@@ -113,7 +113,7 @@ struct ReservationSlot: Sendable {
     var number: Int64 = 0
     var amount: Int64 = 0
     var least: Int64 = 0
-    var legs = SIMD4<UInt32>(repeating: noSlot)
+    var legs = SIMD8<UInt32>(repeating: noSlot)
     var legCount: Int32 = 0
     var phase = Phase.none
     /// Its call ended without a settlement, or the process that made it died: it is asked about.

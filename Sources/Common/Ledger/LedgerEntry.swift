@@ -78,12 +78,12 @@ package struct OpenedReservation: Hashable, Sendable {
     package var least: Int64
     package var legCount: Int
     /// Slots of the leases that back it, one for each account.
-    package var legs: SIMD4<UInt32>
+    package var legs: SIMD8<UInt32>
     /// Of a child: the life that its delegation is addressed to. Otherwise 0.
     package var audience: Incarnation
 
     package init(
-        number: Int64, kind: Kind, amount: Int64, least: Int64, legCount: Int, legs: SIMD4<UInt32>,
+        number: Int64, kind: Kind, amount: Int64, least: Int64, legCount: Int, legs: SIMD8<UInt32>,
         audience: Incarnation = Incarnation(0)
     ) {
         self.number = number
@@ -124,10 +124,12 @@ package struct RecordNames: Hashable, Sendable {
     package var agent: String
     package var model: String
     package var requestType: String
+    /// As `Tags.text`.
+    package var tags: String
 
     package init(
         subject: String = "", tier: String = "", tenant: String = "", agent: String = "",
-        model: String = "", requestType: String = ""
+        model: String = "", requestType: String = "", tags: String = ""
     ) {
         self.subject = subject
         self.tier = tier
@@ -135,5 +137,6 @@ package struct RecordNames: Hashable, Sendable {
         self.agent = agent
         self.model = model
         self.requestType = requestType
+        self.tags = tags
     }
 }

@@ -17,8 +17,10 @@ package enum LedgerLimits {
     package static let amountMax: Int64 = (1 << 53) - 1
 
     // MARK: The holder
-    /// User, tenant, tier and API key: the accounts that one reservation may be charged to.
-    package static let accountsPerReservationMax = 4
+    /// User, tenant, tier, API key and tags: the accounts that one reservation may be charged to.
+    package static let accountsPerReservationMax = 8
+    /// Of these, tags that have a budget.
+    package static let taggedAccountsMax = 4
     package static let accountsMax = 8_192
     package static let leasesMax = 8_192
     /// Closed leases whose last counters are kept in memory, should the store lose them. Few in the

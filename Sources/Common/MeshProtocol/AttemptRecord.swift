@@ -64,6 +64,8 @@ package struct AttemptRecord: Hashable, Sendable {
     package var agent: UInt32 = 0
     package var model: UInt32 = 0
     package var requestType: UInt32 = 0
+    /// All of them as one name (`Tags.text`). Records of before there were any have zeros here.
+    package var tags: UInt32 = 0
     package var policyNumber: Int64 = 0
     package var priceVersion: Int64 = 0
     package var flags: Flags = []
@@ -101,7 +103,8 @@ package struct AttemptRecord: Hashable, Sendable {
         writer.integer(policyNumber)
         writer.integer(priceVersion)
         writer.integer(flags.rawValue)
-        writer.raw(repeatElement(0, count: 7))
+        writer.raw(repeatElement(0, count: 3))
+        writer.integer(tags)
         if let digests {
             writer.raw(digests.input.bytes)
             writer.raw(digests.output.bytes)
@@ -159,8 +162,10 @@ package struct AttemptRecord: Hashable, Sendable {
         let names = (0..<6).compactMap { _ in reader.integer(UInt32.self) }
         guard names.count == 6, let policyNumber = reader.integer(Int64.self),
             let priceVersion = reader.integer(Int64.self), let flags = reader.integer(UInt8.self),
-            reader.raw(7)?.allSatisfy({ $0 == 0 }) == true
+            reader.raw(3)?.allSatisfy({ $0 == 0 }) == true,
+            let tags = reader.integer(UInt32.self)
         else { return false }
+        self.tags = tags
         tokens.input = counters[0]
         tokens.cachedInput = counters[1]
         tokens.cacheWrite = counters[2]
@@ -228,7 +233,7 @@ package struct RecordBlock: Hashable, Sendable {
         guard reader.integer(UInt32.self) == Self.magic,
             let incarnation = reader.integer(Int64.self),
             let nameCount = reader.integer(UInt32.self),
-            nameCount <= UInt32(MeshLimits.recordsPerBlockMax * 6)
+            nameCount <= UInt32(MeshLimits.recordsPerBlockMax * 7)
         else { return nil }
         self.incarnation = Incarnation(incarnation)
         names = [:]
@@ -258,7 +263,7 @@ package struct RecordBlock: Hashable, Sendable {
         record.incarnation == incarnation
             && [
                 record.subject, record.tier, record.tenant, record.agent, record.model,
-                record.requestType,
+                record.requestType, record.tags,
             ].allSatisfy { $0 == 0 || names[$0] != nil }
     }
 }

@@ -7,6 +7,8 @@ import WeirLedger
 package struct Delegation: Hashable, Sendable {
     package static let headerName = "weir-delegation"
     package static let payloadVersion: UInt8 = 3
+    /// The same with tags behind it, so that a sidecar which knows none still reads what has none.
+    package static let taggedVersion: UInt8 = 4
 
     package var keyID: UInt32
     package var issuer: Incarnation
@@ -31,13 +33,14 @@ package struct Delegation: Hashable, Sendable {
     package var outbound: NanoUSD
     /// For the accounts of those; says nothing where there are none.
     package var knownBy: KnownBy
+    package var tags: Tags
 
     package init(
         keyID: UInt32, issuer: Incarnation, audience: Incarnation, key: ChildKey, amount: NanoUSD,
         run: Identifier, request: Identifier, subject: String, tenant: String, tier: String,
         requestType: String, agent: String, method: String, path: String,
         remainingMilliseconds: UInt32, depth: UInt8 = 0, observed: Reason = .admitted,
-        outbound: NanoUSD = .zero, knownBy: KnownBy = .user
+        outbound: NanoUSD = .zero, knownBy: KnownBy = .user, tags: Tags = .none
     ) {
         self.keyID = keyID
         self.issuer = issuer
@@ -58,11 +61,12 @@ package struct Delegation: Hashable, Sendable {
         self.observed = observed
         self.outbound = outbound
         self.knownBy = knownBy
+        self.tags = tags
     }
 
     package var payload: [UInt8] {
         var writer = ByteWriter(capacity: 256)
-        writer.integer(Self.payloadVersion)
+        writer.integer(tags.isEmpty ? Self.payloadVersion : Self.taggedVersion)
         writer.integer(keyID)
         for number in [
             issuer.rawValue, audience.rawValue, key.lease.incarnation.rawValue, key.lease.number,
@@ -81,13 +85,15 @@ package struct Delegation: Hashable, Sendable {
         for text in [subject, tenant, tier, requestType, agent, method, path, knownBy.text] {
             writer.string(text)
         }
+        if !tags.isEmpty { writer.string(tags.text) }
         return writer.bytes
     }
 
     /// `nil` for anything that `payload` does not write.
     package init?(payload: [UInt8]) {
         var reader = ByteReader(payload)
-        guard reader.integer(UInt8.self) == Self.payloadVersion,
+        guard let version = reader.integer(UInt8.self),
+            version == Self.payloadVersion || version == Self.taggedVersion,
             let keyID = reader.integer(UInt32.self),
             let issuer = reader.integer(Int64.self), let audience = reader.integer(Int64.self),
             let leaseIncarnation = reader.integer(Int64.self),
@@ -102,7 +108,7 @@ package struct Delegation: Hashable, Sendable {
             let tier = reader.string(), let requestType = reader.string(),
             let agent = reader.string(), let method = reader.string(), let path = reader.string(),
             let knownBy = reader.string().flatMap(KnownBy.init(text:)),
-            reader.isAtEnd
+            let tags = reader.tags(version == Self.taggedVersion), reader.isAtEnd
         else { return nil }
         let lease = LeaseID(incarnation: Incarnation(leaseIncarnation), number: leaseNumber)
         self.init(
@@ -111,7 +117,7 @@ package struct Delegation: Hashable, Sendable {
             request: request, subject: subject, tenant: tenant, tier: tier,
             requestType: requestType, agent: agent, method: method, path: path,
             remainingMilliseconds: remaining, depth: depth, observed: observed,
-            outbound: NanoUSD(outbound), knownBy: knownBy)
+            outbound: NanoUSD(outbound), knownBy: knownBy, tags: tags)
     }
 }
 
@@ -189,6 +195,12 @@ package struct Settlement: Hashable, Sendable {
 }
 
 extension ByteReader {
+    /// What a tagged version has behind it, and says of none in no other way.
+    mutating func tags(_ areThere: Bool) -> Tags? {
+        guard areThere else { return Tags.none }
+        return string().flatMap(Tags.init(text:)).flatMap { $0.isEmpty ? nil : $0 }
+    }
+
     mutating func identifier() -> Identifier? {
         guard let high = integer(UInt64.self), let low = integer(UInt64.self) else { return nil }
         return Identifier(high: high, low: low)

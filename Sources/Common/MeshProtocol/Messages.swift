@@ -302,11 +302,17 @@ package struct SubjectRequest: Hashable, Sendable, Codable {
         package var tier: String?
         package var tenant: String?
         package var roles: [String]
-        package init(subject: String, tier: String?, tenant: String?, roles: [String]) {
+        /// Those that the token gives to all of its requests.
+        package var tags: [String]?
+        package init(
+            subject: String, tier: String?, tenant: String?, roles: [String],
+            tags: Tags = .none
+        ) {
             self.subject = subject
             self.tier = tier
             self.tenant = tenant
             self.roles = roles
+            self.tags = tags.isEmpty ? nil : tags.names
         }
     }
 
@@ -315,11 +321,16 @@ package struct SubjectRequest: Hashable, Sendable, Codable {
     package var apiKeyHash: String?
     /// The mesh itself, which pays for tests of agents; instead of the other two.
     package var isMesh: Bool?
+    /// Those that the caller asks for with this request, beside its token's or key's.
+    package var tags: [String]?
 
-    package init(claims: Claims?, apiKeyHash: String?, isMesh: Bool? = nil) {
+    package init(
+        claims: Claims?, apiKeyHash: String?, isMesh: Bool? = nil, tags: Tags = .none
+    ) {
         self.claims = claims
         self.apiKeyHash = apiKeyHash
         self.isMesh = isMesh
+        self.tags = tags.isEmpty ? nil : tags.names
     }
 }
 
@@ -358,11 +369,13 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
     package var timeToLiveMilliseconds: Int64
     /// Not even without a control plane does it serve for longer: the rest of an API key's life.
     package var validForMilliseconds: Int64?
+    /// All that the request has; those with a budget are among `accounts`.
+    package var tags: [String]?
 
     package init(
         user: String, tenant: String?, tier: String, roles: [String], accounts: [Account],
         preferences: Preferences?, timeToLiveMilliseconds: Int64,
-        validForMilliseconds: Int64? = nil
+        validForMilliseconds: Int64? = nil, tags: Tags = .none
     ) {
         self.user = user
         self.tenant = tenant
@@ -372,6 +385,7 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
         self.preferences = preferences
         self.timeToLiveMilliseconds = timeToLiveMilliseconds
         self.validForMilliseconds = validForMilliseconds
+        self.tags = tags.isEmpty ? nil : tags.names
     }
 }
 

@@ -45,6 +45,8 @@ package struct OutboundCall: Hashable, Sendable {
     /// Before the path of the call, at the gateway.
     package static let pathPrefix = "/outbound"
     package static let payloadVersion: UInt8 = 1
+    /// The same with tags behind it.
+    package static let taggedVersion: UInt8 = 2
 
     package var keyID: UInt32
     package var issuer: Incarnation
@@ -65,11 +67,13 @@ package struct OutboundCall: Hashable, Sendable {
     /// Agents that called one another until here, this one included.
     package var depth: UInt8
     package var remainingMilliseconds: UInt32
+    package var tags: Tags
 
     package init(
         keyID: UInt32, issuer: Incarnation, number: UInt64, amount: NanoUSD, run: Identifier,
         subject: String, tenant: String, tier: String, knownBy: KnownBy, requestType: String,
-        agent: String, path: String, depth: UInt8, remainingMilliseconds: UInt32
+        agent: String, path: String, depth: UInt8, remainingMilliseconds: UInt32,
+        tags: Tags = .none
     ) {
         self.keyID = keyID
         self.issuer = issuer
@@ -85,11 +89,12 @@ package struct OutboundCall: Hashable, Sendable {
         self.path = path
         self.depth = depth
         self.remainingMilliseconds = remainingMilliseconds
+        self.tags = tags
     }
 
     package var payload: [UInt8] {
         var writer = ByteWriter(capacity: 192)
-        writer.integer(Self.payloadVersion)
+        writer.integer(tags.isEmpty ? Self.payloadVersion : Self.taggedVersion)
         writer.integer(keyID)
         writer.integer(issuer.rawValue)
         writer.integer(number)
@@ -101,13 +106,15 @@ package struct OutboundCall: Hashable, Sendable {
         for text in [subject, tenant, tier, knownBy.text, requestType, agent, path] {
             writer.string(text)
         }
+        if !tags.isEmpty { writer.string(tags.text) }
         return writer.bytes
     }
 
     /// `nil` for anything that `payload` does not write.
     package init?(payload: [UInt8]) {
         var reader = ByteReader(payload)
-        guard reader.integer(UInt8.self) == Self.payloadVersion,
+        guard let version = reader.integer(UInt8.self),
+            version == Self.payloadVersion || version == Self.taggedVersion,
             let keyID = reader.integer(UInt32.self), let issuer = reader.integer(Int64.self),
             let number = reader.integer(UInt64.self), let amount = reader.integer(Int64.self),
             amount >= 0, let run = reader.identifier(), let depth = reader.integer(UInt8.self),
@@ -115,13 +122,14 @@ package struct OutboundCall: Hashable, Sendable {
             let tenant = reader.string(), let tier = reader.string(),
             let knownBy = reader.string().flatMap(KnownBy.init(text:)),
             let requestType = reader.string(), let agent = reader.string(),
-            let path = reader.string(), reader.isAtEnd
+            let path = reader.string(),
+            let tags = reader.tags(version == Self.taggedVersion), reader.isAtEnd
         else { return nil }
         self.init(
             keyID: keyID, issuer: Incarnation(issuer), number: number, amount: NanoUSD(amount),
             run: run, subject: subject, tenant: tenant, tier: tier, knownBy: knownBy,
             requestType: requestType, agent: agent, path: path, depth: depth,
-            remainingMilliseconds: remaining)
+            remainingMilliseconds: remaining, tags: tags)
     }
 }
 
@@ -132,9 +140,9 @@ extension OutboundCall {
         case .user:
             SubjectRequest(
                 claims: .init(
-                    subject: subject, tier: tier, tenant: tenant.isEmpty ? nil : tenant, roles: []),
-                apiKeyHash: nil)
-        case .apiKey(let hash): SubjectRequest(claims: nil, apiKeyHash: hash)
+                    subject: subject, tier: tier, tenant: tenant.isEmpty ? nil : tenant, roles: [],
+                    tags: tags), apiKeyHash: nil)
+        case .apiKey(let hash): SubjectRequest(claims: nil, apiKeyHash: hash, tags: tags)
         case .mesh: SubjectRequest(claims: nil, apiKeyHash: nil, isMesh: true)
         }
     }

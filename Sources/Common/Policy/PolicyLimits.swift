@@ -25,6 +25,7 @@ package enum PolicyLimits {
     package static let tiersMax = 64
     package static let cacheEntriesMax: Int64 = 100_000
     package static let cacheBytesMax: Int64 = 256 << 20
+    package static let tagsPerTierMax = 1_000
     package static let warningsPerTierMax = 8
     package static let pricesPerTableMax = 4_096
     package static let priceStepsMax = 8

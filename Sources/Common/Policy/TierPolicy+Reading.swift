@@ -18,6 +18,25 @@ extension TierPolicy {
         if maxLease == .zero { spec.report("maxLease", "must be above 0") }
         outputTokensMax = spec.integer("outputTokensMax", in: 1...PolicyLimits.outputTokensMax)
         observe = spec.bool("observe") ?? observe
+        readRequestTags(spec)
+    }
+
+    private mutating func readRequestTags(_ spec: ObjectReader) {
+        let key = "requestTags"
+        guard let value = spec.value(key) else { return }
+        if value == "any" {
+            requestTags = .any
+            return
+        }
+        var tags: Set<String> = []
+        for (value, path) in spec.elements(key, countMax: PolicyLimits.tagsPerTierMax) {
+            guard let tag = value.string, Tags.isName(tag) else {
+                spec.problems.add(path, BudgetPolicy.tagForm)
+                continue
+            }
+            tags.insert(tag)
+        }
+        requestTags = .some(tags)
     }
 
     private mutating func readDowngrade(_ reader: ObjectReader?) {
@@ -72,6 +91,9 @@ extension TierPolicy {
 }
 
 extension BudgetPolicy {
+    fileprivate static let tagForm =
+        "must be a tag: 1 to \(Tags.nameBytesMax) letters, digits and . _ : / @ -"
+
     init?(name: String, reading spec: ObjectReader) {
         let scope = spec.choice("scope", Scope.self, required: true)
         // There is one mesh, so its account needs no name.
@@ -79,6 +101,7 @@ extension BudgetPolicy {
             scope == .mesh
             ? spec.string("id") ?? "mesh"
             : spec.string("id", required: true, bytesMax: PolicyLimits.modelIDBytesMax)
+        if scope == .tag, let id, !Tags.isName(id) { spec.report("id", Self.tagForm) }
         let limit = spec.money("monthlyLimit", required: true)
         guard let scope, let id, let limit else { return nil }
         self.init(name: name, scope: scope, id: id, monthlyLimit: limit)

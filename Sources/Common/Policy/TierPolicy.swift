@@ -32,6 +32,20 @@ package struct TierPolicy: Hashable, Sendable {
     package var maxLease: NanoUSD?
     package var outputTokensMax: Int64?
     package var observe = false
+    /// Tags that requests may give themselves, beside those of a token or an API key.
+    package var requestTags = RequestTags.some([])
+
+    package enum RequestTags: Hashable, Sendable {
+        case any
+        case some(Set<String>)
+
+        package func allows(_ tag: String) -> Bool {
+            switch self {
+            case .any: true
+            case .some(let tags): tags.contains(tag)
+            }
+        }
+    }
 
     package init(name: String, monthlyBudget: NanoUSD, agents: [String]) {
         self.name = name
@@ -47,9 +61,10 @@ package struct TierPolicy: Hashable, Sendable {
     }
 }
 
-/// An account beyond a tier's default (kind `Budget`): a tenant, or a tier as a whole.
+/// An account beyond a tier's default (kind `Budget`): a tenant, a tier as a whole, or all requests
+/// with a tag.
 package struct BudgetPolicy: Hashable, Sendable {
-    package enum Scope: String, Sendable, CaseIterable { case tenant, tier, mesh }
+    package enum Scope: String, Sendable, CaseIterable { case tenant, tier, mesh, tag }
 
     package var name: String
     package var scope: Scope

@@ -55,6 +55,7 @@ struct AuditQuery {
         filter.subject = parameter("user")
         filter.tenant = parameter("tenant")
         filter.tier = parameter("tier")
+        filter.tag = parameter("tag")
         filter.agent = parameter("agent")
         filter.model = parameter("model")
         filter.requestType = parameter("type")
@@ -150,6 +151,9 @@ enum AuditRecord {
             ("type", archived.requestType), ("agent", archived.agent), ("model", archived.model),
         ] where !text.isEmpty {
             object[name] = .string(text)
+        }
+        if let tags = Tags(text: archived.tags), !tags.isEmpty {
+            object["tags"] = .array(tags.names.map { .string($0) })
         }
         if let digests = record.digests {
             object["input_sha256"] = .string(digests.input.hexadecimal)

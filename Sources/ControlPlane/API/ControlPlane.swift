@@ -79,6 +79,7 @@ package struct ControlPlane: Sendable {
         SidecarsAPI(services: services).addRoutes(to: table)
         UsageAPI(services: services).addRoutes(to: table)
         ReconciliationAPI(services: services).addRoutes(to: table)
+        HoldersAPI(services: services).addRoutes(to: table)
         AuditAPI(services: services).addRoutes(to: table)
         UsersAPI(services: services).addRoutes(to: table)
         KeysAPI(services: services).addRoutes(to: table)

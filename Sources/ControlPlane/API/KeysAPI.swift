@@ -50,6 +50,19 @@ struct KeysAPI: Sendable {
         return .json(Self.json(revoked))
     }
 
+    private static func tags(_ reader: ObjectReader?) -> [String]? {
+        guard let reader, reader.value("tags") != nil else { return nil }
+        let names = reader.names("tags", countMax: Tags.countMax)
+        guard let tags = Tags(names) else {
+            reader.report(
+                "tags",
+                "must be at most \(Tags.countMax) tags of letters, digits and . _ : / @ -, of at "
+                    + "most \(Tags.nameBytesMax) bytes each and \(Tags.textBytesMax) together")
+            return nil
+        }
+        return tags.isEmpty ? nil : tags.names
+    }
+
     private static func terms(
         reading body: JSONValue, policy: Policy, now: UnixTime
     ) throws(Problems) -> (APIKeyTerms, ChangeAuthor) {
@@ -68,6 +81,7 @@ struct KeysAPI: Sendable {
             let known = UserRole.allCases.map(\.rawValue).joined(separator: ", ")
             problems.add(JSONPointer(["roles"]).appending(index), "must be one of \(known)")
         }
+        terms.tags = Self.tags(reader)
         terms.monthlyLimit = reader?.money("monthly_limit_usd")
         terms.note = reader?.string("note", bytesMax: StoreLimits.reasonBytesMax) ?? ""
         let seconds = reader?.integer(
@@ -87,6 +101,7 @@ struct KeysAPI: Sendable {
         ]
         object["tier"] = terms.tier.map { .string($0) }
         object["tenant"] = terms.tenant.map { .string($0) }
+        object["tags"] = terms.tags.map { .array($0.map { .string($0) }) }
         object["monthly_limit_usd"] = terms.monthlyLimit.map { .string($0.usd) }
         object["expires_at"] = terms.expiresAt.map { .string($0.rfc3339) }
         object["revoked_at"] = key.revokedAt.map { .string($0.rfc3339) }

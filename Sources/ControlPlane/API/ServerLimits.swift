@@ -17,6 +17,9 @@ package enum ServerLimits {
     package static let usageDaysMax: Int64 = 366
     package static let auditPageMax = 500
     package static let auditPageDefault = 50
+    package static let holdersPageDefault = 100
+    /// Accounts of one holder that an answer lists.
+    package static let holderAccountsMax = 1_000
     /// Records that suggestions are looked for in.
     package static let suggestionRecordsMax = 10_000
     package static let noteBytesMax = 1_024

@@ -28,11 +28,13 @@ struct UsageAPI: Sendable {
         var filter = RecordFilter(
             from: UnixTime(from.start), to: end, subject: request.query("user"))
         filter.tenant = request.query("tenant")
+        filter.tag = request.query("tag")
         let rows = try await services.archive.breakdown(by: dimensions, where: filter)
+        let total = try await services.archive.total(of: rows, by: dimensions, where: filter)
         return .json([
             "by": .array(dimensions.map { .string($0.rawValue) }),
             "from": .string(from.description), "to": .string(to.description),
-            "total_usd": .string(rows.reduce(NanoUSD.zero) { $0 + $1.cost }.usd),
+            "total_usd": .string(total.cost.usd),
             "usage": .array(rows.map { Self.json($0, dimensions) }),
         ])
     }
@@ -41,11 +43,13 @@ struct UsageAPI: Sendable {
         let names = text.split(separator: ",", omittingEmptySubsequences: false)
         let dimensions = names.compactMap { UsageDimension(rawValue: String($0)) }
         guard dimensions.count == names.count, Set(dimensions).count == names.count,
-            dimensions.count <= dimensionsMax
+            dimensions.count <= dimensionsMax, UsageDimension.fit(dimensions)
         else {
             let known = UsageDimension.allCases.map(\.rawValue).joined(separator: ", ")
             throw APIProblem.parameter(
-                "by", "up to \(dimensionsMax) different ones of \(known) are needed, with commas")
+                "by",
+                "up to \(dimensionsMax) different ones of \(known) are needed, with "
+                    + "commas; tag and team not together")
         }
         return dimensions
     }

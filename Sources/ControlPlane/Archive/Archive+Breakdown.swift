@@ -4,6 +4,8 @@ import WeirLedger
 /// What sums are grouped by.
 package enum UsageDimension: String, Sendable, CaseIterable {
     case agent, model, tier, user, tenant, day, type, provenance, reason
+    /// A record counts once for each of its tags, or of its teams, and once where it has none.
+    case tag, team
 
     fileprivate var column: String {
         switch self {
@@ -16,8 +18,19 @@ package enum UsageDimension: String, Sendable, CaseIterable {
         case .type: "request_type"
         case .provenance: "source"
         case .reason: "reason"
+        case .tag: ArchiveSQL.tagColumn
+        case .team: ArchiveSQL.teamColumn
         }
     }
+}
+
+extension UsageDimension {
+    /// Records are joined with their tags once.
+    package static func fit(_ dimensions: [UsageDimension]) -> Bool {
+        !(dimensions.contains(.tag) && dimensions.contains(.team))
+    }
+
+    fileprivate var repeatsRecords: Bool { self == .tag || self == .team }
 }
 
 /// A sum over records. Attempts, not users' requests: a retry is an attempt of its own.
@@ -49,6 +62,17 @@ extension Archive {
         }
         guard rows.count <= rowsMax else { throw .tooManyRows(max: rowsMax) }
         return rows.compactMap { Self.usageRow($0, keyCount: columns.count) }
+    }
+
+    /// Over all that a breakdown has in its rows, each record once.
+    package func total(
+        of rows: [UsageRow], by dimensions: [UsageDimension], where filter: RecordFilter
+    ) async throws(ArchiveError) -> (cost: NanoUSD, costBySource: [CostSource: NanoUSD]) {
+        let isExact = !dimensions.contains(where: \.repeatsRecords)
+        let rows = isExact ? rows : try await breakdown(by: [], where: filter)
+        var sources: [CostSource: NanoUSD] = [:]
+        for row in rows { sources.merge(row.costBySource, uniquingKeysWith: +) }
+        return (rows.reduce(.zero) { $0 + $1.cost }, sources)
     }
 
     private static func usageRow(_ row: [SQLValue], keyCount: Int) -> UsageRow? {

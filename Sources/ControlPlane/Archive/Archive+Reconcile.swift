@@ -10,7 +10,7 @@ package struct PayerSum: Hashable, Sendable {
 }
 
 extension Archive {
-    /// Σ records of each user, tenant or tier within a period, after a given name. A record
+    /// Σ records of each user, tenant, tier or tag within a period, after a given name. A record
     /// belongs to the period in which its attempt began; an account to that of its lease, so the
     /// two may differ by what ran over midnight.
     package func sums(
@@ -21,6 +21,7 @@ extension Archive {
         case .user: column = "subject"
         case .tenant: column = "tenant"
         case .tier: column = "tier"
+        case .tag: column = "tag"
         case .run, .mesh, .key: return []
         }
         let start = period.kind == .forever ? 0 : UnixTime(period.start).milliseconds
@@ -71,6 +72,7 @@ extension Archive {
         case .user, .mesh: column = "subject"
         case .tenant: column = "tenant"
         case .tier: column = "tier"
+        case .tag: column = "tag"
         case .run, .key: return []
         }
         let start = period.kind == .forever ? 0 : UnixTime(period.start).milliseconds

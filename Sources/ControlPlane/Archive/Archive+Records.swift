@@ -8,6 +8,8 @@ package struct ArchivedRecord: Hashable, Sendable {
     package var subject: String
     package var tier: String
     package var tenant: String
+    /// As `Tags.text`.
+    package var tags: String
     package var agent: String
     package var model: String
     package var requestType: String
@@ -57,11 +59,11 @@ extension Archive {
 
     private static func archivedRecord(_ row: [SQLValue]) -> ArchivedRecord? {
         let names = row.dropFirst().compactMap(\.text)
-        guard names.count == 6, let bytes = row.first?.blob,
+        guard names.count == 7, let bytes = row.first?.blob,
             let record = AttemptRecord(bytes: bytes)
         else { return nil }
         return ArchivedRecord(
             record: record, subject: names[0], tier: names[1], tenant: names[2],
-            agent: names[3], model: names[4], requestType: names[5])
+            tags: names[6], agent: names[3], model: names[4], requestType: names[5])
     }
 }

@@ -8,6 +8,7 @@ struct ArchiveMigration: Sendable {
     static let all = [
         ArchiveMigration(version: 1, statements: records),
         ArchiveMigration(version: 2, statements: performance),
+        ArchiveMigration(version: 3, statements: tags),
     ]
 
     /// Brings the schema up to date. Safe when several processes do it at once.
@@ -58,6 +59,22 @@ struct ArchiveMigration: Sendable {
             CREATE TABLE IF NOT EXISTS chains (
               incarnation BIGINT NOT NULL PRIMARY KEY, stored_through BIGINT NOT NULL)
             """,
+        ]
+    }
+
+    /// A record's tags as one text, and each of them to sum by. The second table's columns have
+    /// names of their own, so that conditions on records stay what they are where both are joined.
+    private static func tags(_ dialect: SQLDialect) -> [String] {
+        let text = dialect.text
+        return [
+            "ALTER TABLE records ADD COLUMN tags \(text) NOT NULL DEFAULT ''",
+            """
+            CREATE TABLE record_tags (
+              tag \(text) NOT NULL, tagged_incarnation BIGINT NOT NULL,
+              tagged_sequence BIGINT NOT NULL,
+              PRIMARY KEY (tagged_incarnation, tagged_sequence, tag))
+            """,
+            "CREATE INDEX record_tags_by_tag ON record_tags (tag)",
         ]
     }
 

@@ -1,3 +1,4 @@
+import WeirCore
 import WeirLedger
 
 /// Every statement of the archive. Plain SQL that SQLite and PostgreSQL both read; what it says
@@ -10,6 +11,7 @@ enum ArchiveSQL {
         "cache_write_tokens", "output_tokens", "reasoning_tokens", "latency_us", "first_byte_us",
         "status", "reason", "source", "subject", "tier", "tenant", "agent", "model",
         "request_type", "policy_number", "price_version", "flags", "bytes",
+        "tags",
     ]
 
     // MARK: Storing
@@ -21,6 +23,12 @@ enum ArchiveSQL {
         return "INSERT INTO records (" + recordColumns.joined(separator: ",") + ") VALUES "
             + Array(repeating: row, count: count).joined(separator: ",")
             + " ON CONFLICT (incarnation, sequence) DO NOTHING RETURNING sequence"
+    }
+
+    static func insertTags(count: Int) -> String {
+        "INSERT INTO record_tags (tagged_incarnation, tagged_sequence, tag) VALUES "
+            + Array(repeating: "(?,?,?)", count: count).joined(separator: ",")
+            + " ON CONFLICT (tagged_incarnation, tagged_sequence, tag) DO NOTHING"
     }
 
     static let recordBytes = "SELECT bytes FROM records WHERE incarnation = ? AND sequence = ?"
@@ -82,14 +90,44 @@ enum ArchiveSQL {
             .joined(separator: ", ")
     }
 
+    /// Records once for each of their tags, and once without any, where they are summed by them.
+    private static func tagged(_ condition: String) -> String {
+        """
+        records LEFT JOIN record_tags ON tagged_incarnation = incarnation
+          AND tagged_sequence = sequence\(condition)
+        """
+    }
+
+    private static let withTags = tagged("")
+    /// Of those tags alone that are teams'.
+    private static let withTeams = tagged(
+        " AND SUBSTR(tag, 1, \(Tags.teamPrefix.utf8.count)) = '\(Tags.teamPrefix)'")
+    private static let onlyTagged = """
+        records JOIN record_tags ON tagged_incarnation = incarnation
+          AND tagged_sequence = sequence
+        """
+
+    static let tagColumn = "COALESCE(tag, '')"
+    static let teamColumn = "COALESCE(SUBSTR(tag, \(Tags.teamPrefix.utf8.count + 1)), '')"
+
+    /// Which records have a tag.
+    static let hasTag = """
+        EXISTS (SELECT 1 FROM record_tags AS wanted WHERE wanted.tagged_incarnation = incarnation
+          AND wanted.tagged_sequence = sequence AND wanted.tag = ?)
+        """
+
     static func breakdown(by columns: [String], where conditions: String) -> String {
+        let source =
+            columns.contains(tagColumn)
+            ? withTags : columns.contains(teamColumn) ? withTeams : "records"
         let list = columns.joined(separator: ", ")
         let provenance = CostSource.allCases.map {
             sum("CASE WHEN source = '\($0.name)' THEN cost ELSE 0 END")
         }
         let all = [sums(succeededIf: succeeded)] + provenance
         return """
-            SELECT \(columns.isEmpty ? "" : list + ", ")\(all.joined(separator: ", ")) FROM records
+            SELECT \(columns.isEmpty ? "" : list + ", ")\(all.joined(separator: ", "))
+            FROM \(source)
             WHERE \(conditions)
             \(columns.isEmpty ? "" : "GROUP BY \(list) ORDER BY \(list)") LIMIT ?
             """
@@ -125,17 +163,19 @@ enum ArchiveSQL {
         SELECT account, \(sum("cost")), \(sum("records")) FROM (
           SELECT \(column) AS account, SUM(cost) AS cost, COUNT(*) AS records,
             MIN(started_at) AS began
-          FROM records WHERE started_at >= ? AND started_at < ? AND \(conditions)
+          FROM \(column == "tag" ? onlyTagged : "records")
+          WHERE started_at >= ? AND started_at < ? AND \(conditions)
           GROUP BY \(column), lease_incarnation, lease_number) AS leases
         WHERE began >= ? AND began < ? AND \(more)
         GROUP BY account ORDER BY account LIMIT ?
         """
     }
 
-    /// Σ records of one holder of accounts (`column`: subject, tenant or tier) within a period.
+    /// Σ records of one holder of accounts (`column`: subject, tenant, tier or tag) within a
+    /// period.
     static func byAccount(_ column: String) -> String {
         """
-        SELECT \(column), \(sum("cost")) FROM records
+        SELECT \(column), \(sum("cost")) FROM \(column == "tag" ? onlyTagged : "records")
         WHERE started_at >= ? AND started_at < ? AND \(column) > ?
         GROUP BY \(column) ORDER BY \(column) LIMIT ?
         """
@@ -144,7 +184,7 @@ enum ArchiveSQL {
     /// The newest first, in an order that no two records share.
     static func records(where conditions: String) -> String {
         """
-        SELECT bytes, subject, tier, tenant, agent, model, request_type FROM records
+        SELECT bytes, subject, tier, tenant, agent, model, request_type, tags FROM records
         WHERE \(conditions)
         ORDER BY started_at DESC, incarnation DESC, sequence DESC LIMIT ?
         """

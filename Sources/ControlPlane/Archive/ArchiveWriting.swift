@@ -10,6 +10,7 @@ struct ArchiveNames: Hashable, Sendable {
     var agent: String
     var model: String
     var requestType: String
+    var tags: String
 
     init(_ record: AttemptRecord, _ names: [UInt32: String]) {
         func name(_ number: UInt32) -> String { SQLText.storable(names[number] ?? "") }
@@ -19,6 +20,7 @@ struct ArchiveNames: Hashable, Sendable {
         agent = name(record.agent)
         model = name(record.model)
         requestType = name(record.requestType)
+        tags = name(record.tags)
     }
 }
 
@@ -66,13 +68,23 @@ enum ArchiveWriting {
         let inserted = Set(
             try database.query(ArchiveSQL.insertRecords(count: records.count), parameters)
                 .compactMap { $0.first?.integer })
+        var tags: [SQLValue] = []
         for record in records {
             if inserted.contains(Int64(clamping: record.sequence)) {
-                rollup.add(record, ArchiveNames(record, names))
+                let names = ArchiveNames(record, names)
+                rollup.add(record, names)
+                for tag in Tags(text: names.tags)?.names ?? [] {
+                    tags += [
+                        .integer(record.incarnation.rawValue),
+                        .integer(Int64(clamping: record.sequence)), .text(tag),
+                    ]
+                }
             } else {
                 try checkStored(record, in: database)
             }
         }
+        guard !tags.isEmpty else { return }
+        try database.execute(ArchiveSQL.insertTags(count: tags.count / 3), tags)
     }
 
     /// What is there already must be the same to the byte.
@@ -110,7 +122,7 @@ enum ArchiveWriting {
             .text(names.tier), .text(names.tenant), .text(names.agent), .text(names.model),
             .text(names.requestType), .integer(record.policyNumber),
             .integer(record.priceVersion), .integer(Int64(record.flags.rawValue)),
-            .blob(record.bytes),
+            .blob(record.bytes), .text(names.tags),
         ]
     }
 

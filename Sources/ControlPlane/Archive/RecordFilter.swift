@@ -7,6 +7,7 @@ package struct RecordFilter: Hashable, Sendable {
     package var subject: String?
     package var tenant: String?
     package var tier: String?
+    package var tag: String?
     package var agent: String?
     package var model: String?
     package var requestType: String?
@@ -35,6 +36,7 @@ package struct RecordFilter: Hashable, Sendable {
         for (column, text) in texts {
             if let text { conditions.add("\(column) = ?", .text(SQLText.storable(text))) }
         }
+        if let tag { conditions.add(ArchiveSQL.hasTag, .text(SQLText.storable(tag))) }
         if let status { conditions.add("status = ?", .integer(Int64(status))) }
         return conditions
     }

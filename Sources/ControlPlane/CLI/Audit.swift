@@ -21,6 +21,7 @@ struct AuditList: AsyncParsableCommand {
     @Option var user: String?
     @Option var tenant: String?
     @Option var tier: String?
+    @Option var tag: String?
     @Option var agent: String?
     @Option var model: String?
 
@@ -75,6 +76,7 @@ struct AuditList: AsyncParsableCommand {
         components.path = "/v1/audit"
         components.queryItems = [
             ("from", from), ("to", to), ("user", user), ("tenant", tenant), ("tier", tier),
+            ("tag", tag),
             ("agent", agent), ("model", model), ("type", type), ("run", run),
             ("request", request), ("status", status.map { String($0) }), ("reason", reason),
             ("limit", String(limit)), ("cursor", cursor),

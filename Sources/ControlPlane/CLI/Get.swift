@@ -83,7 +83,9 @@ struct GetUsage: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "usage", abstract: "Shows what was used and what it cost.")
 
-    @Option(help: "Group by these, with commas: agent, model, tier, user, tenant, day, type.")
+    @Option(
+        help: "Group by these, with commas: agent, model, tier, user, tenant, day, type, tag, team."
+    )
     var by = "agent"
 
     @Option(help: "From this day on (YYYY-MM-DD, UTC).")
@@ -98,6 +100,9 @@ struct GetUsage: AsyncParsableCommand {
     @Option(help: "Of this tenant only.")
     var tenant: String?
 
+    @Option(help: "Of requests with this tag only.")
+    var tag: String?
+
     @OptionGroup var output: OutputOptions
     @OptionGroup var connection: ConnectionOptions
 
@@ -110,7 +115,8 @@ struct GetUsage: AsyncParsableCommand {
             guard parameters.allSatisfy({ $0.1.allSatisfy(allowed.contains) }) else {
                 throw Failure("--by takes names with commas, --from and --to take YYYY-MM-DD")
             }
-            let names = try [("user", user), ("tenant", tenant)].compactMap { name, value in
+            let names = try [("user", user), ("tenant", tenant), ("tag", tag)].compactMap {
+                name, value in
                 try value.map { (name, try PathSegment.encode($0)) }
             }
             let query = (parameters + names).map { "\($0.0)=\($0.1)" }.joined(separator: "&")

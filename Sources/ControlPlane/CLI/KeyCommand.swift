@@ -26,6 +26,11 @@ struct KeyCreate: AsyncParsableCommand {
     @Option(parsing: .singleValue, help: "A role: user, operator or admin; may be repeated.")
     var role: [String] = []
 
+    @Option(
+        parsing: .singleValue,
+        help: "A tag of all its requests, as team:search; may be repeated.")
+    var tag: [String] = []
+
     @Option(help: "How long it is valid: a number with s, m, h or d (default: until revoked).")
     var ttl: String?
 
@@ -57,6 +62,7 @@ struct KeyCreate: AsyncParsableCommand {
         body["tier"] = tier.map { .string($0) }
         body["tenant"] = tenant.map { .string($0) }
         if !role.isEmpty { body["roles"] = .array(role.map { .string($0) }) }
+        if !tag.isEmpty { body["tags"] = .array(tag.map { .string($0) }) }
         body["monthly_limit_usd"] = budget.map { .string($0) }
         body["note"] = note.map { .string($0) }
         if let ttl {
@@ -115,12 +121,13 @@ struct KeyRevoke: AsyncParsableCommand {
 extension Table {
     fileprivate static func keys(_ keys: [JSONValue]) -> Table {
         var table = Table(headings: [
-            "ID", "USER", "TIER", "ROLES", "BUDGET USD", "EXPIRES", "CREATED", "NOTE",
+            "ID", "USER", "TIER", "ROLES", "TAGS", "BUDGET USD", "EXPIRES", "CREATED", "NOTE",
         ])
         table.rows = keys.map { key in
             [
                 key["id"]?.string ?? "", key["user"]?.string ?? "", key["tier"]?.string ?? "-",
                 (key["roles"]?.array ?? []).compactMap(\.string).joined(separator: ","),
+                (key["tags"]?.array ?? []).compactMap(\.string).joined(separator: ","),
                 key["monthly_limit_usd"]?.string ?? "-", key["expires_at"]?.string ?? "never",
                 key["created_at"]?.string ?? "", key["note"]?.string ?? "",
             ]

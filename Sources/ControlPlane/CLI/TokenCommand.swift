@@ -28,6 +28,9 @@ struct TokenMint: AsyncParsableCommand {
     @Option(parsing: .singleValue, help: "A role, as operator; may be repeated.")
     var role: [String] = []
 
+    @Option(parsing: .singleValue, help: "A tag of all its requests; may be repeated.")
+    var tag: [String] = []
+
     @Option(help: "Who mints it (default: JWT_ISSUER).")
     var issuer: String?
 
@@ -73,6 +76,7 @@ struct TokenMint: AsyncParsableCommand {
         var claims: JSONObject = ["sub": .string(user), "tier": .string(tier)]
         if let tenant { claims["tenant"] = .string(tenant) }
         if !role.isEmpty { claims["roles"] = .array(role.map { .string($0) }) }
+        if !tag.isEmpty { claims["tags"] = .array(tag.map { .string($0) }) }
         claims["iss"] = issuer.map { .string($0) }
         claims["aud"] = audience.map { .string($0) }
         claims["iat"] = .number(JSONNumber(now))

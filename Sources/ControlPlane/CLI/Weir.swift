@@ -14,7 +14,7 @@ struct Weir: AsyncParsableCommand {
             """,
         subcommands: [
             Apply.self, Get.self, PolicyCommand.self, Check.self, Audit.self, TokenCommand.self,
-            KeyCommand.self, UserCommand.self, Prices.self, CostCommand.self,
+            KeyCommand.self, UserCommand.self, Prices.self, CostCommand.self, LedgerCommand.self,
         ])
 
     static func main() async {

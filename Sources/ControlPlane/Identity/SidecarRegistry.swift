@@ -188,8 +188,8 @@ enum RegistryScripts {
             local now = clock()
             redis.call('HSET', KEYS[1], 'state', ARGV[2], 'health', ARGV[3])
             redis.call('PEXPIRE', KEYS[1], ARGV[4])
+            hear(KEYS[3], KEYS[2], \(StoreLimits.endpointFreshMilliseconds))
             redis.call('ZADD', KEYS[2], text(now), ARGV[1])
-            hear(KEYS[3], \(StoreLimits.endpointFreshMilliseconds))
             redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', text(now - tonumber(ARGV[5])))
             if before ~= ARGV[2] and (before == 'draining' or ARGV[2] == 'draining') then
               redis.call('PUBLISH', 'weir:endpoints', ARGV[1])

@@ -15,6 +15,8 @@ package struct APIKeyTerms: Hashable, Sendable, Codable {
     package var monthlyLimit: NanoUSD?
     package var expiresAt: UnixTime?
     package var note = ""
+    /// Those that all requests with this key have.
+    package var tags: [String]?
 
     package init(user: String) { self.user = user }
 }

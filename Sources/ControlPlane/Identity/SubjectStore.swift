@@ -47,8 +47,10 @@ package struct SubjectStore: Sendable {
                 reason: "forbidden", detail: "the policy has no tier \(row["tier"] ?? "at all")")
         }
         let tenant = row["tenant"].flatMap { $0.isEmpty ? nil : $0 }
+        let tags = try Self.tags(of: request, own: bearer.claims.tags ?? [], tier)
         var accounts = SubjectAccounts.of(
             user: claims.subject, tenant: tenant, tier: tier, policy: policy)
+        accounts += try SubjectAccounts.of(tags, policy: policy)
         if let account = bearer.account { accounts.append(account) }
         try await stateLimits(&accounts, tier, policyNumber: policyNumber)
         return SubjectBinding(
@@ -56,7 +58,26 @@ package struct SubjectStore: Sendable {
             accounts: accounts,
             preferences: Self.preferences(row)?.effective(tier: tier, policy: policy),
             timeToLiveMilliseconds: StoreLimits.bindingMilliseconds,
-            validForMilliseconds: bearer.validForMilliseconds)
+            validForMilliseconds: bearer.validForMilliseconds, tags: tags)
+    }
+
+    /// Those of the token or the key, and those that the tier lets a request give itself.
+    private static func tags(
+        of request: SubjectRequest, own: [String], _ tier: TierPolicy
+    ) throws(MeshRefusal) -> Tags {
+        let asked = request.tags ?? []
+        if let tag = asked.first(where: { !own.contains($0) && !tier.requestTags.allows($0) }) {
+            throw MeshRefusal(
+                reason: Reason.forbidden.name,
+                detail: "the tier \(tier.name) does not let requests have the tag \(tag)")
+        }
+        guard let tags = Tags(own + asked) else {
+            throw MeshRefusal(
+                reason: Reason.invalid.name,
+                detail: "with its token's or key's the request has more than \(Tags.countMax) "
+                    + "tags, or too long ones")
+        }
+        return tags
     }
 
     /// What a token or a key says of who brings it.
@@ -106,7 +127,8 @@ package struct SubjectStore: Sendable {
         let terms = key.terms
         return Bearer(
             claims: SubjectRequest.Claims(
-                subject: terms.user, tier: terms.tier, tenant: terms.tenant, roles: terms.roles),
+                subject: terms.user, tier: terms.tier, tenant: terms.tenant, roles: terms.roles,
+                tags: Tags(terms.tags ?? []) ?? .none),
             account: key.account, validForMilliseconds: rest)
     }
 
@@ -207,7 +229,7 @@ enum SubjectAccounts {
             switch budget.scope {
             case .tenant where budget.id == tenant: scope = .tenant
             case .tier where budget.id == tier.name: scope = .tier
-            case .tenant, .tier, .mesh: continue
+            case .tenant, .tier, .mesh, .tag: continue
             }
             accounts.append(
                 SubjectBinding.Account(
@@ -215,6 +237,25 @@ enum SubjectAccounts {
                     limit: budget.monthlyLimit))
         }
         return accounts
+    }
+
+    /// Those of the tags that have a Budget.
+    static func of(
+        _ tags: Tags, policy: Policy
+    ) throws(MeshRefusal) -> [SubjectBinding.Account] {
+        guard !tags.isEmpty else { return [] }
+        let names = Set(tags.names)
+        let budgets = policy.budgets.values.filter { $0.scope == .tag && names.contains($0.id) }
+        guard budgets.count <= LedgerLimits.taggedAccountsMax else {
+            throw MeshRefusal(
+                reason: Reason.invalid.name,
+                detail: "at most \(LedgerLimits.taggedAccountsMax) tags of a request may have a "
+                    + "Budget")
+        }
+        return budgets.sorted { $0.id < $1.id }.map {
+            SubjectBinding.Account(
+                unit: .usd, scope: .tag, period: .month, id: $0.id, limit: $0.monthlyLimit)
+        }
     }
 
     /// What one holder may have of an account and not have spent (LEDGER rule 3).

@@ -9,6 +9,9 @@ enum EpochScripts {
     /// An epoch over data of before grants nothing until everybody who was heard shortly before it
     /// has reported again, and for a bounded time at most; one over nothing for all of that time.
     ///
+    /// Where the clock went back behind the beginning of the epoch, the epoch begins now, or it
+    /// would grant nothing until the clock is there again.
+    ///
     /// Keys: epoch, last incarnation, histories, live, hearing. Arguments: how long a new epoch
     /// grants nothing, in ms (0 for a mesh without a past), after how long of silence nobody waits
     /// for a holder; then the histories, none where they were not looked at. Answer: epoch, ms
@@ -43,6 +46,14 @@ enum EpochScripts {
             if not isSame then
               redis.call('DEL', KEYS[3])
               for i = 3, #ARGV do redis.call('SADD', KEYS[3], ARGV[i]) end
+            end
+            local ahead = number(KEYS[1], 'began') - now
+            if ahead > 0 then
+              for _, field in ipairs({'began', 'grants_from', 'awaits_from'}) do
+                if redis.call('HEXISTS', KEYS[1], field) == 1 then
+                  redis.call('HSET', KEYS[1], field, text(number(KEYS[1], field) - ahead))
+                end
+              end
             end
             local from, awaits = unpack(redis.call('HMGET', KEYS[1], 'grants_from', 'awaits_from'))
             if tonumber(from) > now and awaits and redis.call('ZCOUNT', KEYS[4], awaits,

@@ -23,9 +23,19 @@ enum LedgerScripts {
           local time = redis.call('TIME')
           return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
         end
-        local function hear(key, silence)
+        -- Before a report is noted among the living. Where the clock went back, all times go back
+        -- with it, or those of before would keep everybody out, or in, until it is there again.
+        local function hear(key, living, silence)
           local now, last = clock(), number(key, 'last')
-          if now - last >= silence then
+          if now < last then
+            local ahead = last - now
+            local times = redis.call('ZRANGE', living, 0, -1, 'WITHSCORES')
+            for i = 1, #times, 2 do
+              redis.call('ZADD', living, text(tonumber(times[i + 1]) - ahead), times[i])
+            end
+            redis.call('HSET', key, 'since', text(number(key, 'since') - ahead),
+              'before', text(number(key, 'before') - ahead))
+          elseif now - last >= silence then
             redis.call('HSET', key, 'since', text(now), 'before', text(last))
           end
           redis.call('HSET', key, 'last', text(now))

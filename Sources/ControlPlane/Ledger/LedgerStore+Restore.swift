@@ -8,7 +8,7 @@ extension LedgerStore {
     /// Repeating it changes nothing: an account is only raised to what the archive knows.
     func restore(from archive: Archive) async throws {
         let month = Period(.month, at: try await redis.time())
-        for scope in [AccountKey.Scope.user, .tenant, .tier] {
+        for scope in [AccountKey.Scope.user, .tenant, .tier, .tag] {
             var last = ""
             while true {
                 let page = try await archive.sums(

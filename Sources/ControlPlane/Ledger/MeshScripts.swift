@@ -52,9 +52,9 @@ enum MeshScripts {
                 end
               end
             end
+            hear(KEYS[3], prefix .. 'live', \(StoreLimits.endpointFreshMilliseconds))
             -- Gateways look for agents' sidecars from their first moment on.
             redis.call('ZADD', prefix .. 'live', text(clock()), incarnation)
-            hear(KEYS[3], \(StoreLimits.endpointFreshMilliseconds))
             redis.call('PUBLISH', 'weir:endpoints', incarnation)
             return {incarnation, epoch, adopted}
             """,

@@ -78,15 +78,19 @@ enum StoreKeys {
     }
 
     /// The accounts in which an incarnation may have open leases.
-    static func accounts(_ incarnation: Incarnation) -> String { mesh + "accounts:\(incarnation)" }
+    static func accounts(_ incarnation: Incarnation) -> String {
+        accountsOfLives + "\(incarnation)"
+    }
+    static let accountsOfLives = mesh + "accounts:"
 
     /// Finals of children that wait for their parent's acknowledgement.
     static func finals(_ incarnation: Incarnation) -> String { mesh + "finals:\(incarnation)" }
 
     /// Questions of parents that an incarnation has not been told of.
     static func inquiries(_ incarnation: Incarnation) -> String {
-        mesh + "inquiries:\(incarnation)"
+        inquiriesToLives + "\(incarnation)"
     }
+    static let inquiriesToLives = mesh + "inquiries:"
 
     static func joinToken(hash: String) -> String { mesh + "join_token:\(hash)" }
 

@@ -65,6 +65,11 @@ package enum StoreLimits {
     package static let epochQuietMilliseconds: Int64 = 15_000
     /// How long a grant waits for replicas to have it.
     package static let replicaWaitMilliseconds: Int64 = 250
+    /// Lives that may hold something at once.
+    static let holdersMax = 100_000
+    package static let holdersPageMax = 500
+    /// Accounts whose leases one page of holders reads; one holder may have more.
+    static let holdersPageAccounts = 20_000
     /// Accounts restored from the archive in one step.
     package static let restorePage = 1_024
     /// How long the result of looking at Redis's persistence settings holds.

@@ -187,7 +187,7 @@ extension AdmissionInterceptor {
         RecordNames(
             subject: delegation.subject, tier: delegation.tier, tenant: delegation.tenant,
             agent: context.snapshot.agent.name, model: context.model,
-            requestType: delegation.requestType)
+            requestType: delegation.requestType, tags: delegation.tags.text)
     }
 
     private func count(

@@ -50,7 +50,8 @@ package final class AttemptLedger: Sendable {
             delegation.key, issuer: delegation.issuer, amount: delegation.amount,
             names: RecordNames(
                 subject: delegation.subject, tier: delegation.tier, tenant: delegation.tenant,
-                agent: delegation.agent, requestType: delegation.requestType))
+                agent: delegation.agent, requestType: delegation.requestType,
+                tags: delegation.tags.text))
         switch outcome {
         case .accepted(let number):
             return .opened(

@@ -74,7 +74,8 @@ struct DelegationVerifier: Sendable {
             run: delegation.run, subject: delegation.subject, tenant: delegation.tenant,
             tier: delegation.tier, knownBy: delegation.knownBy, requestType: delegation.requestType,
             agent: agent, path: path, depth: delegation.depth &+ 1,
-            remainingMilliseconds: UInt32(clamping: remainingNanoseconds / 1_000_000))
+            remainingMilliseconds: UInt32(clamping: remainingNanoseconds / 1_000_000),
+            tags: delegation.tags)
         return Sealed.seal(call.payload, key: key.secret)
     }
 

@@ -153,7 +153,7 @@ struct AgentCaller: Sendable {
             path: agent.path,
             remainingMilliseconds: UInt32(clamping: (until - min(until, now)) / 1_000_000),
             depth: depth, observed: ledger.observed.first, outbound: outbound,
-            knownBy: outbound > .zero ? caller.knownBy : .user)
+            knownBy: outbound > .zero ? caller.knownBy : .user, tags: caller.tags)
         let span = TraceContext(parent: trace, random: Crypto.randomBytes(24))
         return AgentCall(
             agent: agent.name, method: "POST", path: agent.path,

@@ -9,9 +9,11 @@ package struct BudgetWarning: Hashable, Sendable {
     /// Above 100 where the tier only observes, or where the limit was lowered.
     package var spentPercent: Int
 
-    /// "user/month 83%". Whose account it is the caller knows.
+    /// "user/month 83%". Whose account it is the caller knows, but for tags: a request may have
+    /// several.
     var text: String {
-        "\(account.scope.rawValue)/\(account.period.kind.rawValue) \(spentPercent)%"
+        let owner = account.scope == .tag ? "tag:\(account.id)" : account.scope.rawValue
+        return "\(owner)/\(account.period.kind.rawValue) \(spentPercent)%"
     }
 }
 

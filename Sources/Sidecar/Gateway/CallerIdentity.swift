@@ -20,7 +20,8 @@ struct CallerIdentity: Sendable {
     func identify(
         _ request: GatewayRequest, snapshot: GatewaySnapshot, now: UnixTime
     ) async throws(GatewayRefusal) -> Known {
-        let subject = try authenticate(request, now: now)
+        var subject = try authenticate(request, now: now)
+        subject.tags = try Self.tags(request)?.names
         let binding = try await binding(of: subject)
         guard let tier = snapshot.policy.tiers[binding.tier] else {
             throw GatewayRefusal(.forbidden, "The policy has no tier \(binding.tier).")
@@ -29,6 +30,7 @@ struct CallerIdentity: Sendable {
             user: binding.user, tenant: binding.tenant, tier: tier, roles: binding.roles,
             preferences: binding.preferences ?? Preferences())
         if let hash = subject.apiKeyHash { caller.knownBy = .apiKey(hash: hash) }
+        caller.tags = Tags(binding.tags ?? []) ?? .none
         try EndpointAccess.check(caller.role, for: request.endpoint)
         return Known(caller: caller, binding: binding)
     }
@@ -51,11 +53,26 @@ struct CallerIdentity: Sendable {
             return SubjectRequest(
                 claims: .init(
                     subject: claims.subject, tier: claims.tier, tenant: claims.tenant,
-                    roles: claims.roles), apiKeyHash: nil)
+                    roles: claims.roles, tags: claims.tags), apiKeyHash: nil)
         } catch {
             throw GatewayRefusal(error.reason, error.detail)
         }
     }
+
+    /// What the caller labels this request with; the control plane says whether it may.
+    private static func tags(_ request: GatewayRequest) throws(GatewayRefusal) -> Tags? {
+        guard request.fields.contains(where: { $0.name == tagsField }) else { return nil }
+        guard let list = request.field(tagsField), let tags = Tags(list: list) else {
+            throw GatewayRefusal(
+                .invalid,
+                "\(tagsField) takes at most \(Tags.countMax) tags of letters, digits and . _ : / "
+                    + "@ - with commas, of at most \(Tags.nameBytesMax) bytes each and "
+                    + "\(Tags.textBytesMax) together, in one field.")
+        }
+        return tags
+    }
+
+    static let tagsField = "weir-tags"
 
     /// No token begins so: its first part is an object in base64url.
     private static let apiKeyPrefix = "weir_"

@@ -72,7 +72,7 @@ package struct AllowedOrigins: Hashable, Sendable {
             GatewayField("access-control-allow-methods", methods.joined(separator: ", ")),
             GatewayField(
                 "access-control-allow-headers",
-                "authorization, content-type, idempotency-key, traceparent"),
+                "authorization, content-type, idempotency-key, traceparent, weir-tags"),
             GatewayField("access-control-max-age", "600"),
         ]
     }

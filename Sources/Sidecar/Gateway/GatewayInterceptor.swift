@@ -11,7 +11,9 @@ package enum GatewayInterceptor {
         let own = GatewayWorker(transport: transport, clock: LoopClock(loop: loop)) { work in
             loop.spawn { await work() }
         }
-        let handler = LocalHandler(bodyBytesMax: GatewayLimits.requestBytesMax) { request in
+        let handler = LocalHandler(
+            bodyBytesMax: GatewayLimits.requestBytesMax, publicFields: [CallerIdentity.tagsField]
+        ) { request in
             if let snapshot = state.snapshot { transport.keep(snapshot) }
             let answer = await service.respond(to: GatewayRequest(request), on: own)
             return LocalResponse(

@@ -65,6 +65,7 @@ package struct Caller: Hashable, Sendable {
     /// Within what the tier allowed when the binding was made.
     package var preferences: Preferences
     package var knownBy = KnownBy.user
+    package var tags = Tags.none
 
     package init(
         user: String, tenant: String?, tier: TierPolicy, roles: [String],

@@ -9,6 +9,7 @@ package struct TokenClaims: Hashable, Sendable {
     package var tier: String?
     package var tenant: String?
     package var roles: [String]
+    package var tags = Tags.none
     package var expiresAt: UnixTime
 }
 
@@ -122,7 +123,8 @@ package struct TokenVerifier: Sendable {
         }
         return TokenClaims(
             subject: subject, tier: try text(payload, "tier"),
-            tenant: try text(payload, "tenant"), roles: try roles(payload), expiresAt: expiry)
+            tenant: try text(payload, "tenant"), roles: try roles(payload),
+            tags: try tags(payload), expiresAt: expiry)
     }
 
     private func checkIssuerAndAudience(_ payload: JSONObject) throws(TokenRefusal) {
@@ -159,6 +161,14 @@ package struct TokenVerifier: Sendable {
             throw TokenRefusal("The token's \(name) is not a name.")
         }
         return text
+    }
+
+    private func tags(_ payload: JSONObject) throws(TokenRefusal) -> Tags {
+        guard let value = payload["tags"], value != .null else { return .none }
+        guard let array = value.array, array.allSatisfy({ $0.string != nil }),
+            let tags = Tags(array.compactMap(\.string))
+        else { throw TokenRefusal("The token's tags are not a short list of tags.") }
+        return tags
     }
 
     private func roles(_ payload: JSONObject) throws(TokenRefusal) -> [String] {

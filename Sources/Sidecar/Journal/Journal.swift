@@ -152,7 +152,7 @@ final class Journal {
     /// What `appendRecord` takes at most.
     static let recordRoom =
         EntryLayout.headerBytes + EntryLayout.recordNumberBytes + AttemptRecord.fullByteCount
-        + 6 * (EntryLayout.headerBytes + EntryLayout.padded(JournalLimits.nameBytesMax))
+        + 7 * (EntryLayout.headerBytes + EntryLayout.padded(JournalLimits.nameBytesMax))
 
     /// The record that ends an own attempt or a delegation, with its names interned on the way.
     func appendRecord(
@@ -164,6 +164,7 @@ final class Journal {
         record.agent = look(up: names.agent, &lastNames.agent)
         record.model = look(up: names.model, &lastNames.model)
         record.requestType = look(up: names.requestType, &lastNames.requestType)
+        record.tags = look(up: names.tags, &lastNames.tags)
         let size =
             record.digests == nil ? AttemptRecord.shortByteCount : AttemptRecord.fullByteCount
         let head = EntryHead(
@@ -199,6 +200,7 @@ final class Journal {
         var agent = KnownName()
         var model = KnownName()
         var requestType = KnownName()
+        var tags = KnownName()
     }
 
     /// The number that stands for a name in this segment, 0 for the empty one.

@@ -97,9 +97,7 @@ extension LedgerEntry {
         case .spent(let opened): opened.head(.spent)
         case .childFinal: EntryHead(kind: .childFinal, payload: 16)
         case .accepted(let accepted):
-            EntryHead(
-                kind: .accepted,
-                payload: AcceptedDelegation.fixedBytes + accepted.names.journalBytes)
+            accepted.names.acceptedHead
         case .window(let window):
             EntryHead(kind: .window, payload: 16 + window.bits.count * 8)
         case .forgottenIssuers: EntryHead(kind: .forgottenIssuers, payload: 8)
@@ -171,14 +169,25 @@ extension AccountKey {
 
 extension OpenedReservation {
     func head(_ entry: EntryKind) -> EntryHead {
-        EntryHead(kind: entry, a: kind.rawValue, b: UInt16(legCount), payload: 48)
+        EntryHead(kind: entry, a: kind.rawValue, b: form, payload: 48)
     }
+
+    /// Legs are numbers of 32 bits, as they were before there could be more than four, and of 16
+    /// bits where there are: a reservation takes as much room in either form.
+    static let shortLegs: UInt16 = 0x100
+
+    private var form: UInt16 { UInt16(legCount) | (legCount > 4 ? Self.shortLegs : 0) }
 
     func write(_ writer: inout RawWriter) {
         writer.integer(number)
         writer.integer(amount)
         writer.integer(least)
-        for index in 0..<4 { writer.integer(legs[index]) }
+        if legCount > 4 {
+            // Fewer leases than that are held at once (`LedgerLimits.leasesMax`).
+            for index in 0..<8 { writer.integer(UInt16(truncatingIfNeeded: legs[index])) }
+        } else {
+            for index in 0..<4 { writer.integer(legs[index]) }
+        }
         writer.integer(audience.rawValue)
     }
 }
@@ -198,6 +207,7 @@ extension AcceptedDelegation {
         writer.name(names.tenant)
         writer.name(names.agent)
         writer.name(names.requestType)
+        if !names.tags.isEmpty { writer.name(names.tags) }
     }
 }
 
@@ -215,16 +225,22 @@ extension RecordNames {
     fileprivate var journalBytes: Int {
         func bytes(_ name: String) -> Int { 2 + min(name.utf8.count, JournalLimits.nameBytesMax) }
         return bytes(subject) + bytes(tier) + bytes(tenant) + bytes(agent) + bytes(requestType)
+            + (tags.isEmpty ? 0 : bytes(tags))
+    }
+
+    /// Tags follow where there are any, and `a` says so.
+    fileprivate var acceptedHead: EntryHead {
+        EntryHead(
+            kind: .accepted, a: tags.isEmpty ? 0 : 1,
+            payload: AcceptedDelegation.fixedBytes + journalBytes)
     }
 
     /// The whole entry of a delegation that is accepted under these names.
-    var acceptedEntryBytes: Int {
-        EntryHead(kind: .accepted, payload: AcceptedDelegation.fixedBytes + journalBytes).length
-    }
+    var acceptedEntryBytes: Int { acceptedHead.length }
 
-    init?(reading reader: inout ByteReader) {
+    init?(reading reader: inout ByteReader, hasTags: Bool) {
         var names: [String] = []
-        for _ in 0..<5 {
+        for _ in 0..<(hasTags ? 6 : 5) {
             guard let count = reader.integer(UInt16.self), let bytes = reader.raw(Int(count)) else {
                 return nil
             }
@@ -232,6 +248,6 @@ extension RecordNames {
         }
         self.init(
             subject: names[0], tier: names[1], tenant: names[2], agent: names[3],
-            requestType: names[4])
+            requestType: names[4], tags: hasTags ? names[5] : "")
     }
 }

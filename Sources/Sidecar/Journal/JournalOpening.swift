@@ -94,28 +94,37 @@ struct Recovery {
     var nextSequence: UInt64 = 1
     var segments: [Journal.Segment] = []
     var nextIndex: UInt64 = 1
-    /// Everything committed was read, and it lies where it was written.
-    var isWhole = true
+    /// Why not everything that was committed was read, or that it lies elsewhere than where it was
+    /// written: the first reason found.
+    private(set) var flaw: String?
+    var isWhole: Bool { flaw == nil }
 
     /// Reads the segments of a folder. The lock must be held.
     init(directory: String, identity: Identifier, bootID: String) {
-        let indices = Self.indices(in: directory)
-        nextIndex = (indices.last ?? 0) + 1
         var isSnapshotOpen = false
-        for index in indices {
+        for index in Self.indices(in: directory) {
             let path = directory + "/" + SegmentHeader.fileName(index)
             guard let reading = SegmentReading(path: path), reading.header.index == index,
                 reading.header.journal == identity
             else {
-                // Prepared and never used, or else damaged: that is kept for people to look at.
-                if Self.isUnused(path) { unlink(path) } else { isWhole = false }
+                // Prepared and never used: its number is free again, because a gap in the numbers
+                // is a segment that got lost. Or else damaged: kept for people to look at.
+                if Self.isUnused(path) {
+                    unlink(path)
+                } else {
+                    note("segment \(index) is damaged")
+                    nextIndex = index + 1
+                }
                 continue
             }
-            if let last = segments.last, last.index + 1 != index { isWhole = false }
+            nextIndex = index + 1
+            if let last = segments.last, last.index + 1 != index {
+                note("segment \(last.index + 1) is missing")
+            }
             let scan = scan(reading, &isSnapshotOpen)
             segments.append(scan.segment)
             if !scan.isClean {
-                isWhole = false
+                note("segment \(index) has a bad entry at byte \(scan.segment.end)")
                 break
             }
         }
@@ -153,7 +162,7 @@ struct Recovery {
     /// they say what the state already is.
     private mutating func replay(directory: String, bootID: String) {
         guard let start = segments.lastIndex(where: { $0.isStart }) else {
-            if !segments.isEmpty { isWhole = false }
+            if !segments.isEmpty { note("no segment has a whole snapshot") }
             return
         }
         var snapshots = 0
@@ -162,7 +171,7 @@ struct Recovery {
             let path = directory + "/" + SegmentHeader.fileName(segment.index)
             guard let reading = SegmentReading(path: path), isInPlace(reading.header, path, bootID)
             else {
-                isWhole = false
+                note("segment \(segment.index) cannot be read again")
                 continue
             }
             var offset = SegmentReading.start
@@ -175,7 +184,7 @@ struct Recovery {
                 case .snapshotEnd: isSkipping = false
                 default:
                     if !isSkipping, !take(entry) {
-                        isWhole = false
+                        note("segment \(segment.index) contradicts itself before byte \(end)")
                         book.replayed()
                         return
                     }
@@ -197,9 +206,11 @@ struct Recovery {
             found: .init(
                 bootID: bootID, device: UInt64(status.st_dev), inode: UInt64(status.st_ino)),
             isLocked: true, isClean: true)
-        if !circumstances.mayResume { isWhole = false }
+        if !circumstances.mayResume { note("it was written in another place or boot") }
         return true
     }
+
+    private mutating func note(_ reason: String) { flaw = flaw ?? reason }
 
     private mutating func take(_ entry: JournalEntry) -> Bool {
         switch entry {

@@ -93,7 +93,7 @@ struct SegmentReading {
         case .numbers, .life, .childFinal:
             return decodePair(kind, &reader).map { .ledger($0) }
         case .accepted, .refused, .window, .forgottenIssuers, .final:
-            return decodeDelegation(kind, &reader).map { .ledger($0) }
+            return decodeDelegation(kind, a: a, &reader).map { .ledger($0) }
         }
     }
 
@@ -139,18 +139,31 @@ struct SegmentReading {
         guard let number = reader.integer(Int64.self), let amount = reader.integer(Int64.self),
             let least = reader.integer(Int64.self),
             let opened = OpenedReservation.Kind(rawValue: a),
-            Int(b) <= LedgerLimits.accountsPerReservationMax
+            let (count, legs) = decodeLegs(b, &reader)
         else { return nil }
-        var legs = SIMD4<UInt32>(repeating: 0)
-        for index in 0..<4 {
-            guard let leg = reader.integer(UInt32.self) else { return nil }
-            legs[index] = leg
-        }
         guard let audience = reader.integer(Int64.self) else { return nil }
         let reservation = OpenedReservation(
-            number: number, kind: opened, amount: amount, least: least, legCount: Int(b),
+            number: number, kind: opened, amount: amount, least: least, legCount: count,
             legs: legs, audience: Incarnation(audience))
         return kind == .spent ? .spent(reservation) : .opened(reservation)
+    }
+
+    private static func decodeLegs(
+        _ form: UInt16, _ reader: inout ByteReader
+    ) -> (count: Int, legs: SIMD8<UInt32>)? {
+        let areShort = form & OpenedReservation.shortLegs != 0
+        let count = Int(form & ~OpenedReservation.shortLegs)
+        guard count <= (areShort ? LedgerLimits.accountsPerReservationMax : 4) else { return nil }
+        var legs = SIMD8<UInt32>(repeating: 0)
+        for index in 0..<(areShort ? 8 : 4) {
+            let leg =
+                areShort
+                ? reader.integer(UInt16.self).map { UInt32($0) }
+                : reader.integer(UInt32.self)
+            guard let leg else { return nil }
+            legs[index] = leg
+        }
+        return (count, legs)
     }
 
     private static func decodePair(
@@ -167,7 +180,7 @@ struct SegmentReading {
     }
 
     private static func decodeDelegation(
-        _ kind: EntryKind, _ reader: inout ByteReader
+        _ kind: EntryKind, a: UInt8, _ reader: inout ByteReader
     ) -> LedgerEntry? {
         guard let first = reader.integer(Int64.self) else { return nil }
         if kind == .forgottenIssuers { return .forgottenIssuers(through: Incarnation(first)) }
@@ -191,7 +204,8 @@ struct SegmentReading {
                     key: ChildKey(lease: lease, child: child), consumed: NanoUSD(consumed)))
         }
         guard let lease = reader.lease(), let child = reader.integer(Int64.self),
-            let amount = reader.integer(Int64.self), let names = RecordNames(reading: &reader)
+            let amount = reader.integer(Int64.self),
+            let names = RecordNames(reading: &reader, hasTags: a == 1)
         else { return nil }
         return .accepted(
             AcceptedDelegation(

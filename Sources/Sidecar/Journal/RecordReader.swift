@@ -90,6 +90,6 @@ struct RecordReader {
 extension AttemptRecord {
     /// The interned names that it uses, without the empty one.
     fileprivate var names: [UInt32] {
-        [subject, tier, tenant, agent, model, requestType].filter { $0 != 0 }
+        [subject, tier, tenant, agent, model, requestType, tags].filter { $0 != 0 }
     }
 }

@@ -36,7 +36,8 @@ extension AttemptRecord {
         writer.integer(policyNumber)
         writer.integer(priceVersion)
         writer.integer(flags.rawValue)
-        writer.zeros(7)
+        writer.zeros(3)
+        writer.integer(tags)
         guard let digests else { return }
         writer.digest(digests.input)
         writer.digest(digests.output)

@@ -157,7 +157,9 @@ final class SegmentKeeper: @unchecked Sendable {
     }
 
     private func removeSurplus() {
-        while let index = surplus.popLast() {
+        // The oldest first: whoever is killed in between leaves no gap, which would be a loss.
+        while !surplus.isEmpty {
+            let index = surplus.removeFirst()
             unlocked { _ = unlink(directory + "/" + SegmentHeader.fileName(index)) }
         }
     }

@@ -64,6 +64,8 @@ package final class SidecarLedger: Sendable {
         /// Everything is there and lies where it was written (rule 8): the predecessor's leases may
         /// be released if it is adopted, and its life may go on while no control plane answers.
         package let isWhole: Bool
+        /// Why a log that was there is not whole.
+        package let flaw: String?
         package let crashedAttempts: Int
     }
 
@@ -107,6 +109,8 @@ package final class SidecarLedger: Sendable {
         found = Found(
             predecessor: predecessor, secret: header.secret,
             isWhole: recovery.isWhole && recovery.book.isWhole && predecessor != nil,
+            flaw: recovery.flaw
+                ?? (recovery.book.isWhole ? nil : "an earlier life found it broken"),
             crashedAttempts: crashed)
         self.state = Mutex(state)
     }

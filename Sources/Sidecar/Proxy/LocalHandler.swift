@@ -51,13 +51,16 @@ package struct LocalResponse {
 /// one.
 package final class LocalHandler {
     let bodyBytesMax: Int
+    /// Fields of `weir-*` that anybody may send, in lower case: what callers say of themselves.
+    let publicFields: Set<String>
     let respond: (LocalRequest) async -> LocalResponse
 
     package init(
-        bodyBytesMax: Int = Limits.localBodyBytesMax,
+        bodyBytesMax: Int = Limits.localBodyBytesMax, publicFields: Set<String> = [],
         respond: @escaping (LocalRequest) async -> LocalResponse
     ) {
         self.bodyBytesMax = bodyBytesMax
+        self.publicFields = publicFields
         self.respond = respond
     }
 }
@@ -110,7 +113,7 @@ extension Exchange {
 
     func startLocal() {
         guard let handler = localHandler else { return }
-        let request = localRequest()
+        let request = localRequest(handler)
         held.discard(pool: worker.loop.pool)
         isShared = true
         phase = .answering
@@ -123,15 +126,18 @@ extension Exchange {
         }
     }
 
-    private func localRequest() -> LocalRequest {
+    private func localRequest(_ handler: LocalHandler) -> LocalRequest {
         let head = requestHead
         let target = head.text(head.target)
         let mark = target.firstIndex(of: "?")
         var fields: [(name: String, value: String)] = []
         for index in 0..<head.fieldCount {
             let field = head.field(index)
-            if field.id == .weir, !trustsPeer { continue }
-            fields.append((head.text(field.name), head.text(field.value)))
+            let name = head.text(field.name)
+            if field.id == .weir, !trustsPeer, !handler.publicFields.contains(name.lowercased()) {
+                continue
+            }
+            fields.append((name, head.text(field.value)))
         }
         return LocalRequest(
             method: head.text(head.methodRange),

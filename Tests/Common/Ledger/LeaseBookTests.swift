@@ -415,7 +415,7 @@ private struct Refused: Error {}
             granted: 100, consumed: 0, released: 0, isLocal: false)
         let opened = OpenedReservation(
             number: 1, kind: .child, amount: 10, least: 0, legCount: 1,
-            legs: SIMD4<UInt32>(repeating: 5))
+            legs: SIMD8<UInt32>(repeating: 5))
         for entry in [
             LedgerEntry.opened(opened), .childFinal(number: 9, consumed: 1),
             .released(slot: 0, total: 101), .leaseForgotten(slot: 77), .lease(lease),

@@ -54,6 +54,39 @@ import WeirMeshProtocol
         #expect(record[240...].allSatisfy { $0 == 0 })
     }
 
+    /// Tags make another version of what has them, so that who knows none reads all the rest.
+    @Test func tagsComeBackBehindEverythingElse() throws {
+        let tags = try #require(Tags(list: "team:search,launch"))
+        var delegation = Samples.delegation
+        delegation.tags = tags
+        #expect(Delegation(payload: delegation.payload) == delegation)
+        #expect(delegation.payload.first == 4 && Samples.delegation.payload.first == 3)
+        #expect(
+            Array(delegation.payload.dropFirst().prefix(Samples.delegation.payload.count - 1))
+                == Array(Samples.delegation.payload.dropFirst()))
+        var call = Samples.outboundCall
+        call.tags = tags
+        #expect(OutboundCall(payload: call.payload) == call)
+        #expect(call.payload.first == 2 && Samples.outboundCall.payload.first == 1)
+        for payload in [delegation.payload, call.payload] {
+            for count in payload.indices {
+                let part = Array(payload.prefix(count))
+                #expect(Delegation(payload: part) == nil && OutboundCall(payload: part) == nil)
+            }
+        }
+        // Of none there is one form, and what is no set of tags is none.
+        for text in ["", "b,a"] {
+            var writer = ByteWriter()
+            writer.raw([4] + Samples.delegation.payload.dropFirst())
+            writer.string(text)
+            #expect(Delegation(payload: writer.bytes) == nil, "\(text)")
+        }
+        var record = Samples.record()
+        record.tags = 0x0102_0304
+        #expect(AttemptRecord(bytes: record.bytes) == record)
+        #expect(Hex.encode(record.bytes[168..<176]) == "0c00000004030201")
+    }
+
     /// No truncation is taken for a message, and none traps.
     @Test func everyTruncationIsRefused() {
         let delegation = Samples.delegation.payload
@@ -126,6 +159,7 @@ import WeirMeshProtocol
         #expect(read { $0.records[1].sequence += 1 } == nil, "a gap")
         #expect(read { $0.records[1].incarnation = Incarnation(35) } == nil, "another's record")
         #expect(read { $0.names[5] = nil } == nil, "an unexplained name")
+        #expect(read { $0.records[0].tags = 6 } == nil, "unexplained tags")
         #expect(read { $0.names[0] = "none" } == nil, "0 stands for no name")
         #expect(read { $0.records = [] } == nil, "no record")
         let record = Samples.record()

@@ -57,6 +57,25 @@ import WeirCore
         #expect(news.steps[1].timeoutMilliseconds == 5_000)
     }
 
+    @Test func readsWhichTagsRequestsMayHaveAndWhichHaveABudget() throws {
+        func policy(_ path: String, _ value: JSONValue) throws -> Policy {
+            try PolicyReader.read(try PolicyFixture.documents(path, value))
+        }
+        let plain = try PolicyReader.read(try PolicyFixture.documents())
+        #expect(plain.tiers["gold"]?.requestTags.allows("launch") == false)
+        let some = try policy("/documents/4/spec/requestTags", ["launch", "team:b"])
+        #expect(some.tiers["gold"]?.requestTags == .some(["launch", "team:b"]))
+        #expect(some.tiers["gold"]?.requestTags.allows("team:b") == true)
+        let any = try policy("/documents/4/spec/requestTags", "any")
+        #expect(any.tiers["gold"]?.requestTags.allows("whatever") == true)
+        let budget: JSONValue = ["scope": "tag", "id": "team:b", "monthlyLimit": "5"]
+        #expect(try policy("/documents/6/spec", budget).budgets["acme"]?.scope == .tag)
+        let wrong: JSONValue = ["scope": "tag", "id": "team b", "monthlyLimit": "5"]
+        let problems = PolicyFixture.problems(
+            try PolicyFixture.documents("/documents/6/spec", wrong))
+        #expect(problems.map(\.path) == ["/documents/6/spec/id"])
+    }
+
     @Test func namesResolveToAgentAndModel() throws {
         let policy = try PolicyReader.read(try PolicyFixture.documents())
         for (name, agent, model) in [
@@ -164,6 +183,14 @@ import WeirCore
             (
                 "/documents/4/spec/warnAtPercent", [80, 80],
                 "/documents/4/spec/warnAtPercent/1", "must rise"
+            ),
+            (
+                "/documents/4/spec/requestTags", ["launch", "a b"],
+                "/documents/4/spec/requestTags/1", "must be a tag"
+            ),
+            (
+                "/documents/4/spec/requestTags", "all", "/documents/4/spec/requestTags",
+                "an array"
             ),
             ("/documents/4/spec/warnAtPercent", 80, "/documents/4/spec/warnAtPercent", "an array"),
             (

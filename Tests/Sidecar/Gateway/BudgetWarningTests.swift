@@ -52,6 +52,15 @@ import WeirPolicy
         #expect(position.spentPercent == share)
     }
 
+    @Test func aTagIsNamedBecauseARequestMayHaveSeveral() {
+        let month = Period(.month, at: UnixTime(seconds: 1_772_323_200))
+        func text(_ scope: AccountKey.Scope) -> String {
+            let account = AccountKey(unit: .usd, scope: scope, period: month, id: "launch")
+            return BudgetWarning(account: account, spentPercent: 91).text
+        }
+        #expect(text(.tag) == "tag:launch/month 91%" && text(.tenant) == "tenant/month 91%")
+    }
+
     @Test func aSettlementMovesTheRealLedgerOverAShare() async throws {
         let folder = TemporaryFolder()
         let ledger = try SidecarLedger(SidecarLedger.Configuration(directory: folder.path))

@@ -47,7 +47,7 @@ private struct TestGateway: Sendable {
     private func service(
         ledger: TestLedger = TestLedger(), transport: any AgentTransport = TestTransport.healthy,
         binding: CallerBinding? = nil, snapshot: GatewaySnapshot?? = nil, analysesMax: Int = 10,
-        reachable: Bool = true
+        reachable: Bool = true, asked: @escaping @Sendable (SubjectRequest) -> Void = { _ in }
     ) throws -> TestGateway {
         let snapshot = try snapshot ?? GatewayFixture.snapshot()
         let verifier = try #require(TokenVerifier(keys: [TokenVerifierTests.key]))
@@ -61,7 +61,11 @@ private struct TestGateway: Sendable {
                 verifier: verifier, origins: AllowedOrigins(["https://app.example"]),
                 analysesMax: analysesMax),
             dependencies: GatewayDependencies(
-                snapshot: { snapshot }, bind: { _ in binding ?? bound },
+                snapshot: { snapshot },
+                bind: { request in
+                    asked(request)
+                    return binding ?? bound
+                },
                 ledger: { _, _, _ in ledger }, ask: { _, _ in .unavailable },
                 idempotency: { _ in .unavailable },
                 controlPlane: {
@@ -127,6 +131,42 @@ private struct TestGateway: Sendable {
             #expect(value(answer, name) == expected)
         }
         #expect(metrics.seen.withLock { $0 } == ["news gold complete"])
+    }
+
+    @Test func theTagsOfARequestAreAskedForAndThoseOfItsBindingTravel() async throws {
+        let asked = Mutex<[SubjectRequest]>([])
+        let travelled = Mutex<Set<String>>([])
+        let healthy = TestTransport.healthy
+        let transport = TestTransport { call, delegation in
+            travelled.withLock { _ = $0.insert(delegation.tags.text) }
+            return await healthy.react(call, delegation)
+        }
+        let bound = CallerBinding.bound(
+            SubjectBinding(
+                user: "alice", tenant: nil, tier: "gold", roles: [], accounts: [], preferences: nil,
+                timeToLiveMilliseconds: 1_000, tags: try #require(Tags(list: "key:1,launch"))))
+        let gateway = try service(
+            transport: transport, binding: bound,
+            asked: { request in
+                asked.withLock { $0.append(request) }
+            })
+        let token = TokenVerifierTests.token(
+            payload: #"{"sub":"alice","exp":1795360000,"tags":["mine"]}"#)
+        let request = post(
+            body, token: token, extra: [GatewayField("weir-tags", "team:search, launch")])
+        #expect(await gateway.respond(to: request).status == 200)
+        #expect(asked.withLock { $0.map(\.tags) } == [["launch", "team:search"]])
+        #expect(asked.withLock { $0.map(\.claims?.tags) } == [["mine"]])
+        #expect(travelled.withLock { $0 } == ["key:1,launch"])
+    }
+
+    @Test(arguments: [["a b"], [""], ["a", "b"], ["1,2,3,4,5,6,7,8,9"]])
+    func tagsThatAreNoneAreRefusedBeforeAnybodyIsAsked(_ values: [String]) async throws {
+        let gateway = try service(asked: { _ in Issue.record("somebody was asked") })
+        let fields = values.map { GatewayField("weir-tags", $0) }
+        let answer = await gateway.respond(to: post(body, extra: fields))
+        #expect(answer.status == 422)
+        #expect(value(answer, "weir-decision") == "invalid")
     }
 
     @Test func aUserAboveTheRateOfTheTierIsToldWhenToComeBack() async throws {

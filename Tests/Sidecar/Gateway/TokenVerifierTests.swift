@@ -40,13 +40,14 @@ import WeirCrypto
     @Test func readsTheClaims() throws {
         let payload = """
             {"sub":"alice","tier":"gold","tenant":"acme","roles":["operator"],"exp":\(Self.future),
-             "nbf":1795357200,"iat":1795357200,"other":{"a":1}}
+             "tags":["team:b","a","a"],"nbf":1795357200,"iat":1795357200,"other":{"a":1}}
             """
         let claims = try verifier().verify(Self.token(payload: payload), now: Self.now)
         #expect(claims.subject == "alice")
         #expect(claims.tier == "gold")
         #expect(claims.tenant == "acme")
         #expect(claims.roles == ["operator"])
+        #expect(claims.tags.names == ["a", "team:b"])
         #expect(claims.expiresAt == UnixTime(seconds: Int64(Self.future)))
     }
 
@@ -111,6 +112,9 @@ import WeirCrypto
         #"{"sub":"alice","exp":1795360000,"tier":7}"#,
         #"{"sub":"alice","exp":1795360000,"roles":"operator"}"#,
         #"{"sub":"alice","exp":1795360000,"roles":[1]}"#,
+        #"{"sub":"alice","exp":1795360000,"tags":"launch"}"#,
+        #"{"sub":"alice","exp":1795360000,"tags":["a b"]}"#,
+        #"{"sub":"alice","exp":1795360000,"tags":["a",1]}"#,
         #"{"sub":"alice","sub":"bob","exp":1795360000}"#, #""alice""#, "", "{",
         #"{"sub":"alice","exp":1795360000,"deep":[[[[[[[[[1]]]]]]]]]}"#,
     ])

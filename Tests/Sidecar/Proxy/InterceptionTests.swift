@@ -249,6 +249,25 @@ import WeirCore
         #expect(proxy.outcomes.all.allSatisfy { $0.kind == .answered })
     }
 
+    @Test func ofItsOwnFieldsALocalAnswerSeesThePublicOnesOnly() throws {
+        let proxy = try proxy([]) { scripted in
+            scripted.began = { _ in
+                .local(
+                    LocalHandler(publicFields: ["weir-tags"]) { request in
+                        let names = request.fields.map { $0.name.lowercased() }
+                        let own = names.filter { $0.hasPrefix("weir-") }.joined(separator: " ")
+                        return LocalResponse(
+                            status: 200, contentType: "text/plain", Array(own.utf8))
+                    })
+            }
+        }
+        let client = proxy.client()
+        client.send(
+            "GET / HTTP/1.1\r\nHost: a\r\nWeir-Tags: a\r\nweir-delegation: x\r\n"
+                + "weir-tags-too: b\r\n\r\n")
+        #expect(client.readResponse()?.text == "weir-tags")
+    }
+
     @Test func localStreamsArePushedBackAndCancelled() throws {
         let cancelled = Signal()
         let written = Counter()

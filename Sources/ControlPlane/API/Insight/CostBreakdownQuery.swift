@@ -15,13 +15,18 @@ struct CostBreakdownQuery {
         let now = try await services.redis.time()
         let isOperator = request.subject.role >= .operator
         var query = QueryReader(request)
-        var known: [UsageDimension] = [.agent, .model, .type, .day, .provenance, .reason]
+        var known: [UsageDimension] = [
+            .agent, .model, .type, .day, .provenance, .reason, .tag, .team,
+        ]
         if isOperator { known += [.tier, .user, .tenant] }
         let dimensions = query.choices(
             "by", of: known, default: [.agent], max: Self.dimensionsMax)
+        if !UsageDimension.fit(dimensions) { query.report("by", "tag and team go alone") }
         let (first, last) = query.days(now: now, max: ServerLimits.usageDaysMax)
         let tenant = query.text("tenant")
-        let own = tenant == nil ? request.subject.user : Self.everybody
+        let tag = query.text("tag")
+        let isChargeback = tenant != nil || tag != nil && isOperator
+        let own = isChargeback ? Self.everybody : request.subject.user
         let user = query.text("user") ?? own
         try query.finish()
         guard isOperator || user == request.subject.user && tenant == nil else {
@@ -33,41 +38,38 @@ struct CostBreakdownQuery {
         let end = UnixTime(milliseconds: UnixTime(last.start).milliseconds + Self.dayMilliseconds)
         var filter = RecordFilter(from: UnixTime(first.start), to: end, subject: subject)
         filter.tenant = tenant
+        filter.tag = tag
         let rows = try await services.archive.breakdown(by: dimensions, where: filter)
+        let total = try await services.archive.total(of: rows, by: dimensions, where: filter)
         var object: JSONObject = [
             "user": .string(user), "by": .array(dimensions.map { .string($0.rawValue) }),
             "from": .string(first.description), "to": .string(last.description),
             "source": "records of attempts that the control plane has stored",
-            "total_usd": .string(rows.reduce(NanoUSD.zero) { $0 + $1.cost }.usd),
-            "provenance": Self.provenance(rows),
+            "total_usd": .string(total.cost.usd),
+            "provenance": Self.amounts(total.costBySource),
             "breakdown": .array(rows.map { Self.json($0, dimensions) }),
         ]
         object["tenant"] = tenant.map { .string($0) }
-        object["ledger"] = try await account(subject, tenant, in: last).asyncMap {
+        object["tag"] = tag.map { .string($0) }
+        object["ledger"] = try await account(subject, tenant, tag, in: last).asyncMap {
             try await ledger(of: $0)
         }
         return .object(object)
     }
 
-    /// Whose account shows the same: a user's, or a tenant's as a whole.
-    private func account(_ user: String?, _ tenant: String?, in day: Period) -> AccountKey? {
+    /// Whose account shows the same: a user's, a tenant's as a whole, or a tag's.
+    private func account(
+        _ user: String?, _ tenant: String?, _ tag: String?, in day: Period
+    ) -> AccountKey? {
         let month = Period(.month, at: UnixTime(day.start))
-        switch (user, tenant) {
-        case (let user?, nil):
-            return AccountKey(unit: .usd, scope: .user, period: month, id: user)
-        case (nil, let tenant?):
-            return AccountKey(unit: .usd, scope: .tenant, period: month, id: tenant)
-        case (nil, nil), (.some, .some): return nil
-        }
+        let holders: [(AccountKey.Scope, String)] = [
+            (.user, user), (.tenant, tenant), (.tag, tag),
+        ].compactMap { scope, id in id.map { (scope, $0) } }
+        guard holders.count == 1 else { return nil }
+        return AccountKey(unit: .usd, scope: holders[0].0, period: month, id: holders[0].1)
     }
 
-    /// By where the figures come from, over all rows.
-    private static func provenance(_ rows: [UsageRow]) -> JSONValue {
-        var sums: [CostSource: NanoUSD] = [:]
-        for row in rows { sums.merge(row.costBySource, uniquingKeysWith: +) }
-        return amounts(sums)
-    }
-
+    /// By where the figures come from.
     private static func amounts(_ sums: [CostSource: NanoUSD]) -> JSONValue {
         .object(
             CostSource.allCases.reduce(into: JSONObject()) { object, source in
@@ -100,7 +102,11 @@ struct CostBreakdownQuery {
         }
         var filter = RecordFilter(
             from: UnixTime(month.start), to: month.end ?? UnixTime(milliseconds: .max))
-        if key.scope == .user { filter.subject = key.id } else { filter.tenant = key.id }
+        switch key.scope {
+        case .user: filter.subject = key.id
+        case .tag: filter.tag = key.id
+        case .tenant, .tier, .run, .key, .mesh: filter.tenant = key.id
+        }
         let recorded = try await services.archive.breakdown(by: [], where: filter)
             .reduce(NanoUSD.zero) { $0 + $1.cost }
         let difference = state.consumed - recorded

@@ -82,11 +82,12 @@ struct Reconciliation {
         switch scope {
         case .user: return .records(.tenant, after: "")
         case .tenant: return .records(.tier, after: "")
-        case .tier, .run, .key, .mesh: return .ledger
+        case .tier: return .records(.tag, after: "")
+        case .tag, .run, .key, .mesh: return .ledger
         }
     }
 
-    /// A user has an account always; a tenant and a tier where a Budget says so.
+    /// A user has an account always; a tenant, a tier and a tag where a Budget says so.
     private func isAccount(_ books: AccountBooks) -> Bool {
         let account = books.account
         return account.scope == .user || books.consumed > .zero || books.held > .zero
@@ -120,7 +121,7 @@ struct Reconciliation {
     private func unrecorded() async throws -> Page {
         var page = Page(comparisons: [])
         let accounts = Dictionary(grouping: try await ledger.accounts(in: period), by: \.scope)
-        for scope in [AccountKey.Scope.user, .tenant, .tier] {
+        for scope in [AccountKey.Scope.user, .tenant, .tier, .tag] {
             try await addUnrecorded(accounts[scope] ?? [], of: scope, to: &page)
         }
         if let mesh = try await meshAccount(accounts[.mesh] ?? []) { page.comparisons.append(mesh) }

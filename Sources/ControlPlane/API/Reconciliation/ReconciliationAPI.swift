@@ -85,7 +85,7 @@ extension Reconciliation.Place {
             separator: UInt8(ascii: "/"), maxSplits: 1, omittingEmptySubsequences: false)
         guard parts.count == 2,
             let scope = AccountKey.Scope(rawValue: String(decoding: parts[0], as: UTF8.self)),
-            [.user, .tenant, .tier].contains(scope)
+            [.user, .tenant, .tier, .tag].contains(scope)
         else { return nil }
         self = .records(scope, after: String(decoding: parts[1], as: UTF8.self))
     }

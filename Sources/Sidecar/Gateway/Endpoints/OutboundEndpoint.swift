@@ -100,6 +100,7 @@ struct OutboundEndpoint: GatewayEndpoint {
             user: binding.user, tenant: binding.tenant, tier: tier, roles: [],
             preferences: binding.preferences ?? Preferences())
         caller.knownBy = call.knownBy
+        caller.tags = Tags(binding.tags ?? []) ?? .none
         return (caller, binding)
     }
 }

@@ -84,6 +84,11 @@ final class MeshMember: Sendable {
         started.withLock { $0 = uplink }
         ledger.onDemand { uplink.demandsArrived() }
         let found = ledger.found
+        if let flaw = found.flaw {
+            context.log.warning(
+                "the log of before is not whole: what its leases held stays set aside",
+                ("incarnation", found.predecessor?.description ?? ""), ("flaw", flaw))
+        }
         context.control.spawn {
             await uplink.start { join in
                 found.isWhole && found.predecessor == join.incarnation

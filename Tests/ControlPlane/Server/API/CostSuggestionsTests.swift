@@ -19,7 +19,8 @@ import WeirPolicy
         record.cost = NanoUSD(cost)
         record.reason = reason
         return ArchivedRecord(
-            record: record, subject: "ann", tier: "enterprise", tenant: "", agent: "gpt4-turbo",
+            record: record, subject: "ann", tier: "enterprise", tenant: "", tags: "",
+            agent: "gpt4-turbo",
             model: "gpt-4-turbo", requestType: "chat_completions")
     }
 

@@ -14,6 +14,7 @@ struct InsightTests {
     private static let names: [UInt32: String] = [
         1: "alice", 2: "bob", 3: "enterprise", 4: "gpt4-turbo", 5: "gpt-4-turbo",
         6: "news_analysis", 7: "finbert", 8: "ProsusAI/finbert", 9: "acme",
+        10: "launch,team:search",
     ]
     /// 1,000 tokens in at $10 and 200 out at $30 a million.
     private static let dear = NanoUSD(16_000_000)
@@ -53,7 +54,8 @@ struct InsightTests {
         return all.map {
             var record = $0
             record.incarnation = incarnation
-            if record.subject == 2 { record.tenant = 9 }
+            if record.subject == 2 { (record.tenant, record.tags) = (9, 10) }
+            if record.sequence == 1 { record.tags = 10 }
             return record
         }
     }
@@ -199,6 +201,41 @@ struct InsightTests {
             #expect(try await mesh.ask(.costBreakdown, ["tenant": "acme"]).status == 403)
             let own = ["tenant": "acme", "user": "bob"]
             #expect(try await mesh.ask(.costBreakdown, own, user: "bob").status == 403)
+        }
+    }
+
+    @Test func tagsAreChargedAndEachAttemptCountsOnceInTheTotal() async throws {
+        try await run { mesh, now in
+            func ask(
+                _ parameters: [String: String], roles: [String] = []
+            ) async throws -> (total: String?, costs: [String: String]) {
+                let body = try await mesh.ask(.costBreakdown, parameters, roles: roles).body
+                let rows = (body["breakdown"]?.array ?? []).map { row in
+                    let key = [row["tag"], row["team"], row["user"]].compactMap { $0?.string }
+                    return (key.joined(separator: "|"), row["cost_usd"]?.string ?? "")
+                }
+                return (
+                    body["total_usd"]?.string, Dictionary(rows, uniquingKeysWith: { $0 + $1 })
+                )
+            }
+            let launch = try await ask(["tag": "launch", "by": "user"], roles: ["operator"])
+            #expect(launch.total == "0.032000")
+            #expect(launch.costs == ["alice": "0.016000", "bob": "0.016000"])
+            let tags = try await ask(["tag": "launch", "by": "tag"], roles: ["operator"])
+            #expect(tags.total == "0.032000")
+            #expect(tags.costs == ["launch": "0.032000", "team:search": "0.032000"])
+            let own = try await ask(["by": "team", "tag": "launch"])
+            #expect(own.total == "0.016000" && own.costs == ["search": "0.016000"])
+            let all = try await ask(["by": "team"])
+            #expect(all.total == "0.325000")
+            #expect(all.costs == ["": "0.309000", "search": "0.016000"])
+            #expect(try await mesh.ask(.costBreakdown, ["by": "tag,team"]).status == 422)
+            let others = ["tag": "launch", "user": "bob"]
+            #expect(try await mesh.ask(.costBreakdown, others).status == 403)
+            // Without a Budget the tag has no account.
+            let asked = ["tag": "launch"]
+            let body = try await mesh.ask(.costBreakdown, asked, roles: ["operator"]).body
+            #expect(body["tag"] == "launch" && body["ledger"] == .null)
         }
     }
 

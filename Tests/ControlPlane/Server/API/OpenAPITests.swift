@@ -1,6 +1,7 @@
 import NIOHTTP1
 import Testing
 import WeirCore
+import WeirMeshProtocol
 
 @testable import ControlPlaneServer
 
@@ -12,10 +13,11 @@ struct OpenAPITests {
             let served = try await server.send(.GET, "/openapi.json", token: nil)
             #expect(served.body == document)
             _ = try await server.put(try SamplePolicy.documents())
-            _ = try await server.joined()
+            let member = try await server.joined().response.incarnation
             for (path, item) in try #require(document["paths"]?.object).members {
                 for (method, operation) in try #require(item.object).members
                 where method != "parameters" {
+                    let path = path.replacing("{incarnation}", with: "\(member)")
                     try await check(server, document, path, method, operation)
                 }
             }
@@ -37,6 +39,9 @@ struct OpenAPITests {
             case ("/v1/policy/rollback", "post"): ["to": 1]
             case ("/v1/users/{user}/tier", "put"): ["tier": "free"]
             case ("/v1/users/{user}/limit", "put"): ["monthly_limit_usd": "1"]
+            case (_, "post") where path.hasSuffix("/write-off"):
+                // It joined a moment ago.
+                ["dry_run": true, "force": true]
             case ("/v1/keys", "post"): ["user": "alice", "roles": ["user"]]
             default: nil
             }

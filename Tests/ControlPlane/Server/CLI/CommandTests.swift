@@ -68,6 +68,50 @@ struct CommandTests {
         #expect(!result.agrees)
     }
 
+    @Test func holdersAreAskedForPageByPageUntilThereAreEnough() async throws {
+        let pages: [String: JSONValue] = [
+            "": ["holders": [["state": "alive"], ["state": "silent"]], "next": "2"],
+            "?cursor=2": ["holders": [["state": "silent"], ["state": "alive"]], "next": "4"],
+            "?cursor=4": ["holders": [["state": "silent"]]],
+        ]
+        func list(_ limit: Int, _ state: String?) async throws -> (count: Int, hasMore: Bool) {
+            let list = try await LedgerHolders.list(limit: limit, state: state) {
+                try #require(pages[$0])
+            }
+            return (list.holders.count, list.hasMore)
+        }
+        #expect(try await list(9, nil) == (5, false))
+        #expect(try await list(5, nil) == (5, false))
+        #expect(try await list(4, nil) == (4, true))
+        #expect(try await list(9, "silent") == (3, false))
+        #expect(try await list(1, "silent") == (1, true))
+    }
+
+    @Test func aWriteOffSaysWhatItCountedAndWhatItWould() {
+        var answer: JSONObject = [
+            "incarnation": 7, "instance": "gateway-1", "dry_run": true, "spent_usd": "0.010000",
+            "spent_requests": 2, "awaited_calls": 1, "accounts_omitted": 3,
+            "accounts": [
+                ["account": "usd/user/2026-11/ann", "amount": "0.010000"],
+                ["account": "requests/user/2026-11-23/ann", "amount": 2],
+            ],
+        ]
+        #expect(
+            LedgerWriteOff.summary(.object(answer))
+                == "7 (gateway-1): 0.010000 USD and 2 requests of 5 accounts would count as spent; "
+                + "1 calls of others to it cost their whole amount")
+        #expect(
+            Table.shares(.object(answer)).rows == [
+                ["usd/user/2026-11/ann", "0.010000 USD"],
+                ["requests/user/2026-11-23/ann", "2 requests"], ["and 3 more", ""],
+            ])
+        (answer["dry_run"], answer["spent_requests"], answer["awaited_calls"]) = (false, 0, 0)
+        answer["accounts_omitted"] = 0
+        #expect(
+            LedgerWriteOff.summary(.object(answer))
+                == "7 (gateway-1): 0.010000 USD of 2 accounts count as spent")
+    }
+
     @Test func aRolloutWaitsForTheConnectedAndStopsAtARefusal() throws {
         func sidecar(_ name: String, _ connected: Bool, _ policy: JSONValue) -> JSONValue {
             [

@@ -9,7 +9,7 @@ import WeirMeshProtocol
     private static let holder = Incarnation(7)
     private static let names: [UInt32: String] = [
         1: "ann", 2: "free", 3: "finbert", 4: "finbert-base", 5: "bob", 6: "news_analysis",
-        7: "mesh",
+        7: "mesh", 8: "launch,team:a", 9: "team:a,team:b", 10: "launch", 11: "TEAM:a",
     ]
 
     private func record(
@@ -224,6 +224,71 @@ import WeirMeshProtocol
         let users = try await archive.sums(of: .user, period: month, limit: 10)
         #expect(
             users.map(\.id) == ["ann", "bob"] && users.map(\.cost) == [NanoUSD(30), NanoUSD(5)])
+    }
+
+    private func tagged(
+        _ sequence: UInt64, cost: Int64, _ tags: UInt32, subject: UInt32 = 1
+    ) -> AttemptRecord {
+        var record = record(sequence, cost: cost, subject: subject)
+        record.tags = tags
+        return record
+    }
+
+    @Test(arguments: Driver.allCases)
+    func costsAreChargedBackByTagAndTeam(on driver: Driver) async throws {
+        let database = try TestDatabase(driver)
+        let archive = try database.archive()
+        let records = [
+            tagged(1, cost: 1, 0), tagged(2, cost: 10, 8), tagged(3, cost: 100, 9),
+            tagged(4, cost: 1_000, 10, subject: 5), tagged(5, cost: 10_000, 11),
+            tagged(6, cost: 100_000, 10, subject: 7),
+        ]
+        // Twice, as a sidecar that has not heard the answer tells it.
+        for _ in 0..<2 { #expect(try await archive.store([block(records)]) == [Self.holder: 6]) }
+        func sums(
+            _ dimensions: UsageDimension..., tag: String? = nil
+        ) async throws -> [String: Int64] {
+            var filter = RecordFilter.everything
+            filter.tag = tag
+            let rows = try await archive.breakdown(by: dimensions, where: filter)
+            let total = try await archive.total(of: rows, by: dimensions, where: filter)
+            let pairs = rows.map { ($0.keys.joined(separator: "|"), $0.cost.rawValue) }
+            return Dictionary(uniqueKeysWithValues: pairs + [("total", total.cost.rawValue)])
+        }
+        #expect(
+            try await sums(.tag) == [
+                "": 1, "launch": 101_010, "team:a": 110, "team:b": 100, "TEAM:a": 10_000,
+                "total": 111_111,
+            ])
+        #expect(
+            try await sums(.team) == ["": 111_001, "a": 110, "b": 100, "total": 111_111])
+        #expect(try await sums(.user, tag: "team:a") == ["ann": 110, "total": 110])
+        #expect(
+            try await sums(.tag, .user, tag: "team:a") == [
+                "launch|ann": 10, "team:a|ann": 110, "team:b|ann": 100, "total": 110,
+            ])
+        #expect(try await sums(.agent, tag: "team") == ["total": 0])
+        var filter = RecordFilter.everything
+        filter.tag = "launch"
+        let found = try await archive.records(where: filter, limit: 10)
+        #expect(found.map(\.tags) == ["launch", "launch", "launch,team:a"])
+        try await checkAccounts(of: archive)
+    }
+
+    /// An account of a tag has the records of the tag, but for those that the mesh paid.
+    private func checkAccounts(of archive: Archive) async throws {
+        let month = Period(.month, at: UnixTime(seconds: 1_790_000_000))
+        let sums = try await archive.recorded(
+            of: .tag, in: month, .after("launch"), meshUser: "mesh", limit: 10)
+        #expect(sums.map(\.id).contains("team:a") && !sums.map(\.id).contains("launch"))
+        let these = try await archive.recorded(
+            of: .tag, in: month, .these(["launch", "team:a", "nothing"]), meshUser: "mesh",
+            limit: 10)
+        #expect(these.map(\.id) == ["launch", "team:a"])
+        #expect(these.map(\.cost) == [NanoUSD(1_010), NanoUSD(110)])
+        #expect(these.map(\.records) == [2, 2])
+        let restored = try await archive.sums(of: .tag, period: month, after: "launch", limit: 10)
+        #expect(restored.first { $0.id == "team:b" }?.cost == NanoUSD(100))
     }
 
     /// A lease is spent in one period; what of it runs over midnight is that period's, too.

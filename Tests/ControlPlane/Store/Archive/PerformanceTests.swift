@@ -169,6 +169,7 @@ import WeirMeshProtocol
             "DROP TABLE performance", "DROP TABLE latencies", "DROP TABLE schema_versions",
             "DROP INDEX records_in_order", "DROP INDEX records_by_agent",
             "DROP INDEX records_by_run", "DROP INDEX records_by_request",
+            "DROP TABLE record_tags", "ALTER TABLE records DROP COLUMN tags",
         ] {
             try old.execute(statement)
         }

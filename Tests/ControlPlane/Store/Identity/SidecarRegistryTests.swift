@@ -75,6 +75,33 @@ import WeirPolicy
         #expect(try await known().isEmpty)
     }
 
+    /// The clock of Redis went back by an hour, as by a primary that is set differently, shortly
+    /// after a silence of all: who reports stays, who was gone stays gone.
+    @Test func aClockThatGoesBackTakesNobodyAway() async throws {
+        let mesh = try await LedgerMesh()
+        let registry = SidecarRegistry(redis: mesh.redis)
+        let gone = try await mesh.join(.agent, agent: "risk", endpoint: "127.0.0.1:7002")
+        let sidecar = try await mesh.join(.agent, agent: "finbert", endpoint: "127.0.0.1:7001")
+        let gateway = try await mesh.join(.gateway)
+        let ahead = try await mesh.redis.time().milliseconds + 3_600_000
+        for (member, ago) in [(gone, 600_000), (sidecar, 400), (gateway, 200)] {
+            try await mesh.redis.command([
+                "ZADD", StoreKeys.live, String(ahead - Int64(ago)),
+                member.incarnation.description,
+            ])
+        }
+        try await mesh.redis.command([
+            "HSET", StoreKeys.hearing, "last", String(ahead - 200), "since",
+            String(ahead - 2_000), "before", String(ahead - 10_000),
+        ])
+        for member in [gateway, sidecar] {
+            try await registry.heartbeat(health(.serving), by: member.incarnation)
+            #expect(try await registry.endpoints().map(\.incarnation) == [sidecar.incarnation])
+        }
+        let seen = try #require(try await registry.status(of: gone.incarnation)).seenAt
+        #expect(seen < UnixTime(milliseconds: ahead - 3_600_000))
+    }
+
     @Test func gatewaysAreToldWhatEverybodyReported() async throws {
         let mesh = try await LedgerMesh()
         let registry = SidecarRegistry(redis: mesh.redis)

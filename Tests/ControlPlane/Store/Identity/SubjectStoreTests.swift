@@ -66,6 +66,92 @@ import WeirPolicy
         await #expect(throws: MeshRefusal.self) { try await resolve(store, "") }
     }
 
+    /// Tags with a Budget, beside the rest of the policy.
+    private static func tagged(_ budgets: String...) -> Policy {
+        var policy = policy
+        policy.tiers["free"]?.requestTags = .some(["launch", "b1", "b2", "b3", "b4", "b5"])
+        for tag in budgets {
+            policy.budgets[tag] = BudgetPolicy(
+                name: tag, scope: .tag, id: tag, monthlyLimit: NanoUSD(600))
+        }
+        return policy
+    }
+
+    private func resolve(
+        _ store: SubjectStore, own: [String], asked: [String], _ policy: Policy
+    ) async throws -> SubjectBinding {
+        try await store.resolve(
+            SubjectRequest(
+                claims: .init(
+                    subject: "ann", tier: "free", tenant: "acme", roles: [],
+                    tags: Tags(own) ?? .none),
+                apiKeyHash: nil, tags: Tags(asked) ?? .none), policy: policy, policyNumber: 1)
+    }
+
+    @Test func tagsWithABudgetPayBesideTheRest() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let policy = Self.tagged("launch", "team:b", "other")
+        let binding = try await resolve(
+            store, own: ["team:b", "plain"], asked: ["launch", "b1"], policy)
+        #expect(binding.tags == ["b1", "launch", "plain", "team:b"])
+        #expect(
+            binding.accounts.filter { $0.scope == .tag }.map { "\($0.id)=\($0.limit)" } == [
+                "launch=600", "team:b=600",
+            ])
+        #expect(binding.accounts.count { $0.unit == .usd } == 5)
+        // Its limit is stated, so that it can be leased of.
+        let now = try await mesh.redis.time()
+        let account = try #require(binding.accounts.last).key(at: now)
+        #expect(account.description.hasPrefix("usd/tag/") && account.id == "team:b")
+        let holder = try await mesh.join().incarnation
+        #expect(try await mesh.acquire(1, of: account, by: holder, need: 30).status == .granted)
+        #expect(try await mesh.acquire(2, of: account, by: holder, need: 571).status == .contended)
+        let untagged = try await resolve(store, own: [], asked: [], policy)
+        #expect(untagged.tags == nil && !untagged.accounts.contains { $0.scope == .tag })
+    }
+
+    @Test func aTagThatTheTierDoesNotAllowIsRefusedUnlessItIsTheTokensOwn() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        func refusal(
+            own: [String], asked: [String], _ policy: Policy
+        ) async throws -> (reason: String, detail: String)? {
+            do {
+                _ = try await resolve(store, own: own, asked: asked, policy)
+                return nil
+            } catch let refusal as MeshRefusal {
+                return (refusal.reason, refusal.detail)
+            }
+        }
+        let policy = Self.tagged("b1", "b2", "b3", "b4", "b5")
+        let forbidden = try await refusal(own: [], asked: ["launch", "secret"], policy)
+        #expect(forbidden?.reason == "forbidden")
+        #expect(forbidden?.detail.contains("tag secret") == true)
+        #expect(try await refusal(own: ["secret"], asked: ["secret"], policy) == nil)
+        #expect(
+            try await refusal(own: [], asked: ["launch"], Self.policy)?.reason == "forbidden")
+        #expect(try await refusal(own: [], asked: ["b1", "b2", "b3", "b4"], policy) == nil)
+        let many = try await refusal(own: ["b1"], asked: ["b2", "b3", "b4", "b5"], policy)
+        #expect(many?.reason == "invalid" && many?.detail.contains("at most 4") == true)
+        let own = (1...8).map { "own\($0)" }
+        let long = try await refusal(own: own, asked: ["launch"], policy)
+        #expect(long?.reason == "invalid" && long?.detail.contains("8 tags") == true)
+    }
+
+    @Test func anAPIKeysTagsAreOnEveryRequest() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        var terms = APIKeyTerms(user: "robot")
+        (terms.tier, terms.tags) = ("free", ["team:b"])
+        let key = try await store.createAPIKey(terms, by: Self.root).key
+        let binding = try await store.resolve(
+            SubjectRequest(claims: nil, apiKeyHash: key.hash),
+            policy: Self.tagged("team:b"), policyNumber: 1)
+        #expect(binding.tags == ["team:b"])
+        #expect(binding.accounts.last?.scope == .tag)
+    }
+
     @Test func aResolvedSubjectCanBeLeasedFor() async throws {
         let mesh = try await LedgerMesh()
         let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)

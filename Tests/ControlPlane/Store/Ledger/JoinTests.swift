@@ -31,6 +31,29 @@ import WeirMeshProtocol
         #expect(try await other.check().count == 1)
     }
 
+    /// The clock of Redis went back by an hour while an epoch was quiet: it is quiet for as long as
+    /// it would have been.
+    @Test func aNewEpochIsNoLongerQuietForAClockThatGoesBack() async throws {
+        let mesh = try await LedgerMesh()
+        #expect(try await mesh.ledger.check().isEmpty)
+        let silent = try await mesh.join().incarnation
+        let ahead = try await mesh.redis.time().milliseconds + 3_600_000
+        try await mesh.redis.command([
+            "ZADD", StoreKeys.live, String(ahead - 100), silent.description,
+        ])
+        try await mesh.redis.command([
+            "HSET", StoreKeys.epoch, "began", String(ahead), "grants_from",
+            String(ahead + StoreLimits.epochQuietMilliseconds), "awaits_from",
+            String(ahead - MeshLimits.silentMilliseconds),
+        ])
+        let again = LedgerStore(redis: mesh.redis, sessions: mesh.sessions)
+        _ = try await again.check()
+        let from = try await mesh.redis.read("HGET", StoreKeys.epoch, "grants_from").text
+        let now = try await mesh.redis.time().milliseconds
+        #expect(
+            try #require(from.flatMap { Int64($0) }) <= now + StoreLimits.epochQuietMilliseconds)
+    }
+
     @Test func aLostStoreBeginsWithWhatTheArchiveKnows() async throws {
         let mesh = try await LedgerMesh()
         let folder = try TemporaryFolder()

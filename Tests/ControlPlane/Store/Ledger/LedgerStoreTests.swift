@@ -70,8 +70,11 @@ struct LedgerMesh {
     }
 
     /// `nil`: it was not to be written off.
-    func writtenOff(_ incarnation: Incarnation) async throws -> [(AccountKey, NanoUSD)]? {
-        guard case .done(let amounts) = try await ledger.writeOff(incarnation) else { return nil }
+    func writtenOff(
+        _ incarnation: Incarnation, isForced: Bool = false
+    ) async throws -> [LeaseHolder.Share]? {
+        let outcome = try await ledger.writeOff(incarnation, isForced: isForced)
+        guard case .done(let amounts) = outcome else { return nil }
         return amounts
     }
 
@@ -311,7 +314,7 @@ struct LedgerMesh {
         }
         try await mesh.isSilent(holder)
         let amounts = try #require(try await mesh.writtenOff(holder))
-        #expect(amounts.map(\.0) == [account] && amounts.map(\.1) == [NanoUSD(40)])
+        #expect(amounts == [LeaseHolder.Share(account: account, held: NanoUSD(40))])
         let state = try #require(try await mesh.ledger.states(of: [account]).first ?? nil)
         #expect(state.consumed == NanoUSD(40) && state.held == .zero)
         #expect(try await mesh.writtenOff(holder)?.isEmpty == true)

@@ -18,7 +18,7 @@ struct HoldersTests {
             headers: ["content-type": "application/json"])
     }
 
-    /// A gateway that holds $0.01 of alice's month.
+    /// A gateway that holds $1 of alice's month.
     private func holder(
         _ server: TestControlPlane, instance: String
     ) async throws -> (life: Incarnation, account: AccountKey) {
@@ -29,7 +29,7 @@ struct HoldersTests {
             at: UnixTime(seconds: Int64(Date().timeIntervalSince1970)))
         let acquire = LeaseAcquire(
             lease: LeaseID(incarnation: gateway.response.incarnation, number: 1),
-            account: account, need: NanoUSD(10_000_000), want: NanoUSD(10_000_000),
+            account: account, need: NanoUSD(1_000_000_000), want: NanoUSD(1_000_000_000),
             closedBelow: 0, policyNumber: 1)
         let answer = try await gateway.post(
             MeshPath.leases, LeasesRequest(acquire: [acquire], release: [])
@@ -56,15 +56,15 @@ struct HoldersTests {
             let list = try await send(server, .GET, "")
             let row = try #require(list.body["holders"]?.array?.first)
             #expect(row["state"] == "silent" && row["instance"] == "gateway-1")
-            #expect(row["held_usd"] == "0.010000" && row["accounts_held"] == 1)
+            #expect(row["held_usd"] == "1.000000" && row["accounts_held"] == 1)
 
             let path = "/\(lost.life)/write-off"
             let dry = try await send(server, .POST, path, ["dry_run": true])
             #expect(dry.status == 200 && dry.body["dry_run"] == true)
-            #expect(dry.body["spent_usd"] == "0.010000")
+            #expect(dry.body["spent_usd"] == "1.000000")
             #expect(
                 dry.body["accounts"]?.array == [
-                    ["account": .string(lost.account.description), "amount": "0.010000"]
+                    ["account": .string(lost.account.description), "amount": "1.000000"]
                 ])
             // Nothing has happened yet, and nothing is in the log.
             #expect(try await send(server, .GET, "").body["holders"]?.array?.count == 1)
@@ -74,14 +74,14 @@ struct HoldersTests {
             #expect(noReason.status == 422)
             #expect(noReason.body["problems"]?.array?.map { $0["path"] } == ["/reason"])
             let done = try await send(server, .POST, path, ["reason": "disk lost"])
-            #expect(done.status == 200 && done.body["spent_usd"] == "0.010000")
+            #expect(done.status == 200 && done.body["spent_usd"] == "1.000000")
             #expect(try await send(server, .GET, "").body["holders"] == [])
             let actions = try await log(server)
             #expect(actions.map { $0["action"] } == ["ledger.write_off"])
             #expect(actions.first?["subject"]?.string == "\(lost.life)")
             #expect(actions.first?["reason"] == "disk lost")
             #expect(
-                actions.first?["detail"] == "gateway gateway-1: 0.010000 USD of 1 account")
+                actions.first?["detail"] == "gateway gateway-1: 1.000000 USD of 1 account")
             // Again: it is known, and holds nothing any more.
             let again = try await send(server, .POST, path, ["reason": "again"])
             #expect(again.status == 200 && again.body["spent_usd"] == "0.000000")
@@ -106,10 +106,10 @@ struct HoldersTests {
             }
             #expect(try await log(server).isEmpty)
             let held = try await send(server, .GET, "/\(living.life)")
-            #expect(held.body["state"] == "alive" && held.body["held_usd"] == "0.010000")
+            #expect(held.body["state"] == "alive" && held.body["held_usd"] == "1.000000")
             let forced = try await send(
                 server, .POST, path, ["reason": "stolen", "force": true])
-            #expect(forced.status == 200 && forced.body["spent_usd"] == "0.010000")
+            #expect(forced.status == 200 && forced.body["spent_usd"] == "1.000000")
             #expect(try await send(server, .GET, "/\(living.life)").body["state"] == "written_off")
         }
     }

@@ -25,9 +25,9 @@ final class JournalHeader {
         descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw .system(operation: "open", path: path, code: errno) }
         identity = newIdentity
+        // From here on `deinit` closes, also when this throws.
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             let code = errno
-            close(descriptor)
             throw code == EWOULDBLOCK
                 ? .locked : .system(operation: "flock", path: path, code: code)
         }
@@ -35,7 +35,6 @@ final class JournalHeader {
         if bytes.isEmpty {
             try write()
         } else if !read(bytes) {
-            close(descriptor)
             throw .unreadableHeader
         }
     }
@@ -102,7 +101,8 @@ struct Recovery {
     /// Reads the segments of a folder. The lock must be held.
     init(directory: String, identity: Identifier, bootID: String) {
         var isSnapshotOpen = false
-        for index in Self.indices(in: directory) {
+        let indices = Self.indices(in: directory)
+        for index in indices {
             let path = directory + "/" + SegmentHeader.fileName(index)
             guard let reading = SegmentReading(path: path), reading.header.index == index,
                 reading.header.journal == identity
@@ -125,6 +125,8 @@ struct Recovery {
             segments.append(scan.segment)
             if !scan.isClean {
                 note("segment \(index) has a bad entry at byte \(scan.segment.end)")
+                // What comes after it is kept for people to look at, too.
+                nextIndex = (indices.last ?? index) + 1
                 break
             }
         }

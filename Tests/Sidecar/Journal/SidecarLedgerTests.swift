@@ -117,6 +117,25 @@ import WeirMeshProtocol
         #expect(again.found.crashedAttempts == 2)
     }
 
+    /// What comes after a bad entry is evidence, and no place for a new segment.
+    @Test func whatComesAfterABadEntryIsKept() throws {
+        let folder = TemporaryFolder()
+        var ledger: SidecarLedger? = try openLedger(folder)
+        try ledger?.begin(Incarnation(3), secret: [], isAdopted: false)
+        _ = ledger?.accept(ledgerChild(1), issuer: Incarnation(7), amount: NanoUSD(100))
+        ledger = nil
+        let file = try #require(folder.files.last { $0.hasPrefix("segment-") })
+        let end = try #require(folder.read(file).lastIndex { $0 != 0 })
+        folder.write([folder.read(file)[end] ^ 0x40], to: file, at: end)
+        let later = Array("kept for people to look at".utf8)
+        folder.write(later, to: "segment-0000000000000003")
+
+        let again = try openLedger(folder)
+        try again.begin(Incarnation(4), secret: [], isAdopted: false)
+        #expect(folder.read("segment-0000000000000003") == later)
+        #expect(folder.files.contains("segment-0000000000000004"))
+    }
+
     @Test func theRecordOfACrashNamesWhoseMoneyItWas() throws {
         let folder = TemporaryFolder()
         var ledger: SidecarLedger? = try openLedger(folder)

@@ -142,7 +142,10 @@ extension LeaseBook {
         let want = max(need, min(wanted.rawValue, accounts[slot].maxLease))
         accounts[slot].needMin = 0
         accounts[slot].needSum = 0
-        if waited > 0 { releaseFragments(of: account, below: need, &entries) }
+        if waited > 0 {
+            releaseLate(of: account, now: now, &entries)
+            releaseFragments(of: account, below: need, &entries)
+        }
         accounts[slot].pending = PendingAcquire(
             number: nextLeaseNumber, need: need, want: want, isUnderWay: false,
             observes: accounts[slot].demandObserves)
@@ -202,7 +205,9 @@ extension LeaseBook {
             var lease = accounts[Int(account)].firstLease
             while lease != noSlot {
                 let slot = Int(lease)
-                if accounts[Int(account)].wantedUntil > 0 {
+                if accounts[Int(account)].wantedUntil > 0,
+                    accounts[Int(account)].key.scope != .standby
+                {
                     release(lease, leases[slot].free, &entries)
                 }
                 if !leases[slot].isAcknowledged, !leases[slot].isLocal,

@@ -122,7 +122,7 @@ package struct UplinkStatus: Hashable, Sendable {
     /// force was applied. 0 for never.
     package var heardNanoseconds: UInt64 = 0
     package var appliedNanoseconds: UInt64 = 0
-    /// On the monotonic clock: when a report or a request for leases was answered last. 0 for never.
+    /// The same: when a report or a request for leases was answered last.
     package var accountedNanoseconds: UInt64 = 0
     /// Of the last projection that was refused; empty after the next one that is applied.
     package var policyProblems: [Problem] = []

@@ -139,7 +139,9 @@ extension LeaseBook {
         // A first request is rarely the last: its run has more steps.
         let ahead = max(target - (waited > 0 ? 0 : free), (NanoUSD(need) + NanoUSD(need)).rawValue)
         let wanted = NanoUSD(max(accounts[slot].needSum, need)) + NanoUSD(ahead)
-        let want = max(need, min(wanted.rawValue, accounts[slot].maxLease))
+        // Of what is kept for a time without a control plane: whatever nobody else keeps.
+        let isKept = accounts[slot].key.scope == .standby
+        let want = max(need, min(isKept ? .max : wanted.rawValue, accounts[slot].maxLease))
         accounts[slot].needMin = 0
         accounts[slot].needSum = 0
         if waited > 0 {

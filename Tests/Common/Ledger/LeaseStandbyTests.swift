@@ -106,8 +106,10 @@ import WeirLedger
         }
 
         private func spend(_ reservation: Reservation, _ amount: Int64) {
-            #expect(book.open(reservation, as: .attempt) != nil)
-            #expect(book.settle(reservation, cost: NanoUSD(amount)))
+            let opened = book.open(reservation, as: .attempt)
+            #expect(opened?.amount == amount)
+            let isSettled = book.settle(reservation, cost: NanoUSD(amount))
+            #expect(isSettled)
         }
 
         /// Asks, and reports.

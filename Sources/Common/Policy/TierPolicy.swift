@@ -65,7 +65,10 @@ package struct TierPolicy: Hashable, Sendable {
 
     /// What a user may spend without a control plane; `nil`: nothing beyond the leases.
     package var standby: NanoUSD? {
-        if case .allowUpTo(let amount) = whenControlPlaneIsLost, amount > .zero { amount } else { nil }
+        guard case .allowUpTo(let amount) = whenControlPlaneIsLost, amount > .zero else {
+            return nil
+        }
+        return amount
     }
 }
 

@@ -33,7 +33,9 @@ import WeirLedger
         }
 
         func answer(_ request: LeasesRequest, by holder: Incarnation) -> LeasesResponse {
-            for counters in request.release { books[counters.account]?.report(counters, by: holder) }
+            for counters in request.release {
+                books[counters.account]?.report(counters, by: holder)
+            }
             return LeasesResponse(
                 grants: request.acquire.map { acquire in
                     let maxLease = terms.first { $0.key == acquire.account }?.maxLease ?? .zero
@@ -123,7 +125,9 @@ import WeirLedger
 
         private func report() {
             let report = book.makeReport()
-            for counters in report.leases { store.books[counters.account]?.report(counters, by: id) }
+            for counters in report.leases {
+                store.books[counters.account]?.report(counters, by: id)
+            }
             let states = store.books.values.map { $0.state(for: id) }
             _ = book.apply(
                 ReportResponse(finals: [], recalls: [], unknown: [], states: states), to: report,

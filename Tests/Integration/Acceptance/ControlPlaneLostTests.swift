@@ -136,15 +136,23 @@ struct ControlPlaneLostTests {
         let options = Mesh.Options(
             agents: ["finbert", "llama2-7b"], policyFolder: try policy(in: folder).path)
         try await Mesh.run(options) { mesh in
-            #expect(try await ask(mesh, as: "allowed") == nil)
+            for tier in ["inside", "refused", "allowed"] {
+                #expect(try await ask(mesh, as: tier) == nil)
+            }
             let amount = NanoUSD(Self.allowed * Self.price.rawValue)
             try await eventually("it is set aside in advance", within: .seconds(30)) {
                 let held = try await held(mesh, by: "user-allowed")
                 return held["standby"] == amount && held["user"] ?? .zero >= amount
             }
             try await mesh.controlPlane.process.killAtOnce()
+            try await eventually("its loss is noticed", within: .seconds(60)) {
+                try await ask(mesh, as: "refused") == "control_plane_lost"
+            }
             // Until every lease that is good for a minute has ended.
-            try await Task.sleep(for: .milliseconds(LedgerLimits.leaseMilliseconds))
+            let life = Duration.milliseconds(LedgerLimits.leaseMilliseconds)
+            try await steadily("nobody is served whose tier refuses", for: life) {
+                try await ask(mesh, as: "refused") == "control_plane_lost"
+            }
             #expect(try await ask(mesh, as: "inside") == "control_plane_lost")
             var served: Int64 = 0
             while try await ask(mesh, as: "allowed") == nil, served < 100 { served += 1 }

@@ -41,8 +41,8 @@ struct AccountTable: Sendable {
             isStandby(scope: scope)
             ? (.standby, "user-\(scope - standby(0))")
             : scope < userCount
-            ? (.user, "user-\(scope)")
-            : scope == userCount ? (.tenant, "acme") : (.tier, "premium")
+                ? (.user, "user-\(scope)")
+                : scope == userCount ? (.tenant, "acme") : (.tier, "premium")
         return AccountKey(
             unit: .usd, scope: names.0, period: Period(.month, at: time), id: names.1)
     }
@@ -83,8 +83,8 @@ struct PolicyVersion: Sendable {
                 ? AccountTable.requestsMax
                 : AccountTable.isStandby(scope: $0)
                     ? AccountTable.moneyMax / 10
-                : $0 < AccountTable.userCount
-                    ? AccountTable.moneyMax : AccountTable.moneyMax * 2
+                    : $0 < AccountTable.userCount
+                        ? AccountTable.moneyMax : AccountTable.moneyMax * 2
         })
 
     /// The same with so much less for everybody.

@@ -115,11 +115,14 @@ extension PolicyDraft {
     /// What a call with an empty input sets aside: its fixed price and its whole output. A budget
     /// below that never lets one through.
     private func leastCharge(of agent: AgentPolicy, tier: TierPolicy) -> NanoUSD {
-        guard let price = policy.prices[agent.defaultModel] else { return .zero }
+        guard let first = policy.prices[agent.defaultModel] else { return .zero }
         let tokens = min(agent.outputTokensMax, tier.outputTokensMax ?? .max)
-        let output = max(price.tokens.output, price.tokens.reasoning)
-        guard agent.wireProtocol.isChat else { return price.perRequest }
-        return price.perRequest + NanoUSD.cost(quantity: tokens, pricePerMillion: output)
+        // Whichever price is in force.
+        return ([first] + first.later).map { price in
+            let output = max(price.tokens.output, price.tokens.reasoning)
+            guard agent.wireProtocol.isChat else { return price.perRequest }
+            return price.perRequest + NanoUSD.cost(quantity: tokens, pricePerMillion: output)
+        }.max() ?? .zero
     }
 
     private func checkBudgets() {

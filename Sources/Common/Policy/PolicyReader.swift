@@ -121,7 +121,10 @@ struct PolicyDraft {
         let listed = policy.prices
         var byAlias: [String: ModelPrice] = [:]
         for price in listed.values.sorted(by: { $0.model < $1.model }) {
-            for (index, alias) in price.aliases.enumerated() {
+            let all = price.later.reduce(price.aliases) { all, next in
+                all + next.aliases.filter { !all.contains($0) }
+            }
+            for (index, alias) in all.enumerated() {
                 if listed[alias] == nil, byAlias[alias] == nil {
                     byAlias[alias] = price
                 } else if let place = pricePlaces[price.model] {
@@ -135,10 +138,8 @@ struct PolicyDraft {
             guard listed[model] == nil else { continue }
             let undated = ModelName.withoutVersion(model)
             let found = byAlias[model] ?? undated.flatMap { listed[$0] ?? byAlias[$0] }
-            guard var price = found else { continue }
-            price.model = model
-            price.aliases = []
-            policy.prices[model] = price
+            guard let price = found else { continue }
+            policy.prices[model] = price.renamed(model)
         }
     }
 
@@ -146,13 +147,7 @@ struct PolicyDraft {
         guard let table else { return }
         let path = spec.path.appending("prices")
         for (index, price) in table.prices.enumerated() {
-            let place = path.appending(index)
-            guard pricePlaces.updateValue(place, forKey: price.model) == nil else {
-                problems.add(
-                    place.appending("model"), "\"\(price.model)\" has a price already")
-                continue
-            }
-            policy.prices[price.model] = price
+            add(price, at: path.appending(index))
         }
     }
 

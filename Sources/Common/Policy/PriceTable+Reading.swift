@@ -8,6 +8,7 @@ extension PriceTable {
         }
         // Where the figures come from, for people.
         _ = spec.string("source")
+        let validFrom = spec.string("validFrom").flatMap { spec.time("validFrom", $0) }
         let prices: [ModelPrice] = spec.elements(
             "prices", countMax: PolicyLimits.pricesPerTableMax, required: true
         ).map { value, path in
@@ -15,7 +16,7 @@ extension PriceTable {
                 return ModelPrice(model: "")
             }
             defer { reader.finish() }
-            return ModelPrice(reading: reader)
+            return ModelPrice(reading: reader, validFrom: validFrom)
         }
         // A price that could not be read keeps its place in the list: places are reported by it.
         self.init(name: name, dated: dated ?? "", prices: prices)
@@ -23,7 +24,7 @@ extension PriceTable {
 }
 
 extension ModelPrice {
-    fileprivate init(reading reader: ObjectReader) {
+    fileprivate init(reading reader: ObjectReader, validFrom table: UnixTime?) {
         let model = reader.string(
             "model", required: true, bytesMax: PolicyLimits.modelIDBytesMax)
         self.init(model: model ?? reader.path.description)
@@ -43,13 +44,8 @@ extension ModelPrice {
         }
         self.perRequest = perRequest ?? .zero
         self.perSecond = perSecond ?? .zero
-        if let text = reader.string("validFrom") {
-            if let time = UnixTime(dateText: text) {
-                validFrom = time
-            } else {
-                reader.report("validFrom", "must be a date: \"2026-11-01\"")
-            }
-        }
+        let own = reader.string("validFrom").flatMap { reader.time("validFrom", $0) }
+        validFrom = own ?? table ?? validFrom
         version = reader.integer("version", in: 1...Int64(Int32.max)) ?? version
     }
 
@@ -82,6 +78,15 @@ extension ModelPrice.TokenPrices {
         cacheWrite = reader.money("cacheWrite") ?? input
         reasoning = reader.money("reasoning") ?? output
         reader.finish()
+    }
+}
+
+extension ObjectReader {
+    /// A day, from its first moment on, or a moment.
+    fileprivate func time(_ key: String, _ text: String) -> UnixTime? {
+        if let time = UnixTime(dateText: text) ?? UnixTime(rfc3339: text) { return time }
+        report(key, "must be a date in UTC: \"2026-11-01\" or \"2026-11-01T12:00:00Z\"")
+        return nil
     }
 }
 

@@ -45,6 +45,8 @@ package struct ModelPrice: Hashable, Sendable {
     package var perRequest: NanoUSD = .zero
     package var perSecond: NanoUSD = .zero
     package var validFrom = UnixTime(milliseconds: 0)
+    /// The entries of the same model that follow this one, by the time from which they hold.
+    package var later: [ModelPrice] = []
     /// Increases with each change of this price; records name it.
     package var version: Int64 = 1
 

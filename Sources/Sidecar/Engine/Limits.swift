@@ -385,6 +385,9 @@ package enum GatewayLimits {
     package static let contendedNanoseconds: UInt64 = 250_000_000
     /// For a lease that was asked for: a few round trips to the control plane.
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
+    /// Around the moment from which another price holds, the dearer one bounds requests for so
+    /// long: sidecars go by their own clocks, and to be given too little would refuse the request.
+    package static let priceSlackMilliseconds: Int64 = 5_000
     /// What callers are told who are not served without the control plane.
     package static let lostRetrySeconds: Int64 = 2
     /// Connecting to a sidecar, which is near.

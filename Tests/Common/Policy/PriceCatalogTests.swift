@@ -70,4 +70,98 @@ import WeirCore
                 $0.message == "\"tiny\" has a price already"
             })
     }
+
+    // MARK: Dates
+
+    private static let dated = #"""
+        [{"model":"tiny","perRequest":"3","validFrom":"2027-01-01","version":3},
+         {"model":"tiny","perRequest":"1","validFrom":"2026-11-01"},
+         {"model":"tiny","perRequest":"2","validFrom":"2026-12-01T12:00:00Z","version":2}]
+        """#
+
+    @Test(
+        arguments: [
+            // Before the first of them, too: no model is without a price.
+            ("2026-10-01T00:00:00Z", 1, "2026-12-01T12:00:00Z"),
+            ("2026-12-01T11:59:59.999Z", 1, "2026-12-01T12:00:00Z"),
+            ("2026-12-01T12:00:00Z", 2, "2027-01-01T00:00:00Z"),
+            ("2026-12-31T23:59:59Z", 2, "2027-01-01T00:00:00Z"),
+            ("2027-01-01T00:00:00Z", 3, nil),
+        ] as [(String, Int64, String?)])
+    func aPriceHoldsFromItsDayOnUntilTheNext(_ now: String, _ usd: Int64, _ next: String?) throws {
+        let documents = try documents(
+            model: "tiny-2026-01-02", prices: try JSON.parse(Self.dated))
+        let time = try #require(UnixTime(rfc3339: now))
+        // In the projection of its sidecar as in the whole, and by a name with a version.
+        for documents in [documents, Policy.projection(of: documents, agent: "scribe")] {
+            let policy = try PolicyReader.read(documents)
+            let price = try #require(policy.priced(at: time).prices["tiny-2026-01-02"])
+            #expect(price.perRequest == NanoUSD(usd * NanoUSD.nanoPerUSD))
+            #expect(price.version == usd)
+            #expect(price.model == "tiny-2026-01-02")
+            #expect(policy.nextPriceChange(after: time)?.rfc3339 == next)
+            #expect(policy.hasSamePrices(at: time, and: time))
+            let late = UnixTime(milliseconds: time.milliseconds + 366 * 86_400_000)
+            #expect(policy.hasSamePrices(at: time, and: late) == (next == nil))
+        }
+    }
+
+    @Test func aroundTheMomentTheDearerPriceBounds() throws {
+        let prices = try JSON.parse(
+            #"""
+            [{"model":"tiny","tokens":{"input":"4","output":"5"},"perRequest":"1"},
+             {"model":"tiny","tokens":{"input":"3","output":"6"},"validFrom":"2026-12-01",
+              "version":2,"steps":[{"inputTokensAbove":9,"tokens":{"input":"7","output":"1"}}]}]
+            """#)
+        let policy = try PolicyReader.read(documents(model: "tiny", prices: prices))
+        let moment = try #require(UnixTime(rfc3339: "2026-12-01T00:00:00Z")).milliseconds
+        func price(_ offset: Int64) throws -> ModelPrice {
+            let time = UnixTime(milliseconds: moment + offset)
+            return try #require(policy.priced(at: time, slackMilliseconds: 100).prices["tiny"])
+        }
+        func dollars(_ price: ModelPrice) -> [Int64] {
+            let all = [price.tokens.input, price.tokens.output, price.perRequest]
+                + price.steps.flatMap { [$0.tokens.input, $0.tokens.output] }
+            return all.map { $0.rawValue / NanoUSD.nanoPerUSD }
+        }
+        #expect(try dollars(price(-101)) == [4, 5, 1])
+        for offset in [-100, 0, 99] as [Int64] {
+            #expect(try dollars(price(offset)) == [4, 6, 1, 7, 5])
+        }
+        #expect(try dollars(price(100)) == [3, 6, 0, 7, 1])
+    }
+
+    @Test func aTablesDayIsThatOfItsPricesWithoutOne() throws {
+        let later = try JSON.parse(
+            #"""
+            {"apiVersion": "weir.mesh/v1", "kind": "PriceTable", "metadata": {"name": "later"},
+             "spec": {"dated": "2026-11-20", "validFrom": "2026-12-01", "prices": [
+               {"model": "small", "perRequest": "2", "version": 2},
+               {"model": "big", "perRequest": "2", "version": 2, "validFrom": "2026-12-02"}]}}
+            """#)
+        let policy = try PolicyReader.read(PolicyFixture.documents() + [later])
+        let days = ["small", "big"].map { policy.prices[$0]?.later.first?.validFrom.rfc3339 }
+        #expect(days == ["2026-12-01T00:00:00Z", "2026-12-02T00:00:00Z"])
+    }
+
+    @Test(
+        arguments: [
+            (
+                #"{"model":"tiny","perRequest":"2","validFrom":"2026-12-01"}"#,
+                "versions of \"tiny\" must rise with validFrom: records name them"
+            ),
+            (
+                #"{"model":"tiny","perRequest":"2","version":2}"#,
+                "\"tiny\" has a price already"
+            ),
+            (
+                #"{"model":"tiny","perRequest":"2","version":2,"validFrom":"soon"}"#,
+                "must be a date in UTC: \"2026-11-01\" or \"2026-11-01T12:00:00Z\""
+            ),
+        ])
+    func pricesOfOneModelAreToldApart(_ second: String, _ message: String) throws {
+        let prices = #"[{"model":"tiny","perRequest":"1"},"# + second + "]"
+        let documents = try documents(model: "tiny", prices: try JSON.parse(prices))
+        #expect(PolicyFixture.problems(documents).contains { $0.message == message })
+    }
 }

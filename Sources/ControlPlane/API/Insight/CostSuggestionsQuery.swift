@@ -24,8 +24,8 @@ struct CostSuggestionsQuery {
         let now = try await services.redis.time()
         let from = UnixTime(milliseconds: now.milliseconds - Self.milliseconds)
         let (records, isWhole) = try await records(of: user, from: from, to: now)
-        let suggestions = CostSuggestions(records: records, policy: active.policy, tier: tier)
-            .list()
+        let policy = active.policy.priced(at: now)
+        let suggestions = CostSuggestions(records: records, policy: policy, tier: tier).list()
         var object: JSONObject = [
             "user": .string(user), "from": .string(from.rfc3339), "to": .string(now.rfc3339),
             "attempts": .number(JSONNumber(records.count)),

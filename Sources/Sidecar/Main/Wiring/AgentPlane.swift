@@ -27,6 +27,7 @@ final class AgentPlane {
     private(set) var version: PolicyVersion?
     private var inForce:
         (policy: Policy, version: PolicyVersion, funding: AdmissionSnapshot.Funding)?
+    private lazy var prices = PriceWatch(context.control) { [weak self] in self?.pricesChanged() }
     /// The agent became healthy or unhealthy; from a worker's loop.
     var healthChanged: @Sendable () -> Void = {}
 
@@ -89,7 +90,7 @@ final class AgentPlane {
         let agent = context.options.filled(silent)
         inForce = (policy, version, funding)
         return AdmissionSnapshot(
-            agent, policy: policy, version: version, funding: funding,
+            agent, policy: prices.priced(policy), version: version, funding: funding,
             credential: agent.credential.flatMap {
                 let keys = context.options.credentials
                 return agent.wireProtocol == .anthropic ? keys.key($0) : keys.authorization($0)
@@ -116,14 +117,24 @@ final class AgentPlane {
                 "a key cannot be read again; the one before stays", ("file", problem.option),
                 ("error", problem.message))
         }
-        if !reload.changed.isEmpty, let (policy, version, funding) = inForce,
-            let snapshot = self.snapshot(policy, version: version, funding: funding)
-        {
-            for (loop, interceptor) in interceptors {
-                loop.execute { interceptor.apply(snapshot) }
-            }
-        }
+        if !reload.changed.isEmpty { renewSnapshot() }
         watchCredentials()
+    }
+
+    /// The same policy with other keys or other prices.
+    private func renewSnapshot() {
+        guard let (policy, version, funding) = inForce,
+            let snapshot = self.snapshot(policy, version: version, funding: funding)
+        else { return }
+        for (loop, interceptor) in interceptors {
+            loop.execute { interceptor.apply(snapshot) }
+        }
+        for (loop, interceptor) in callers { loop.execute { interceptor.apply(snapshot) } }
+    }
+
+    private func pricesChanged() {
+        context.log.info("prices came into force", ("agent", agentName))
+        renewSnapshot()
     }
 
     func apply(_ snapshot: AdmissionSnapshot, version: PolicyVersion) throws {
@@ -158,6 +169,7 @@ final class AgentPlane {
         context.metrics.show(runtime, agent: agentName) { MonotonicClock.nowNanoseconds }
         running.set(runtime, checker)
         watchCredentials()
+        prices.start()
         self.server = server
         try serveCalls(snapshot)
         if let checker { startChecks(checker) }

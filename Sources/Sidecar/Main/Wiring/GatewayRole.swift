@@ -21,6 +21,10 @@ final class GatewayRole: Role {
     private let sight = MeshSight()
     private let metrics: OrchestratorMetrics
     private var server: SidecarServer?
+    /// It only bounds what sidecars price.
+    private lazy var prices = PriceWatch(
+        context.control, slackMilliseconds: GatewayLimits.priceSlackMilliseconds
+    ) { [weak self] in self?.applyView() }
 
     init(_ mode: SidecarOptions.Gateway, _ context: RoleContext) throws {
         self.mode = mode
@@ -45,6 +49,7 @@ final class GatewayRole: Role {
         context.measureLag(of: server)
         context.log.info("serving as gateway", ("address", server.address.description))
         let bound = LoopBound(self, loop: context.control)
+        context.control.execute { bound.value.prices.start() }
         let look = makeLook()
         context.everySecond(look)
         let (metrics, sight) = (self.metrics, self.sight)
@@ -92,7 +97,7 @@ final class GatewayRole: Role {
         guard let view else { return }
         var projection = view.policy.projection
         projection.endpoints = directory.place(projection.endpoints)
-        var policy = view.policy.policy
+        var policy = prices.priced(view.policy.policy)
         let options = context.options
         policy.agents = policy.agents.mapValues { options.filled($0) }
         state.apply(projection, policy: policy, incarnation: view.join.incarnation)

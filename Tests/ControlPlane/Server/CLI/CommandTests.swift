@@ -25,13 +25,35 @@ struct CommandTests {
                     + #""tokens":{"input":"3","output":"4"}}]},"#
                     + #"{"model":"o","perRequest":"0.1","version":3}]}}]"#
             ).array)
-        let all = Prices.table(Prices.prices(documents, model: nil)).rows
+        let now = UnixTime(seconds: 1_800_000_000)
+        func prices(_ model: String?) -> [JSONValue] {
+            Prices.prices(documents, model: model, at: now)
+        }
+        let all = Prices.table(prices(nil)).rows
         #expect(all.map(\.first) == ["m", "  above 9 tokens", "o"])
-        #expect(all[0] == ["m", "1", "-", "-", "2", "-", "-", "-", "1", "list", "2026-11-01", "n"])
-        #expect(all[2].dropFirst(6) == ["0.1", "-", "3", "list", "2026-11-01", ""])
-        #expect(Prices.prices(documents, model: "n").map { $0["model"] } == ["m"])
-        #expect(Prices.prices(documents, model: "o-2026-01-02").map { $0["model"] } == ["o"])
-        #expect(Prices.prices(documents, model: "x").isEmpty)
+        #expect(all[0] == ["m", "1", "-", "-", "2", "-", "-", "-", "1", "", "list", "2026-11-01", "n"])
+        #expect(all[2].dropFirst(6) == ["0.1", "-", "3", "", "list", "2026-11-01", ""])
+        #expect(prices("n").map { $0["model"] } == ["m"])
+        #expect(prices("o-2026-01-02").map { $0["model"] } == ["o"])
+        #expect(prices("x").isEmpty)
+    }
+
+    @Test(arguments: [("2026-11-30T23:59:59Z", [true, false]), ("2026-12-01T00:00:00Z", [false, true])])
+    func pricesOfAllTimesAreShownAndThatOfNowIsMarked(_ now: String, _ marks: [Bool]) throws {
+        let documents = try #require(
+            try JSON.parse(
+                #"[{"kind":"PriceTable","metadata":{"name":"old"},"spec":{"dated":"2026-11-01","#
+                    + #""prices":[{"model":"m","perRequest":"1"}]}},"#
+                    + #"{"kind":"PriceTable","metadata":{"name":"new"},"spec":{"dated":"2026-11-20","#
+                    + #""validFrom":"2026-12-01","#
+                    + #""prices":[{"model":"m","perRequest":"2","version":2}]}}]"#
+            ).array)
+        let time = try #require(UnixTime(rfc3339: now))
+        let prices = Prices.prices(documents, model: "m", at: time)
+        #expect(prices.map { $0["in_force"] } == marks.map { .bool($0) })
+        let names = Prices.table(prices).rows.map(\.first)
+        #expect(names == marks.map { $0 ? "m *" : "m" })
+        #expect(Prices.table(prices).rows.map { $0[9] } == ["", "2026-12-01"])
     }
 
     @Test func anAccountThatAgreedOnceIsRightAndOnlyThenIsTheCodeZero() throws {

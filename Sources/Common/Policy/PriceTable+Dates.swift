@@ -49,7 +49,9 @@ extension Policy {
         at first: UnixTime, and second: UnixTime, slackMilliseconds: Int64 = 0
     ) -> Bool {
         func versions(_ price: ModelPrice, _ time: UnixTime) -> [Int64] {
-            [-slackMilliseconds, slackMilliseconds].map { price.inForce(at: time.adding($0)).version }
+            [-slackMilliseconds, slackMilliseconds].map {
+                price.inForce(at: time.adding($0)).version
+            }
         }
         return prices.values.allSatisfy {
             $0.later.isEmpty || versions($0, first) == versions($0, second)

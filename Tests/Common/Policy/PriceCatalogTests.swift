@@ -120,7 +120,8 @@ import WeirCore
             return try #require(policy.priced(at: time, slackMilliseconds: 100).prices["tiny"])
         }
         func dollars(_ price: ModelPrice) -> [Int64] {
-            let all = [price.tokens.input, price.tokens.output, price.perRequest]
+            let all =
+                [price.tokens.input, price.tokens.output, price.perRequest]
                 + price.steps.flatMap { [$0.tokens.input, $0.tokens.output] }
             return all.map { $0.rawValue / NanoUSD.nanoPerUSD }
         }

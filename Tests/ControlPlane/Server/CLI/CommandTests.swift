@@ -31,21 +31,24 @@ struct CommandTests {
         }
         let all = Prices.table(prices(nil)).rows
         #expect(all.map(\.first) == ["m", "  above 9 tokens", "o"])
-        #expect(all[0] == ["m", "1", "-", "-", "2", "-", "-", "-", "1", "", "list", "2026-11-01", "n"])
+        #expect(
+            all[0] == ["m", "1", "-", "-", "2", "-", "-", "-", "1", "", "list", "2026-11-01", "n"])
         #expect(all[2].dropFirst(6) == ["0.1", "-", "3", "", "list", "2026-11-01", ""])
         #expect(prices("n").map { $0["model"] } == ["m"])
         #expect(prices("o-2026-01-02").map { $0["model"] } == ["o"])
         #expect(prices("x").isEmpty)
     }
 
-    @Test(arguments: [("2026-11-30T23:59:59Z", [true, false]), ("2026-12-01T00:00:00Z", [false, true])])
+    @Test(arguments: [
+        ("2026-11-30T23:59:59Z", [true, false]), ("2026-12-01T00:00:00Z", [false, true]),
+    ])
     func pricesOfAllTimesAreShownAndThatOfNowIsMarked(_ now: String, _ marks: [Bool]) throws {
         let documents = try #require(
             try JSON.parse(
                 #"[{"kind":"PriceTable","metadata":{"name":"old"},"spec":{"dated":"2026-11-01","#
                     + #""prices":[{"model":"m","perRequest":"1"}]}},"#
-                    + #"{"kind":"PriceTable","metadata":{"name":"new"},"spec":{"dated":"2026-11-20","#
-                    + #""validFrom":"2026-12-01","#
+                    + #"{"kind":"PriceTable","metadata":{"name":"new"},"#
+                    + #""spec":{"dated":"2026-11-20","validFrom":"2026-12-01","#
                     + #""prices":[{"model":"m","perRequest":"2","version":2}]}}]"#
             ).array)
         let time = try #require(UnixTime(rfc3339: now))

@@ -5,8 +5,8 @@ import WeirLedger
 enum LedgerCalls {
     typealias Call = (keys: [String], arguments: [String])
 
-    /// `mayObserve`: the policy in force has users whose limits do not hold. `missing`: for how many
-    /// holders `maxLease` is withheld.
+    /// `mayObserve`: the policy in force has users whose limits do not hold. `missing`: for how
+    /// many holders `maxLease` is withheld.
     static func acquire(
         _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool, missing: Int
     ) -> Call {

@@ -18,7 +18,7 @@ enum LedgerCalls {
             request.lease.incarnation.rawValue, request.lease.number, need, want,
             max(0, request.closedBelow), max(request.policyNumber, policyNumber),
             UnixTime(period.start).milliseconds, period.end?.milliseconds ?? 0,
-            LedgerLimits.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
+            request.account.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
             Int64(StoreLimits.leasesPerHolderMax),
             isEndless
                 ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,

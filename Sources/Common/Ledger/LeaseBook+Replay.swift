@@ -178,7 +178,9 @@ extension LeaseBook {
             accounts[slot].ownConsumed = 0
             accounts[slot].leastOutstanding = 0
         }
-        for lease in leases.indices where leases[lease].account != noSlot && isOwn(lease) {
+        // What it may have forgotten already, it counts so as well; what it takes over it says.
+        for lease in leases.indices
+        where leases[lease].account != noSlot && isOwn(lease) && !leases[lease].isClosed {
             let account = Int(leases[lease].account)
             accounts[account].ownConsumed =
                 (NanoUSD(accounts[account].ownConsumed) + NanoUSD(leases[lease].consumed)).rawValue

@@ -151,4 +151,31 @@ import WeirLedger
         #expect(demands.entries.isEmpty)
         try holder.use()
     }
+
+    @Test(arguments: [true, false])
+    func `what an earlier life spent and closed is counted once`(_ isForgotten: Bool) throws {
+        let holder = try Holder(consumed: 0, held: 1_000)
+        for _ in 0..<5 {
+            guard case .reserved(let reservation) = try holder.reserve() else {
+                Issue.record("there is no money for it")
+                return
+            }
+            let opened = holder.book.open(reservation, as: .attempt)
+            #expect(opened?.amount == 200)
+            let isSettled = holder.book.settle(reservation, cost: NanoUSD(200))
+            #expect(isSettled)
+        }
+        _ = holder.book.begin(Incarnation(2), mayRelease: true)
+        let report = holder.book.makeReport()
+        #expect(report.leases.map(\.consumed) == [NanoUSD(1_000)])
+        // The store has forgotten the lease with the life before, or takes it over now.
+        let state = AccountState(
+            account: holder.terms.key, limit: NanoUSD(10_000), consumed: NanoUSD(1_000),
+            consumedByOthers: NanoUSD(isForgotten ? 1_000 : 0), held: .zero,
+            resetsAtMilliseconds: nil)
+        _ = holder.book.apply(
+            ReportResponse(finals: [], recalls: [], unknown: [], states: [state]), to: report,
+            now: holder.now)
+        #expect(holder.book.position(of: holder.terms.key)?.remaining == NanoUSD(9_000))
+    }
 }

@@ -282,6 +282,12 @@ extension LeaseBook {
         _ response: LeasesResponse, to request: LeasesRequest, sentAt: UInt64, now: UInt64
     ) -> [LedgerEntry] {
         var entries: [LedgerEntry] = []
+        // A failover may have lost what was granted before it; asked for again it is not.
+        if let granted = response.epoch, granted < epoch, !isPlanted(.oldReportsCount) {
+            requestFailed(request)
+            return entries
+        }
+        hear(response.epoch)
         acknowledge(request.release)
         for grant in response.grants {
             guard grant.lease.incarnation == incarnation,

@@ -13,6 +13,8 @@ package enum LedgerLimits {
     /// A lease of the next period is granted this long before the period begins, so that midnight
     /// is not a storm; holders spread their asking over it.
     package static let nextPeriodMilliseconds: Int64 = 30_000
+    /// How far the clocks of the store's servers may lie apart.
+    package static let storeClocksMilliseconds: Int64 = 60_000
     /// Sums of an account stay inside what a Redis script compares exactly.
     package static let amountMax: Int64 = (1 << 53) - 1
 

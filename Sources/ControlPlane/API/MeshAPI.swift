@@ -109,10 +109,10 @@ struct MeshAPI: Sendable {
         let store = try services.ledger().store
         try await store.release(message.release, by: peer.incarnation)
         let active = services.hub.active
-        let grants = try await store.acquire(
+        let response = try await store.acquire(
             message.acquire, by: peer.incarnation, policyNumber: active?.version.number ?? 0,
             mayObserve: active?.policy.observesAnyTier ?? false)
-        return try Self.answer(LeasesResponse(grants: grants))
+        return try Self.answer(response)
     }
 
     private func report(_ request: Request, _ context: ServerContext) async throws -> Response {

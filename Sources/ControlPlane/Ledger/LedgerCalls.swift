@@ -5,9 +5,10 @@ import WeirLedger
 enum LedgerCalls {
     typealias Call = (keys: [String], arguments: [String])
 
-    /// `mayObserve`: the policy in force has users whose limits do not hold.
+    /// `mayObserve`: the policy in force has users whose limits do not hold. `missing`: for how many
+    /// holders `maxLease` is withheld.
     static func acquire(
-        _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool
+        _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool, missing: Int
     ) -> Call {
         let need = min(max(1, request.need.rawValue), LedgerLimits.amountMax)
         let want = min(max(need, request.want.rawValue), LedgerLimits.amountMax)
@@ -23,6 +24,7 @@ enum LedgerCalls {
                 ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
             StoreLimits.recallMilliseconds, Int64(StoreLimits.recalledHoldersMax),
             mayObserve && request.observes == true ? LedgerLimits.amountMax : -1,
+            Int64(missing),
         ]
         return (
             StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)

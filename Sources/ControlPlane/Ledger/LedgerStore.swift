@@ -25,6 +25,10 @@ package final class LedgerStore: Sendable {
     let archive: Archive?
     let grants = Mutex(Grants())
     let reported = Mutex(ReportMemory())
+    let missing = Atomic(0)
+
+    /// Holders for which `maxLease` of each account is withheld, as was seen last.
+    package var missingHolders: Int { missing.load(ordering: .relaxed) }
 
     /// `isTrial`: grant although Redis may forget what it acknowledged. `archive`: what was spent,
     /// should Redis lose it.
@@ -40,24 +44,33 @@ package final class LedgerStore: Sendable {
     // MARK: Who speaks
 
     struct Standing {
-        /// Alive and not adopted: may be granted leases.
+        /// A gateway, alive, not adopted, and has said what it has: may be granted leases.
         var mayAcquire: Bool
         /// Whose leases it reports: its own and its predecessors'.
         var speaksFor: Set<Incarnation>
-        /// The epoch that the store is in.
+        /// The epoch that the store is in, and since when.
         var epoch: Int64
+        var epochBegan: UnixTime
+        /// Who has not said in this epoch what it has.
+        var missing: Set<Incarnation>
+
+        /// Holders for which `maxLease` of the account is withheld.
+        func missing(in account: AccountKey) -> Int {
+            IncarnationBook.mayBeLost(account.period, epochBegan: epochBegan) ? missing.count : 0
+        }
     }
 
     func standing(of incarnation: Incarnation) async throws -> Standing {
         let replies = try await redis.readAll([
             [
                 "HMGET", StoreKeys.incarnation(incarnation), "joined_at", "adopted_by", "seen",
-                "written_off",
+                "written_off", "role",
             ],
             ["SMEMBERS", StoreKeys.speaksFor(incarnation)],
-            ["HGET", StoreKeys.epoch, "number"],
+            ["HMGET", StoreKeys.epoch, "number", "began"],
+            ["SMEMBERS", StoreKeys.missing],
         ])
-        guard let row = replies[0].array, row.count == 4, !row[0].isNull else {
+        guard let row = replies[0].array, row.count == 5, !row[0].isNull else {
             throw MeshRefusal(reason: "unauthenticated", detail: "unknown incarnation; join again")
         }
         guard row[3].isNull || !row[1].isNull else {
@@ -73,8 +86,16 @@ package final class LedgerStore: Sendable {
         for number in (replies[1].texts ?? []).compactMap({ Int64($0) }) {
             speaksFor.insert(Incarnation(number))
         }
+        let epoch = replies[2].texts ?? []
+        let missing = Set(
+            (replies[3].texts ?? []).compactMap { Int64($0) }.map { Incarnation($0) })
+        self.missing.store(missing.count, ordering: .relaxed)
         return Standing(
-            mayAcquire: mayAcquire, speaksFor: speaksFor, epoch: replies[2].integer ?? 0)
+            mayAcquire: mayAcquire && row[4].text == Role.gateway.rawValue
+                && !missing.contains(incarnation),
+            speaksFor: speaksFor, epoch: epoch.first.flatMap { Int64($0) } ?? 0,
+            epochBegan: UnixTime(milliseconds: epoch.last.flatMap { Int64($0) } ?? 0),
+            missing: missing)
     }
 
     // MARK: Leases
@@ -84,9 +105,10 @@ package final class LedgerStore: Sendable {
     package func acquire(
         _ requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64,
         mayObserve: Bool = false
-    ) async throws -> [LeaseGrant] {
-        let standing = try await standing(of: holder)
+    ) async throws -> LeasesResponse {
+        // First, because it may begin an epoch.
         let problems = try await check()
+        let standing = try await standing(of: holder)
         let serves = standing.mayAcquire && problems.isEmpty
         var calls: [LedgerCalls.Call] = []
         var index: [String: String] = [:]
@@ -94,7 +116,8 @@ package final class LedgerStore: Sendable {
             index[request.account.description] = randomToken()
             calls.append(
                 LedgerCalls.acquire(
-                    request, policyNumber: policyNumber, mayObserve: mayObserve))
+                    request, policyNumber: policyNumber, mayObserve: mayObserve,
+                    missing: standing.missing(in: request.account)))
         }
         // The index comes first: a crash in between leaves an entry too many, never one too few.
         let first =
@@ -112,7 +135,7 @@ package final class LedgerStore: Sendable {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }
         }
-        return grants
+        return LeasesResponse(grants: grants, epoch: standing.epoch)
     }
 
     /// States the limits of accounts for all their periods, as a policy version has them. Answers

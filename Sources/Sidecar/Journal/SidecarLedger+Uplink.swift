@@ -80,7 +80,7 @@ extension SidecarLedger {
             Report(
                 highestLease: ledger.highestLease, leases: ledger.leases, childFinals: childFinals,
                 acknowledgedFinals: ledger.acknowledgedFinals, openChildren: ledger.openChildren,
-                health: health)
+                health: health, epoch: ledger.epoch)
         }
     }
 

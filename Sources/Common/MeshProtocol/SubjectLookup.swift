@@ -3,7 +3,7 @@ import WeirLedger
 /// `POST /mesh/v1/subject`: who a caller is, and leases of accounts that the caller is likely to
 /// have, so that a user's first request needs one exchange and not two. On the wire the members of
 /// a `SubjectRequest`, and `acquire` where there is one; whoever does not know that passes over it,
-/// and answers without `grants`.
+/// and answers without `leases`.
 package struct SubjectLookup: Hashable, Sendable {
     package var subject: SubjectRequest
     package var acquire: [LeaseAcquire]
@@ -14,14 +14,14 @@ package struct SubjectLookup: Hashable, Sendable {
     }
 }
 
-/// The members of a `SubjectBinding`, and `grants`: one for each acquire, in its order.
+/// The members of a `SubjectBinding`, and `leases`: what the acquires alone would be answered.
 package struct SubjectAnswer: Hashable, Sendable {
     package var binding: SubjectBinding
-    package var grants: [LeaseGrant]?
+    package var leases: LeasesResponse?
 
-    package init(binding: SubjectBinding, grants: [LeaseGrant]? = nil) {
+    package init(binding: SubjectBinding, leases: LeasesResponse? = nil) {
         self.binding = binding
-        self.grants = grants
+        self.leases = leases
     }
 }
 
@@ -43,18 +43,18 @@ extension SubjectLookup: Codable {
 }
 
 extension SubjectAnswer: Codable {
-    private enum CodingKeys: CodingKey { case grants }
+    private enum CodingKeys: CodingKey { case leases }
 
     package init(from decoder: any Decoder) throws {
         binding = try SubjectBinding(from: decoder)
         let container = try decoder.container(keyedBy: CodingKeys.self)
-        grants = try container.decodeIfPresent([LeaseGrant].self, forKey: .grants)
+        leases = try container.decodeIfPresent(LeasesResponse.self, forKey: .leases)
     }
 
     package func encode(to encoder: any Encoder) throws {
         try binding.encode(to: encoder)
-        guard let grants else { return }
+        guard let leases else { return }
         var container = encoder.container(keyedBy: CodingKeys.self)
-        try container.encode(grants, forKey: .grants)
+        try container.encode(leases, forKey: .leases)
     }
 }

@@ -86,13 +86,13 @@ extension Uplink {
     ) async throws -> SubjectBinding {
         let demand = opening.isEmpty ? nil : ledger?.takeOpening(opening)
         let acquire = demand?.request.acquire ?? []
-        var grants: LeasesResponse?
-        defer { if !acquire.isEmpty { demand?.answered(grants) } }
+        var leases: LeasesResponse?
+        defer { if !acquire.isEmpty { demand?.answered(leases) } }
         let answer = try await post(
             MeshPath.subject, SubjectLookup(subject: request, acquire: acquire),
             answer: SubjectAnswer.self)
-        if let all = answer.grants, all.count == acquire.count {
-            grants = LeasesResponse(grants: all)
+        if let answered = answer.leases, answered.grants.count == acquire.count {
+            leases = answered
         }
         return answer.binding
     }

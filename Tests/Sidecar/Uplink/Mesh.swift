@@ -194,8 +194,9 @@ final class Mesh: Sendable {
             user: name, tenant: nil, tier: "free", roles: [], accounts: [], preferences: nil,
             timeToLiveMilliseconds: name == "short" ? 0 : 60_000)
         // An older control plane knows nothing of leases here.
-        let grants = name == "old" ? nil : lookup?.acquire.map { grant($0, .granted) }
-        return json(SubjectAnswer(binding: binding, grants: grants))
+        let grants = lookup?.acquire.map { grant($0, .granted) } ?? []
+        let leases = name == "old" ? nil : LeasesResponse(grants: grants)
+        return json(SubjectAnswer(binding: binding, leases: leases))
     }
 
     /// Says back what it was asked; a user without a body is refused.

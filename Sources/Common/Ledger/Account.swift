@@ -9,6 +9,8 @@ package struct AccountKey: Hashable, Sendable {
         case key
         /// What requests with a tag cost, whoever makes them.
         case tag
+        /// What a user may spend while there is no control plane, beside the user's own account.
+        case standby
         /// The mesh's own account: what operators' tests of agents cost.
         case mesh
     }
@@ -25,6 +27,13 @@ package struct AccountKey: Hashable, Sendable {
         self.scope = scope
         self.period = period
         self.id = id
+    }
+}
+
+extension AccountKey {
+    /// How long a lease of it admits without being asked about again, within its period.
+    package var leaseMilliseconds: Int64 {
+        scope == .standby ? LedgerLimits.standbyMilliseconds : LedgerLimits.leaseMilliseconds
     }
 }
 

@@ -140,6 +140,10 @@ extension LeaseBook {
         guard !isPlanted(.recallsAreIgnored) else { return entries }
         for id in recalled.prefix(LedgerLimits.leasesPerMessageMax) {
             guard let lease = leaseIndex[id] else { continue }
+            guard accounts[Int(leases[Int(lease)].account)].key.scope != .standby else {
+                shareStandby(lease, now: now, &entries)
+                continue
+            }
             release(lease, leases[Int(lease)].free, &entries)
             let account = leases[Int(lease)].account
             accounts[Int(account)].wantedUntil = now &+ LedgerLimits.wantedNanoseconds
@@ -250,6 +254,14 @@ extension LeaseBook {
     }
 
     package func knows(_ lease: LeaseID) -> Bool { leaseIndex[lease] != nil }
+
+    /// The lease of its last account: what a simulation asks of each reservation.
+    package func lastLease(of reservation: Reservation) -> LeaseID? {
+        guard let slot = reservations.find(reservation.number), reservations[slot].legCount > 0
+        else { return nil }
+        let row = reservations[slot]
+        return leases[Int(row.legs[Int(row.legCount) - 1])].id
+    }
 
     /// Children that are open, by name: what a report or an operator lists.
     package func openChildren() -> [ChildKey] {

@@ -68,18 +68,20 @@ package struct SubjectStore: Sendable {
         if let account = bearer.account { accounts.append(account) }
         let stated = try await state(
             &accounts, tier, policyNumber: policyNumber, bind: sight.bind, try await acquisition)
-        guard sight.bind == nil || stated.row.map(Self.tier) == sight.tier else {
-            // Bound by somebody else in between: to a tier with other limits, perhaps. What was
+        guard stated.row.map({ sight.agrees(with: $0) }) ?? true else {
+            // Bound by somebody else in between, to a tier with other limits, perhaps. What was
             // granted meanwhile is granted again under its number.
             return try await resolve(
                 request, opening: opening, policy: policy, policyNumber: policyNumber)
         }
-        let binding = SubjectBinding(
+        var binding = SubjectBinding(
             user: bearer.claims.subject, tenant: sight.tenant, tier: sight.tier,
             roles: bearer.claims.roles, accounts: accounts,
             preferences: Self.preferences(sight.row)?.effective(tier: tier, policy: policy),
             timeToLiveMilliseconds: StoreLimits.bindingMilliseconds,
             validForMilliseconds: bearer.validForMilliseconds, tags: tags)
+        binding.standby = try await standby(
+            of: bearer.claims.subject, tier, policyNumber: policyNumber)
         return SubjectAnswer(binding: binding, leases: stated.leases)
     }
 
@@ -93,6 +95,17 @@ package struct SubjectStore: Sendable {
         else {
             throw MeshRefusal(reason: "invalid", detail: "the subject's name is empty or too long")
         }
+    }
+
+    /// The account of what the tier lets a user spend without a control plane.
+    private func standby(
+        of user: String, _ tier: TierPolicy, policyNumber: Int64
+    ) async throws -> SubjectBinding.Account? {
+        guard let amount = tier.standby else { return nil }
+        let account = SubjectBinding.Account(
+            unit: .usd, scope: .standby, period: .month, id: user, limit: amount)
+        _ = try await ledger.setLimits([(account, amount)], policyNumber: policyNumber)
+        return account
     }
 
     /// Those of the token or the key, and those that the tier lets a request give itself.
@@ -201,11 +214,13 @@ package struct SubjectStore: Sendable {
         var row: [String: String]
         var bind: ScriptCall?
 
-        var tier: String { SubjectStore.tier(row) }
+        var tier: String { row["tier"] ?? "" }
         var tenant: String? { row["tenant"].flatMap { $0.isEmpty ? nil : $0 } }
-    }
 
-    private static func tier(_ row: [String: String]) -> String { row["tier"] ?? "" }
+        func agrees(with bound: [String: String]) -> Bool {
+            bound["tier"] == row["tier"] && bound["tenant"] == row["tenant"]
+        }
+    }
 
     private func sight(of claims: SubjectRequest.Claims, _ policy: Policy) async throws -> Sight {
         let key = StoreKeys.subject(claims.subject)

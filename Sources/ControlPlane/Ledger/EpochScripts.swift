@@ -16,8 +16,8 @@ enum EpochScripts {
     ///
     /// Keys: epoch, last incarnation, histories, live, hearing, missing. Arguments: prefix of keys,
     /// how long a new epoch grants nothing, in ms (0 for a mesh without a past), after how long of
-    /// silence nobody waits for a holder; then the histories, none where they were not looked at. Answer: epoch, ms
-    /// until it grants, whether what was spent before is in the accounts again.
+    /// silence nobody waits for a holder; then the histories, none where they were not looked at.
+    /// Answer: epoch, ms until it grants, whether what was spent before is in the accounts again.
     static let begin = RedisScript(
         name: "begin",
         source: LedgerScripts.prelude + """

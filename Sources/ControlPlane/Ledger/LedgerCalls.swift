@@ -6,8 +6,8 @@ import WeirMeshProtocol
 enum LedgerCalls {
     typealias Call = (keys: [String], arguments: [String])
 
-    /// `mayObserve`: the policy in force has users whose limits do not hold. `missing`: for how many
-    /// holders `maxLease` is withheld.
+    /// `mayObserve`: the policy in force has users whose limits do not hold. `missing`: for how
+    /// many holders `maxLease` is withheld.
     static func acquire(
         _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool, missing: Int
     ) -> Call {
@@ -19,7 +19,7 @@ enum LedgerCalls {
             request.lease.incarnation.rawValue, request.lease.number, need, want,
             max(0, request.closedBelow), max(request.policyNumber, policyNumber),
             UnixTime(period.start).milliseconds, period.end?.milliseconds ?? 0,
-            LedgerLimits.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
+            request.account.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
             Int64(StoreLimits.leasesPerHolderMax),
             isEndless
                 ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,

@@ -9,9 +9,9 @@ enum MeshScripts {
     ///
     /// Where a new epoch misses the predecessor, it misses whoever adopts it.
     ///
-    /// Keys: last incarnation, epoch, hearing, missing. Arguments: prefix of keys, predecessor (its proof
-    /// was checked; or ""), then field and value pairs of the new row. Answer: incarnation, epoch,
-    /// adopted or "".
+    /// Keys: last incarnation, epoch, hearing, missing. Arguments: prefix of keys, predecessor (its
+    /// proof was checked; or ""), then field and value pairs of the new row. Answer: incarnation,
+    /// epoch, adopted or "".
     static let join = RedisScript(
         name: "join",
         source: LedgerScripts.prelude + """
@@ -133,8 +133,8 @@ enum MeshScripts {
 
     /// Notes that an incarnation is written off, before its accounts are. One that was heard lately
     /// may be spending; only when somebody adopted it is that harmless, because it is granted
-    /// nothing more. Keys: its row, the living, the missing. Arguments: incarnation, since when it must have
-    /// been silent (ms). Answer: "ok", "unknown" or "alive".
+    /// nothing more. Keys: its row, the living, the missing. Arguments: incarnation, since when it
+    /// must have been silent (ms). Answer: "ok", "unknown" or "alive".
     static let writeOff = RedisScript(
         name: "write_off_life",
         source: """

@@ -10,6 +10,9 @@ package struct LedgerAccounts: CallerLedger {
     private let ledger: SidecarLedger
     private let money: [AccountTerms]
     private let requests: [AccountTerms]
+    /// What may be spent without a control plane; `nil` where the tier lets nothing be.
+    private let standby: AccountTerms?
+    private let isControlPlaneLost: @Sendable () -> Bool
     private let observes: Bool
     private let tier: String
     private let warnAtPercent: [Int]
@@ -21,12 +24,14 @@ package struct LedgerAccounts: CallerLedger {
     package init(
         ledger: SidecarLedger, binding: SubjectBinding, snapshot: GatewaySnapshot,
         clock: any GatewayClock, watch: BudgetWatch? = nil,
-        isControlPlaneReachable: @escaping @Sendable () -> Bool
+        isControlPlaneReachable: @escaping @Sendable () -> Bool,
+        isControlPlaneLost: @escaping @Sendable () -> Bool = { false }
     ) {
         self.ledger = ledger
         self.watch = watch
         self.clock = clock
         self.isControlPlaneReachable = isControlPlaneReachable
+        self.isControlPlaneLost = isControlPlaneLost
         let now = clock.now
         let tier = snapshot.policy.tiers[binding.tier]
         observes = tier?.observe ?? false
@@ -35,6 +40,11 @@ package struct LedgerAccounts: CallerLedger {
         let terms = binding.accounts.map { Self.terms(of: $0, tier, snapshot, at: now) }
         money = terms.filter { $0.key.unit == .usd }
         requests = terms.filter { $0.key.unit == .requests }
+        standby = binding.standby.map { account in
+            AccountTerms(
+                key: account.key(at: now), limit: account.limit, maxLease: account.limit,
+                policyNumber: snapshot.version.number)
+        }
     }
 
     /// Those that the bearer of a token has by the tier which it claims, before anybody has said
@@ -83,7 +93,14 @@ package struct LedgerAccounts: CallerLedger {
     package func takeRequest() async throws(LedgerRefusal) {
         guard !requests.isEmpty else { return }
         let one = NanoUSD(1)
-        let reservation = try await reserve(requests, one, least: one)
+        let reservation: Reservation
+        do throws(LedgerRefusal) {
+            reservation = try await reserve(requests, one, least: one)
+        } catch {
+            // What the tier lets be spent without a control plane is bounded by its amount.
+            guard isOnStandby, error.reason == .controlPlaneLost else { throw error }
+            return
+        }
         guard ledger.spend(reservation) else {
             ledger.cancel(reservation)
             throw LedgerRefusal(reason: .overloaded, account: nil)
@@ -93,7 +110,7 @@ package struct LedgerAccounts: CallerLedger {
     package func delegate(
         _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
     ) async throws(LedgerRefusal) -> ChildKey {
-        let reservation = try await reserve(money, amount, least: least)
+        let reservation = try await reserveMoney(amount, least: least)
         guard let key = ledger.delegate(reservation, audience: audience) else {
             ledger.cancel(reservation)
             throw LedgerRefusal(reason: .overloaded, account: nil)
@@ -140,6 +157,27 @@ package struct LedgerAccounts: CallerLedger {
         money.compactMap { terms in ledger.position(of: terms.key).map { (terms.key, $0) } }
     }
 
+    // MARK: Without a control plane
+
+    private var isOnStandby: Bool { standby != nil && isControlPlaneLost() }
+
+    private func reserveMoney(
+        _ amount: NanoUSD, least: NanoUSD
+    ) async throws(LedgerRefusal) -> Reservation {
+        guard let standby, let payer = ledger.payer(for: money + [standby]) else {
+            return try await reserve(money, amount, least: least)
+        }
+        ledger.keepStandby(payer)
+        do throws(LedgerRefusal) {
+            return try await reserve(money, amount, least: least)
+        } catch {
+            guard isOnStandby, error.reason == .controlPlaneLost,
+                let reservation = ledger.reserveStandby(payer, worstCase: amount, least: least)
+            else { throw error }
+            return reservation
+        }
+    }
+
     // MARK: Waiting
 
     /// Reserves, or waits for a lease that is on its way and for money that is set aside (rule 9).
@@ -179,6 +217,10 @@ package struct LedgerAccounts: CallerLedger {
                 let reason: Reason =
                     isControlPlaneReachable() ? .budgetContended : .controlPlaneLost
                 refusal = LedgerRefusal(reason: reason, account: accounts.first?.key)
+            }
+            if isOnStandby {
+                if let waiter { ledger.stopWaiting(waiter) }
+                throw LedgerRefusal(reason: .controlPlaneLost, account: refusal.account)
             }
             // Without a place among the waiters, waiting would be for nothing.
             guard let waiter else { throw refusal }

@@ -5,8 +5,8 @@ import WeirLedger
 /// user's requests by the day; each in the period in which the history begins and in the next.
 struct AccountTable: Sendable {
     static let userCount = 3
-    /// Users, tenant, tier; then users' requests.
-    static let scopeCount = userCount * 2 + 2
+    /// Users, tenant, tier; then users' requests, and what they may spend without a control plane.
+    static let scopeCount = userCount * 3 + 2
     static let count = scopeCount * 2
     static let moneyMax: Int64 = 10_000
     static let requestsMax: Int64 = 400
@@ -20,11 +20,15 @@ struct AccountTable: Sendable {
     static func index(_ key: AccountKey) -> Int? { indices[key] }
     static func index(scope: Int, period: Int) -> Int { scope * 2 + period }
     static func scope(of account: Int) -> Int { account / 2 }
-    static func isRequests(scope: Int) -> Bool { scope >= userCount + 2 }
+    static func isRequests(scope: Int) -> Bool {
+        scope >= requests(0) && scope < requests(userCount)
+    }
+    static func isStandby(scope: Int) -> Bool { scope >= standby(0) }
 
     /// The scopes that pay for a user's money.
     static func paying(_ user: Int) -> [Int] { [user, userCount, userCount + 1] }
     static func requests(_ user: Int) -> Int { userCount + 2 + user }
+    static func standby(_ user: Int) -> Int { userCount * 2 + 2 + user }
 
     private static func key(scope: Int, period: Int) -> AccountKey {
         let time = UnixTime(milliseconds: turn.milliseconds + (period == 0 ? -1 : 0))
@@ -34,9 +38,11 @@ struct AccountTable: Sendable {
                 id: "user-\(scope - userCount - 2)")
         }
         let names: (AccountKey.Scope, String) =
-            scope < userCount
-            ? (.user, "user-\(scope)")
-            : scope == userCount ? (.tenant, "acme") : (.tier, "premium")
+            isStandby(scope: scope)
+            ? (.standby, "user-\(scope - standby(0))")
+            : scope < userCount
+                ? (.user, "user-\(scope)")
+                : scope == userCount ? (.tenant, "acme") : (.tier, "premium")
         return AccountKey(
             unit: .usd, scope: names.0, period: Period(.month, at: time), id: names.1)
     }
@@ -75,8 +81,10 @@ struct PolicyVersion: Sendable {
         limits: (0..<AccountTable.scopeCount).map {
             AccountTable.isRequests(scope: $0)
                 ? AccountTable.requestsMax
-                : $0 < AccountTable.userCount
-                    ? AccountTable.moneyMax : AccountTable.moneyMax * 2
+                : AccountTable.isStandby(scope: $0)
+                    ? AccountTable.moneyMax / 10
+                    : $0 < AccountTable.userCount
+                        ? AccountTable.moneyMax : AccountTable.moneyMax * 2
         })
 
     /// The same with so much less for everybody.
@@ -84,5 +92,9 @@ struct PolicyVersion: Sendable {
         PolicyVersion(limits: limits.map { max(1, $0 / divisor) })
     }
 
-    func maxLease(_ scope: Int) -> Int64 { max(1, limits[scope] / 8) }
+    func maxLease(_ scope: Int) -> Int64 {
+        if AccountTable.isStandby(scope: scope) { return limits[scope] }
+        let kept = scope < AccountTable.userCount ? limits[AccountTable.standby(scope)] : 0
+        return max(1, min(limits[scope], limits[scope] / 8 + kept))
+    }
 }

@@ -109,6 +109,10 @@ extension World {
     /// lost with the store and its holder's memory, waits for an operator.
     private func checkIdle() throws {
         guard counts[.storeFailover] == 0 else { return }
+        if hasStandby {
+            guard random.chance(60) else { return }
+            try run(milliseconds: LedgerLimits.standbyNanoseconds / Self.millisecond)
+        }
         let early = heldLeases(whereScarce: true)
         guard random.chance(125) || !early.isEmpty else { return }
         // A lease of an account in use may have been replaced a moment ago.
@@ -126,7 +130,10 @@ extension World {
         where !whereScarce || book.consumed + book.held > book.limit / 2 {
             for (id, lease) in book.leases where lease.held > 0 {
                 // Leases of a next period may wait for its first moments.
-                if truth.expiries[id] ?? 0 < now + 55 * Self.second { held.insert(id) }
+                let isStandby = book.account.scope == .standby
+                if isStandby || truth.expiries[id] ?? 0 < now + 55 * Self.second {
+                    held.insert(id)
+                }
             }
         }
         return held
@@ -137,7 +144,7 @@ extension World {
     private func probeRecall() throws {
         let time = storeTime.milliseconds - AccountTable.turn.milliseconds
         guard abs(time) > 10_000 else { return }
-        let scope = AccountTable.scopeCount - 1
+        let scope = AccountTable.requests(AccountTable.userCount - 1)
         let account = AccountTable.index(scope: scope, period: time < 0 ? 0 : 1)
         var policy = policies[policies.count - 1]
         policy.limits[scope] = (store.accounts[account]?.committed ?? 0) + 100

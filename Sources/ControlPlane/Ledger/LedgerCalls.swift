@@ -1,5 +1,6 @@
 import WeirCore
 import WeirLedger
+import WeirMeshProtocol
 
 /// What the scripts of accounts are given, and what their answers mean. Pure.
 enum LedgerCalls {
@@ -29,6 +30,23 @@ enum LedgerCalls {
         return (
             StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)
         )
+    }
+
+    static func setLimit(
+        _ account: SubjectBinding.Account, maxLease: NanoUSD, policyNumber: Int64
+    ) -> ScriptCall {
+        let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
+        return ScriptCall(
+            script: LedgerScripts.setLimit,
+            keys: [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
+            arguments: [String(limit), String(policyNumber), String(min(maxLease.rawValue, limit))])
+    }
+
+    static func limitInForce(_ reply: RedisReply) throws(RedisError) -> NanoUSD {
+        guard let limit = reply.array?.first?.integer else {
+            throw .unexpectedReply("set_limit")
+        }
+        return NanoUSD(limit)
     }
 
     static func grant(

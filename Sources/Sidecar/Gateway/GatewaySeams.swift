@@ -35,22 +35,27 @@ package struct Balance: Hashable, Sendable {
 }
 
 /// Why the ledger gives nothing: `budget_exhausted`, `budget_contended`, `quota_exhausted`,
-/// `control_plane_lost` or `overloaded` (the journal is full).
+/// `rate_limited`, `control_plane_lost` or `overloaded` (the journal is full).
 package struct LedgerRefusal: Error, Hashable, Sendable {
     package var reason: Reason
     package var account: AccountKey?
     package var resetsAt: UnixTime?
+    /// The account's, where its rate is the reason.
+    package var limit: NanoUSD?
 
-    package init(reason: Reason, account: AccountKey?, resetsAt: UnixTime? = nil) {
+    package init(
+        reason: Reason, account: AccountKey?, resetsAt: UnixTime? = nil, limit: NanoUSD? = nil
+    ) {
         self.reason = reason
         self.account = account
         self.resetsAt = resetsAt
+        self.limit = limit
     }
 }
 
 /// The accounts that one caller's request is charged to.
 package protocol CallerLedger: Sendable {
-    /// Counts one daily request. Called once for each request of a user, at the first hop.
+    /// Counts one request of the day and of the minute. Called once for each request of a user, at the first hop.
     func takeRequest() async throws(LedgerRefusal)
     /// Sets an amount aside on every account and journals it as an open child, all before it
     /// returns. Waits a bounded time where money is about to come back.

@@ -9,6 +9,7 @@ import WeirPolicy
 package struct LedgerAccounts: CallerLedger {
     private let ledger: SidecarLedger
     private let money: [AccountTerms]
+    /// By the day and by the minute.
     private let requests: [AccountTerms]
     private let observes: Bool
     private let tier: String
@@ -41,11 +42,10 @@ package struct LedgerAccounts: CallerLedger {
         requests = terms.filter { $0.key.unit == .requests }
     }
 
-    /// Of requests a twentieth too, and at least one.
     private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD
     {
         switch account.unit {
-        case .requests: NanoUSD(max(1, account.limit.rawValue / 20))
+        case .requests, .tokens: account.countedMaxLease
         case .usd:
             tier?.maxLease(limit: account.limit) ?? NanoUSD(account.limit.rawValue / 20)
         }
@@ -100,7 +100,7 @@ package struct LedgerAccounts: CallerLedger {
                 BudgetWarning(account: $0.0, spentPercent: $0.1.spentPercent)
             }.filter { $0.spentPercent >= first }
         }
-        if let terms = requests.first, let position = ledger.position(of: terms.key) {
+        if let terms = requests.first(where: { !$0.key.isRate }), let position = ledger.position(of: terms.key) {
             balance.requestsLimit = position.limit.rawValue
             balance.requestsRemaining = position.remaining.rawValue
             balance.requestsResetAt = terms.key.period.end
@@ -115,13 +115,20 @@ package struct LedgerAccounts: CallerLedger {
 
     // MARK: Waiting
 
+    private func payer(for accounts: [AccountTerms]) throws(LedgerRefusal) -> Payer {
+        guard let payer = ledger.payer(for: accounts, observes: observes) else {
+            throw LedgerRefusal(reason: .overloaded, account: accounts.first?.key)
+        }
+        return payer
+    }
+
     /// Reserves, or waits for a lease that is on its way and for money that is set aside (rule 9).
     private func reserve(
         _ accounts: [AccountTerms], _ amount: NanoUSD, least: NanoUSD
     ) async throws(LedgerRefusal) -> Reservation {
-        guard let payer = ledger.payer(for: accounts, observes: observes) else {
-            throw LedgerRefusal(reason: .overloaded, account: accounts.first?.key)
-        }
+        var accounts = accounts
+        var payer = try payer(for: accounts)
+        var minutesAhead = 0
         let began = clock.nowNanoseconds
         var contendedFrom: UInt64?
         while true {
@@ -134,24 +141,37 @@ package struct LedgerAccounts: CallerLedger {
             switch outcome {
             case .reserved(let reservation):
                 if observes, let account = ledger.accountBeyond(payer, for: amount) {
-                    observed.note(account.unit == .usd ? .budgetExhausted : .quotaExhausted)
+                    observed.note(account.exhaustedReason)
                 }
                 return reservation
             case .exhausted(let account, let resetsAt):
                 throw LedgerRefusal(
-                    reason: account.unit == .usd ? .budgetExhausted : .quotaExhausted,
-                    account: account, resetsAt: resetsAt ?? account.period.end)
+                    reason: account.exhaustedReason, account: account,
+                    resetsAt: resetsAt ?? account.period.end, limit: accounts.limit(of: account))
             case .journalFull: throw LedgerRefusal(reason: .overloaded, account: nil)
             case .contended(let account, _):
                 // From here on: the store's answer may have taken a while itself.
                 let from = contendedFrom ?? clock.nowNanoseconds
                 contendedFrom = from
                 end = min(end, from + GatewayLimits.contendedNanoseconds)
-                refusal = LedgerRefusal(reason: .budgetContended, account: account)
+                refusal = LedgerRefusal(
+                    reason: account?.contendedReason ?? .budgetContended, account: account,
+                    limit: account.flatMap { accounts.limit(of: $0) })
             case .needsLease:
                 let reason: Reason =
                     isControlPlaneReachable() ? .budgetContended : .controlPlaneLost
                 refusal = LedgerRefusal(reason: reason, account: accounts.first?.key)
+            case .periodOver(let account):
+                // The store's clock is ahead of this one, or the minute ended while this waited.
+                minutesAhead += 1
+                guard minutesAhead <= GatewayLimits.minutesAheadMax else {
+                    throw LedgerRefusal(
+                        reason: account.contendedReason, account: account,
+                        limit: accounts.limit(of: account))
+                }
+                accounts = accounts.map { $0.following(account) }
+                payer = try self.payer(for: accounts)
+                continue
             }
             // Without a place among the waiters, waiting would be for nothing.
             guard let waiter else { throw refusal }
@@ -160,4 +180,29 @@ package struct LedgerAccounts: CallerLedger {
             guard woken else { throw refusal }
         }
     }
+}
+
+extension AccountTerms {
+    /// The same of the next minute, if it is of this account.
+    fileprivate func following(_ account: AccountKey) -> AccountTerms {
+        guard key == account, let end = account.period.end else { return self }
+        var next = self
+        next.key.period = Period(account.period.kind, at: end)
+        return next
+    }
+}
+
+extension [AccountTerms] {
+    fileprivate func limit(of account: AccountKey) -> NanoUSD? {
+        first { $0.key == account }?.limit
+    }
+}
+
+extension AccountKey {
+    fileprivate var exhaustedReason: Reason {
+        isRate ? .rateLimited : unit == .usd ? .budgetExhausted : .quotaExhausted
+    }
+
+    /// Set aside elsewhere: of a rate it comes back, or its minute ends, very soon.
+    fileprivate var contendedReason: Reason { isRate ? .rateLimited : .budgetContended }
 }

@@ -90,13 +90,16 @@ extension World {
             guard let book = store.accounts[account] else { continue }
             let recorded = truth.recorded[account]
             // What is open for ever is set aside for ever, and covers what it cost.
-            let charged = book.consumed + (counts[.storeFailover] == 0 ? 0 : book.held)
+            let isSaid = counts[.storeFailover] == 0 && !book.account.isRate
+            let charged = book.consumed + (isSaid ? 0 : book.held)
             guard charged >= recorded - truth.lost[account] else {
                 throw Violation("\(book.account): \(book.consumed) charged, \(recorded) recorded")
             }
             // What was said once, acknowledged, and lost with the store and its holder's memory,
             // waits for an operator.
             guard counts[.storeFailover] == 0 else { continue }
+            // What was used of a minute is not said any more when it is over.
+            guard !book.account.isRate else { continue }
             if truth.writtenOff[account] == 0, book.consumed != recorded {
                 throw Violation("\(book.account): \(book.consumed) is not \(recorded)")
             }
@@ -122,7 +125,10 @@ extension World {
     private func heldLeases(whereScarce: Bool) -> Set<LeaseID> {
         var held: Set<LeaseID> = []
         for case let book? in store.accounts
-        where !whereScarce || book.consumed + book.held > book.limit / 2 {
+        // Of a minute the store is not told what is spent and what lies idle, and need not be.
+        where !book.account.isRate
+            && (!whereScarce || book.consumed + book.held > book.limit / 2)
+        {
             for (id, lease) in book.leases where lease.held > 0 {
                 // Leases of a next period may wait for its first moments.
                 if truth.expiries[id] ?? 0 < now + 55 * Self.second { held.insert(id) }
@@ -136,7 +142,7 @@ extension World {
     private func probeRecall() throws {
         let time = storeTime.milliseconds - AccountTable.turn.milliseconds
         guard abs(time) > 10_000 else { return }
-        let scope = AccountTable.scopeCount - 1
+        let scope = AccountTable.requests(AccountTable.userCount - 1)
         let account = AccountTable.index(scope: scope, period: time < 0 ? 0 : 1)
         var policy = policies[policies.count - 1]
         policy.limits[scope] = (store.accounts[account]?.committed ?? 0) + 100

@@ -326,6 +326,10 @@ package enum UplinkLimits {
     package static let drainNanoseconds: UInt64 = 5_000_000_000
     package static let drainTurnNanoseconds: UInt64 = 5_000_000
     package static let retryNanoseconds: UInt64 = 200_000_000
+    /// Reports go out each second; without an answer to any of them for this long the control plane
+    /// is lost, and tiers say what becomes of their users' requests. A stalled one is given up
+    /// after the silence and the PING, and the next replica needs time to take over.
+    package static let lostNanoseconds: UInt64 = 6_000_000_000
 
     // MARK: Subjects
 
@@ -383,6 +387,8 @@ package enum GatewayLimits {
     package static let minutesAheadMax = 2
     /// For a lease that was asked for: a few round trips to the control plane.
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
+    /// What callers are told who are not served without the control plane.
+    package static let lostRetrySeconds: Int64 = 2
     /// Connecting to a sidecar, which is near.
     package static let connectNanoseconds: UInt64 = 1_000_000_000
 

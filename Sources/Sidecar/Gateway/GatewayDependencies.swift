@@ -7,10 +7,13 @@ package struct ControlPlaneView: Hashable, Sendable {
     package var isReachable: Bool
     /// Since it was last heard.
     package var silentMilliseconds: Int64
+    /// It has answered nothing about money for so long that tiers go by `whenControlPlaneIsLost`.
+    package var isLost: Bool
 
-    package init(isReachable: Bool, silentMilliseconds: Int64) {
+    package init(isReachable: Bool, silentMilliseconds: Int64, isLost: Bool = false) {
         self.isReachable = isReachable
         self.silentMilliseconds = silentMilliseconds
+        self.isLost = isLost
     }
 }
 

@@ -14,7 +14,9 @@ package final class GatewayService: Sendable {
     package init(configuration: GatewayConfiguration, dependencies: GatewayDependencies) {
         self.configuration = configuration
         self.dependencies = dependencies
-        let workload = WorkloadAdmission(max: configuration.analysesMax)
+        let workload = WorkloadAdmission(max: configuration.analysesMax) {
+            dependencies.controlPlane().isLost
+        }
         let identity = CallerIdentity(verifier: configuration.verifier, bind: dependencies.bind)
         self.workload = workload
         let calls = OutboundCalls()

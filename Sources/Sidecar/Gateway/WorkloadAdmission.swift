@@ -55,9 +55,11 @@ package final class WorkloadAdmission: Sendable {
     private let inHandMax: Int
     private let headroom: Int
     private let rates = UserRates()
+    private let isControlPlaneLost: @Sendable () -> Bool
 
     /// - Parameter max: requests at once, of all users; as many again may wait.
-    package init(max: Int) {
+    package init(max: Int, isControlPlaneLost: @escaping @Sendable () -> Bool = { false }) {
+        self.isControlPlaneLost = isControlPlaneLost
         var limit = AgentPolicy.Concurrency(requestsMax: max)
         limit.queueMax = max
         limit.queueMilliseconds = GatewayLimits.queueMilliseconds
@@ -104,7 +106,9 @@ package final class WorkloadAdmission: Sendable {
         _ caller: Caller, of policy: Policy, _ clock: any GatewayClock
     ) async throws(GatewayRefusal) -> WorkloadPlace {
         let now = clock.nowNanoseconds
-        var observed = try rates.take(caller, nowNanoseconds: now)
+        let lost = try refuseIfLost(caller.tier)
+        let rated = try rates.take(caller, nowNanoseconds: now)
+        var observed = lost ?? rated
         let wake = Wake()
         var user = Occupant(caller)
         var (ticket, arrival, displaced) = arrive(user, caller.tier, policy, wake, now)
@@ -130,6 +134,15 @@ package final class WorkloadAdmission: Sendable {
             }
             return WorkloadPlace(self, user, observed)
         }
+    }
+
+    /// Before anything is counted or paid for (LEDGER rule 11).
+    private func refuseIfLost(_ tier: TierPolicy) throws(GatewayRefusal) -> Reason? {
+        guard tier.whenControlPlaneIsLost == .refuse, isControlPlaneLost() else { return nil }
+        if tier.observe { return .controlPlaneLost }
+        throw GatewayRefusal(
+            .controlPlaneLost, "Tier \(tier.name) is not served without the control plane.",
+            retryAfterSeconds: GatewayLimits.lostRetrySeconds)
     }
 
     /// Whose requests are counted together, and how many there may be.

@@ -42,6 +42,7 @@ extension Uplink {
                 throw MeshError.notUnderstood("as many grants as acquires are needed")
             }
             demand.answered(response)
+            accounted()
             return response.grants.contains { $0.status == .contended } ? .contended : .granted
         } catch {
             demand.answered(nil)
@@ -69,6 +70,7 @@ extension Uplink {
             let response = try await post(
                 MeshPath.report, reporting.report, answer: ReportResponse.self)
             reporting.answered(response)
+            accounted()
             // Finals that came are acknowledged by the next report, which also has the answers to
             // inquiries and says what was disowned.
             if !response.finals.isEmpty || !response.unknown.isEmpty
@@ -81,6 +83,10 @@ extension Uplink {
             hooks.log.warning("report failed", ("error", describe(error)))
             return false
         }
+    }
+
+    private func accounted() {
+        publish { $0.accountedNanoseconds = loop.nowNanoseconds }
     }
 
     func shipRecords() async {

@@ -122,9 +122,17 @@ package struct UplinkStatus: Hashable, Sendable {
     /// force was applied. 0 for never.
     package var heardNanoseconds: UInt64 = 0
     package var appliedNanoseconds: UInt64 = 0
+    /// The same: when a report or a request for leases was answered last.
+    package var accountedNanoseconds: UInt64 = 0
     /// Of the last projection that was refused; empty after the next one that is applied.
     package var policyProblems: [Problem] = []
     package var lastError: String?
 
     package init() {}
+
+    /// LEDGER rule 11: not a word about money for longer than a change of the replica takes. A
+    /// control plane that answers and has lost its store is lost, too.
+    package func isLost(nowNanoseconds now: UInt64) -> Bool {
+        now >= accountedNanoseconds &+ UplinkLimits.lostNanoseconds
+    }
 }

@@ -1,3 +1,4 @@
+import Synchronization
 import Testing
 import WeirCore
 import WeirPolicy
@@ -55,6 +56,33 @@ import WeirPolicy
     private func reason(_ result: Result<WorkloadPlace, GatewayRefusal>) -> Reason? {
         guard case .failure(let refusal) = result else { return nil }
         return refusal.reason
+    }
+
+    @Test func aTierMayRefuseWithoutTheControlPlane() async throws {
+        let isLost = Mutex(true)
+        let admission = WorkloadAdmission(max: 3) { isLost.withLock { $0 } }
+        var refused = try caller("free")
+        refused.tier.whenControlPlaneIsLost = .refuse
+        // So few that what is refused without the control plane must not count.
+        refused.tier.rateLimit = AgentPolicy.RateLimit(requestsPerSecond: 0.00001, burst: 1)
+        guard case .failure(let refusal) = await enter(admission, refused) else {
+            Issue.record("it was let in")
+            return
+        }
+        #expect(refusal.reason == .controlPlaneLost)
+        #expect(refusal.reason.status == 503)
+        #expect(refusal.retryAfterSeconds == 2)
+        #expect(admission.levels == .init())
+        // Others go on inside of what they have.
+        try await place(admission, "premium").leave()
+        var observing = refused
+        observing.user = "v"
+        observing.tier.observe = true
+        let observed = try await enter(admission, observing).get()
+        #expect(observed.observed == .controlPlaneLost)
+        observed.leave()
+        isLost.withLock { $0 = false }
+        try await enter(admission, refused).get().leave()
     }
 
     @Test func theHigherTierGoesFirst() async throws {

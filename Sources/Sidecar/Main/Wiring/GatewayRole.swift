@@ -119,7 +119,8 @@ final class GatewayRole: Role {
                 let silent = now - min(now, status.heardNanoseconds)
                 return ControlPlaneView(
                     isReachable: status.isConnected,
-                    silentMilliseconds: Int64(clamping: silent / 1_000_000))
+                    silentMilliseconds: Int64(clamping: silent / 1_000_000),
+                    isLost: status.isLost(nowNanoseconds: now))
             },
             process: { member.processView }, sight: sight, metrics: metrics, picker: picker,
             cache: ResponseCache(context.metrics.registry))

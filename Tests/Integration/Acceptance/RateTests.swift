@@ -24,19 +24,7 @@ struct RateTests {
         let first = Self.minute
         var tally = Tally()
         while tally.minutes == 1 {
-            let answers = try await withThrowingTaskGroup(of: (Int, Endpoint.Answer).self) { group in
-                for index in 0..<6 {
-                    group.addTask {
-                        let gateway = index % gateways.count
-                        return (
-                            gateway,
-                            try await gateways[gateway].post(
-                                "/analyze", AcceptancePolicy.sentimentOnly, headers: headers)
-                        )
-                    }
-                }
-                return try await group.reduce(into: []) { $0.append($1) }
-            }
+            let answers = try await ask(gateways, headers)
             tally.minutes = Self.minute - first + 1
             tally.served += answers.count { $0.1.status == 200 }
             // With a time it is exhausted; without one it is set aside, and comes back.
@@ -52,6 +40,23 @@ struct RateTests {
             }
         }
         return tally
+    }
+
+    /// Three requests to each gateway at once, with the gateway's place.
+    private func ask(
+        _ gateways: [Endpoint], _ headers: [String: String]
+    ) async throws -> [(Int, Endpoint.Answer)] {
+        try await withThrowingTaskGroup(of: (Int, Endpoint.Answer).self) { group in
+            for index in 0..<(3 * gateways.count) {
+                let place = index % gateways.count
+                group.addTask {
+                    let answer = try await gateways[place].post(
+                        "/analyze", AcceptancePolicy.sentimentOnly, headers: headers)
+                    return (place, answer)
+                }
+            }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
     }
 
     @Test func `two gateways serve a minute's requests, all of them and not one more`()

@@ -45,4 +45,5 @@ package enum PolicyLimits {
     package static let outputTokensMax: Int64 = 10_000_000
     package static let dailyRequestsMax: Int64 = 1_000_000_000_000
     package static let requestsPerMinuteMax: Int64 = 1_000_000_000
+    package static let tokensPerMinuteMax: Int64 = 1_000_000_000_000
 }

@@ -230,6 +230,11 @@ enum SubjectAccounts {
                     unit: .requests, scope: .user, period: .minute, id: user,
                     limit: NanoUSD(requests)))
         }
+        if let tokens = tier.tokensPerMinute {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .tokens, scope: .user, period: .minute, id: user, limit: NanoUSD(tokens)))
+        }
         for budget in policy.budgets.values.sorted(by: { $0.name < $1.name }) {
             let scope: AccountKey.Scope
             switch budget.scope {

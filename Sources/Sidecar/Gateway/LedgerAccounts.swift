@@ -11,6 +11,7 @@ package struct LedgerAccounts: CallerLedger {
     private let money: [AccountTerms]
     /// By the day and by the minute.
     private let requests: [AccountTerms]
+    private let tokens: [AccountTerms]
     private let observes: Bool
     private let tier: String
     private let warnAtPercent: [Int]
@@ -40,6 +41,7 @@ package struct LedgerAccounts: CallerLedger {
         }
         money = terms.filter { $0.key.unit == .usd }
         requests = terms.filter { $0.key.unit == .requests }
+        tokens = terms.filter { $0.key.unit == .tokens }
     }
 
     private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD
@@ -64,9 +66,28 @@ package struct LedgerAccounts: CallerLedger {
     }
 
     package func delegate(
-        _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
+        _ bound: CallBound, to audience: Incarnation
+    ) async throws(LedgerRefusal) -> PaidCall {
+        guard bound.tokens > 0, !tokens.isEmpty else {
+            return PaidCall(key: try await delegateMoney(bound, to: audience))
+        }
+        let use = try await reserve(tokens, NanoUSD(bound.tokens), least: .zero)
+        guard ledger.beginUse(use) else {
+            ledger.cancel(use)
+            throw LedgerRefusal(reason: .overloaded, account: nil)
+        }
+        do throws(LedgerRefusal) {
+            return PaidCall(key: try await delegateMoney(bound, to: audience), tokens: use)
+        } catch {
+            ledger.endUse(use, used: .zero)
+            throw error
+        }
+    }
+
+    private func delegateMoney(
+        _ bound: CallBound, to audience: Incarnation
     ) async throws(LedgerRefusal) -> ChildKey {
-        let reservation = try await reserve(money, amount, least: least)
+        let reservation = try await reserve(money, bound.amount, least: bound.least)
         guard let key = ledger.delegate(reservation, audience: audience) else {
             ledger.cancel(reservation)
             throw LedgerRefusal(reason: .overloaded, account: nil)
@@ -74,8 +95,9 @@ package struct LedgerAccounts: CallerLedger {
         return key
     }
 
-    package func childFinal(_ key: ChildKey, consumed: NanoUSD) {
-        ledger.childFinal(key, consumed: consumed)
+    package func callFinal(_ call: PaidCall, consumed: NanoUSD, tokens: Int64?) {
+        ledger.childFinal(call.key, consumed: consumed)
+        if let use = call.tokens { ledger.endUse(use, used: tokens.map { NanoUSD($0) }) }
         guard let watch, !warnAtPercent.isEmpty else { return }
         for (account, position) in positions {
             watch.look(
@@ -84,7 +106,10 @@ package struct LedgerAccounts: CallerLedger {
         }
     }
 
-    package func childLost(_ key: ChildKey) { ledger.childLost(key) }
+    package func callLost(_ call: PaidCall) {
+        ledger.childLost(call.key)
+        if let use = call.tokens { ledger.endUse(use, used: nil) }
+    }
 
     /// Of the account with the least left; `nil` until the store has said what others spent.
     package var balance: Balance? {
@@ -147,7 +172,8 @@ package struct LedgerAccounts: CallerLedger {
             case .exhausted(let account, let resetsAt):
                 throw LedgerRefusal(
                     reason: account.exhaustedReason, account: account,
-                    resetsAt: resetsAt ?? account.period.end, limit: accounts.limit(of: account))
+                    resetsAt: resetsAt ?? account.period.end, limit: accounts.limit(of: account),
+                    needed: amount)
             case .journalFull: throw LedgerRefusal(reason: .overloaded, account: nil)
             case .contended(let account, _):
                 // From here on: the store's answer may have taken a while itself.

@@ -25,6 +25,11 @@ extension GatewayRefusal {
         guard let limit = refusal.limit?.rawValue else { return }
         let unit = account.unit.rawValue
         detail = "Your tier allows \(limit) \(unit) per minute at all gateways together."
+        if let needed = refusal.needed?.rawValue, needed > limit {
+            detail += " This request may take \(needed)."
+            // However long the caller waits.
+            retryAfterSeconds = nil
+        }
         let seconds = max(1, end.seconds - now.seconds)
         fields = [
             GatewayField("ratelimit-policy", "\"\(unit)-per-minute\";q=\(limit);w=60"),

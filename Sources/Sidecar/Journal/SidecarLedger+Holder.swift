@@ -167,9 +167,11 @@ extension SidecarLedger {
         }
     }
 
-    /// What a call really used. Saying it twice changes nothing.
-    package func endUse(_ reservation: Reservation, used: NanoUSD) {
+    /// What a call really used; `nil`: nobody can tell, so all of it. Saying it twice changes
+    /// nothing.
+    package func endUse(_ reservation: Reservation, used: NanoUSD?) {
         let calls = state.withLock { state -> [@Sendable () -> Void] in
+            guard let used = used ?? state.book.amount(of: reservation) else { return [] }
             _ = state.end(.use(reservation, consumed: used))
             return state.callsToMake()
         }

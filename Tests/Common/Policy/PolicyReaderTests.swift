@@ -36,7 +36,7 @@ import WeirCore
         let free = try #require(policy.tiers["free"])
         #expect(free.monthlyBudget == NanoUSD(5_000_000_000))
         #expect(free.dailyRequests == 100)
-        #expect(free.requestsPerMinute == 20)
+        #expect(free.requestsPerMinute == 20 && free.tokensPerMinute == 9_000)
         #expect(free.whenControlPlaneIsLost == .allowUpTo(NanoUSD(500_000_000)))
         #expect(free.maxLease == NanoUSD(250_000_000))
         let gold = try #require(policy.tiers["gold"])
@@ -137,6 +137,10 @@ import WeirCore
             (
                 "/documents/3/spec/requestsPerMinute", 0, "/documents/3/spec/requestsPerMinute",
                 "from 1"
+            ),
+            (
+                "/documents/3/spec/tokensPerMinute", "many",
+                "/documents/3/spec/tokensPerMinute", "integer"
             ),
             (
                 "/documents/3/spec/rateLimit", ["requestsPerSecond": 1, "scope": "mesh"],

@@ -244,6 +244,18 @@ private struct TestGateway: Sendable {
         #expect(answer.retryAfterSeconds == 1 && answer.members["resets_at"] == nil)
     }
 
+    @Test func stepsAboveTheTokensOfTheirMinuteAreTooManyRequests() async throws {
+        let answer = try await service(ledger: TestLedger(tokensMax: 0)).respond(to: post(body))
+        #expect(answer.status == 429)
+        #expect(value(answer, "weir-decision") == "rate_limited")
+        #expect(value(answer, "retry-after") == "60")
+        #expect(value(answer, "ratelimit-policy") == #""tokens-per-minute";q=0;w=60"#)
+        let problem = try JSON.parse(answer.bytes)
+        #expect(problem["account"] == "tokens/user/2026-11-22T14:20/alice")
+        #expect(problem["scope"] == "mesh" && problem["step"] != nil)
+        #expect(metrics.seen.withLock { $0.last?.hasSuffix("rate_limited") } == true)
+    }
+
     @Test(arguments: [
         (Reason.circuitOpen, 503), (.overloaded, 503), (.rateLimited, 503), (.forbidden, 502),
         (.deadline, 504), (.upstreamProtocol, 502), (.budgetExhausted, 402),

@@ -13,6 +13,7 @@ import WeirPolicy
         var free = TierPolicy(name: "free", monthlyBudget: NanoUSD(1_000), agents: [])
         free.dailyRequests = 40
         free.requestsPerMinute = 30
+        free.tokensPerMinute = 9_000
         var premium = TierPolicy(name: "premium", monthlyBudget: NanoUSD(5_000), agents: [])
         premium.priority = 10
         policy.tiers = ["free": free, "premium": premium]
@@ -48,7 +49,7 @@ import WeirPolicy
         #expect(
             first.accounts.map { "\($0.unit)/\($0.scope)/\($0.period)/\($0.id)=\($0.limit)" } == [
                 "usd/user/month/ann=1000", "requests/user/day/ann=40",
-                "requests/user/minute/ann=30",
+                "requests/user/minute/ann=30", "tokens/user/minute/ann=9000",
                 "usd/tenant/month/acme=9000", "usd/tier/month/free=70000",
             ])
         #expect(try await resolve(store, "ann", tier: "premium").tier == "free")

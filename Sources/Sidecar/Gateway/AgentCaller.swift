@@ -68,7 +68,8 @@ struct AgentCaller: Sendable {
         var attempt = AttemptReport(
             agent: prepared.agent.name, model: prepared.bound.model, outcome: .admitted)
         attempt.version = endpoint.version
-        if prepared.bound.isPolicyCeiling, caller.tier.tokensPerMinute != nil, !caller.tier.observe {
+        let countsTokens = caller.tier.tokensPerMinute != nil && !caller.tier.observe
+        if countsTokens, prepared.bound.isPolicyCeiling {
             attempt.outcome = .unmeteredPath
             throw Failure(
                 attempt: attempt,

@@ -85,7 +85,8 @@ package struct CallBound: Hashable, Sendable {
 
 /// The accounts that one caller's request is charged to.
 package protocol CallerLedger: Sendable {
-    /// Counts one request of the day and of the minute. Called once for each request of a user, at the first hop.
+    /// Counts one request of the day and of the minute. Called once for each request of a user, at
+    /// the first hop.
     func takeRequest() async throws(LedgerRefusal)
     /// Sets an amount aside on every account, and tokens where they are counted, and journals it as
     /// an open child, all before it returns. Waits a bounded time where some is about to come back.

@@ -125,7 +125,9 @@ package struct LedgerAccounts: CallerLedger {
                 BudgetWarning(account: $0.0, spentPercent: $0.1.spentPercent)
             }.filter { $0.spentPercent >= first }
         }
-        if let terms = requests.first(where: { !$0.key.isRate }), let position = ledger.position(of: terms.key) {
+        if let terms = requests.first(where: { !$0.key.isRate }),
+            let position = ledger.position(of: terms.key)
+        {
             balance.requestsLimit = position.limit.rawValue
             balance.requestsRemaining = position.remaining.rawValue
             balance.requestsResetAt = terms.key.period.end

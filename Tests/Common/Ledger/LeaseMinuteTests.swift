@@ -19,6 +19,9 @@ import WeirLedger
                 unit: .requests, scope: .user, period: Period(.minute, at: minute), id: "ann"),
             limit: NanoUSD(100), maxLease: NanoUSD(10), policyNumber: 1)
 
+        /// Of each grant.
+        var share: Int64 = 10
+
         init() { log.append(book.begin(Incarnation(1), mayRelease: false)) }
 
         var wall: UnixTime {
@@ -42,7 +45,7 @@ import WeirLedger
             log.append(.spent(spent))
         }
 
-        /// The accounts that it asks leases of; each gets one of ten until the end of its minute.
+        /// The accounts that it asks leases of; each gets one until the end of its minute.
         @discardableResult
         func granted() -> [AccountKey] {
             let (request, entries, _) = book.takeDemands(now: now)
@@ -50,11 +53,11 @@ import WeirLedger
             let grants = request.acquire.map { acquire in
                 let end = acquire.account.period.end?.milliseconds ?? 0
                 return LeaseGrant(
-                    lease: acquire.lease, status: .granted, granted: NanoUSD(10),
+                    lease: acquire.lease, status: .granted, granted: NanoUSD(share),
                     expiresInMilliseconds: end - wall.milliseconds,
                     state: AccountState(
                         account: acquire.account, limit: NanoUSD(100), consumed: .zero,
-                        consumedByOthers: .zero, held: NanoUSD(10), resetsAtMilliseconds: end))
+                        consumedByOthers: .zero, held: NanoUSD(share), resetsAtMilliseconds: end))
             }
             log += book.apply(LeasesResponse(grants: grants), to: request, sentAt: now, now: now)
             return request.acquire.map(\.account)
@@ -157,6 +160,7 @@ import WeirLedger
 
     @Test func `whoever is active has a lease of the next minute before it begins`() throws {
         let holder = Holder()
+        holder.share = 40
         _ = try holder.reserve()
         holder.granted()
         holder.now += 45 * Self.second

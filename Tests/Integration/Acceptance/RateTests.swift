@@ -124,7 +124,8 @@ struct RateTests {
         defer { folder.remove() }
         let policy = try AcceptancePolicy(in: folder)
         try policy.addFixedPriceTier(budget: "5", more: "tokensPerMinute: \(Self.tokens)")
-        try policy.replace("acceptance.yaml", "agents: [finbert]", with: "agents: [llama2-7b, finbert]")
+        try policy.replace(
+            "acceptance.yaml", "agents: [finbert]", with: "agents: [llama2-7b, finbert]")
         let options = Mesh.Options(agents: ["finbert", "llama2-7b"], policyFolder: policy.path)
         try await Mesh.run(options) { mesh in
             let gateways = [mesh.gateway, try await mesh.addGateway("second-gateway")]

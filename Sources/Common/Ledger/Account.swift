@@ -10,6 +10,8 @@ package struct AccountKey: Hashable, Sendable {
         case key
         /// What requests with a tag cost, whoever makes them.
         case tag
+        /// What a user may spend while there is no control plane, beside the user's own account.
+        case standby
         /// The mesh's own account: what operators' tests of agents cost.
         case mesh
     }
@@ -30,6 +32,13 @@ package struct AccountKey: Hashable, Sendable {
 
     /// It limits a rate and not a sum: nobody asks about it when its minute is over.
     package var isRate: Bool { period.kind == .minute }
+}
+
+extension AccountKey {
+    /// How long a lease of it admits without being asked about again, within its period.
+    package var leaseMilliseconds: Int64 {
+        scope == .standby ? LedgerLimits.standbyMilliseconds : LedgerLimits.leaseMilliseconds
+    }
 }
 
 extension AccountKey: CustomStringConvertible {

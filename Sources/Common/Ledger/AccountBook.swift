@@ -255,13 +255,13 @@ package struct AccountBook: Sendable {
 
     /// `nil` when the period is over, or too far ahead.
     private func millisecondsToExpiry(now: UnixTime) -> Int64? {
-        guard let end = account.period.end else { return LedgerLimits.leaseMilliseconds }
+        guard let end = account.period.end else { return account.leaseMilliseconds }
         let untilStart = account.period.beginning.milliseconds - now.milliseconds
         let untilEnd = end.milliseconds - now.milliseconds
         guard untilEnd > 0 || isPlanted(.pastPeriodsGrant),
             untilStart <= LedgerLimits.nextPeriodMilliseconds
         else { return nil }
-        if isPlanted(.pastPeriodsGrant) { return LedgerLimits.leaseMilliseconds }
-        return min(max(0, untilStart) + LedgerLimits.leaseMilliseconds, untilEnd)
+        if isPlanted(.pastPeriodsGrant) { return account.leaseMilliseconds }
+        return min(max(0, untilStart) + account.leaseMilliseconds, untilEnd)
     }
 }

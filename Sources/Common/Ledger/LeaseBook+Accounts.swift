@@ -126,6 +126,7 @@ extension LeaseBook {
         accountIndex.values.count { slot in
             let row = accounts[Int(slot)]
             guard row.key.unit == .usd, row.key.scope != .run,
+                row.key.scope != .standby,
                 let position = position(of: slot), position.limit > .zero
             else { return false }
             let spent = position.consumedByOthers + position.ownConsumed

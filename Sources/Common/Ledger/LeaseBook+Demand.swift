@@ -139,10 +139,15 @@ extension LeaseBook {
         // A first request is rarely the last: its run has more steps.
         let ahead = max(target - (waited > 0 ? 0 : free), (NanoUSD(need) + NanoUSD(need)).rawValue)
         let wanted = NanoUSD(max(accounts[slot].needSum, need)) + NanoUSD(ahead)
-        let want = max(need, min(wanted.rawValue, accounts[slot].maxLease))
+        // Of what is kept for a time without a control plane: whatever nobody else keeps.
+        let isKept = accounts[slot].key.scope == .standby
+        let want = max(need, min(isKept ? .max : wanted.rawValue, accounts[slot].maxLease))
         accounts[slot].needMin = 0
         accounts[slot].needSum = 0
-        if waited > 0 { releaseFragments(of: account, below: need, &entries) }
+        if waited > 0 {
+            releaseLate(of: account, now: now, &entries)
+            releaseFragments(of: account, below: need, &entries)
+        }
         accounts[slot].pending = PendingAcquire(
             number: nextLeaseNumber, need: need, want: want, isUnderWay: false,
             observes: accounts[slot].demandObserves)
@@ -202,7 +207,9 @@ extension LeaseBook {
             var lease = accounts[Int(account)].firstLease
             while lease != noSlot {
                 let slot = Int(lease)
-                if accounts[Int(account)].wantedUntil > 0 {
+                if accounts[Int(account)].wantedUntil > 0,
+                    accounts[Int(account)].key.scope != .standby
+                {
                     release(lease, leases[slot].free, &entries)
                 }
                 if !leases[slot].isAcknowledged, !leases[slot].isLocal,

@@ -126,6 +126,10 @@ extension LeaseBook {
         guard !isPlanted(.recallsAreIgnored) else { return entries }
         for id in recalled.prefix(LedgerLimits.leasesPerMessageMax) {
             guard let lease = leaseIndex[id] else { continue }
+            guard accounts[Int(leases[Int(lease)].account)].key.scope != .standby else {
+                shareStandby(lease, now: now, &entries)
+                continue
+            }
             release(lease, leases[Int(lease)].free, &entries)
             let account = leases[Int(lease)].account
             accounts[Int(account)].wantedUntil = now &+ LedgerLimits.wantedNanoseconds
@@ -233,6 +237,14 @@ extension LeaseBook {
         leases.first {
             $0.account != noSlot && $0.consumed + $0.outstanding + $0.released > $0.granted
         }?.id
+    }
+
+    /// The lease of its last account: what a simulation asks of each reservation.
+    package func lastLease(of reservation: Reservation) -> LeaseID? {
+        guard let slot = reservations.find(reservation.number), reservations[slot].legCount > 0
+        else { return nil }
+        let row = reservations[slot]
+        return leases[Int(row.legs[Int(row.legCount) - 1])].id
     }
 
     /// Children that are open, by name: what a report or an operator lists.

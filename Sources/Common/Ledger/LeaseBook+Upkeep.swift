@@ -8,18 +8,30 @@ extension LeaseBook {
     /// so, once the entries are committed.
     package mutating func maintain(now: UInt64) -> [LedgerEntry] {
         var entries: [LedgerEntry] = []
+        var kept = keptForStandby(now: now)
+        // What may be used is kept before what is late.
+        for isLate in kept.isEmpty ? [nil] : [false, true] {
+            giveBackUnused(isLate: isLate, &kept, now: now, &entries)
+        }
+        return entries
+    }
+
+    private mutating func giveBackUnused(
+        isLate: Bool?, _ kept: inout [UInt32: Int64], now: UInt64, _ entries: inout [LedgerEntry]
+    ) {
         for index in leases.indices {
             let row = leases[index]
             guard row.account != noSlot, row.free > 0 else { continue }
             // What is left of a minute that is over, nobody can use.
             guard !isOver(row.account, now: now) else { continue }
+            let admits = admits(UInt32(index), now: now)
+            if let isLate, isLate == admits { continue }
             let isIdle = isIdle(accounts[Int(row.account)], now: now)
-            guard isIdle || !admits(UInt32(index), now: now), !isPlanted(.idleMoneyStays) else {
-                continue
-            }
-            release(UInt32(index), row.free, &entries)
+            let stays = min(row.free, kept[row.account] ?? 0)
+            if stays > 0 { kept[row.account]? -= stays }
+            guard isIdle || !admits, !isPlanted(.idleMoneyStays) else { continue }
+            release(UInt32(index), row.free - stays, &entries)
         }
-        return entries
     }
 
     /// Users who come back find their money here, as long as nobody else could miss it (rule 9).
@@ -96,6 +108,7 @@ extension LeaseBook {
     /// that come next, so that neither is a pause.
     package mutating func askAhead(wall: UnixTime, now: UInt64) {
         guard let incarnation else { return }
+        askForStandby(now: now)
         // By slot: a simulation's histories repeat, and dictionaries have no order.
         for account in accountIndex.values.sorted() {
             let end = accounts[Int(account)].key.period.end

@@ -51,6 +51,8 @@ package struct LeaseBook: Sendable {
     var lowered: [UInt32] = []
     /// Accounts that others wait for, of which something came free.
     var givingBack: [UInt32] = []
+    /// By the account of what is kept.
+    var standbys: [UInt32: Standby] = [:]
     /// Accounts with waiters for which something changed since `takeWakes`.
     var wakes: [UInt32] = []
 
@@ -83,32 +85,41 @@ package struct LeaseBook: Sendable {
             }
             legs[index] = lease
         }
-        let slot = reservations.insert()
-        reservations[slot].amount = amount
-        reservations[slot].least =
-            isPlanted(.worstCaseIsDue) ? amount : min(max(0, least.rawValue), amount)
-        reservations[slot].legs = legs
-        reservations[slot].legCount = Int32(count)
-        reservations[slot].phase = .reserved
+        let reservation = setAside(
+            amount, least: least.rawValue, legs, count, now: now)
         for index in 0..<count {
-            setAside(amount, from: legs[index], observes: payer.observes, now: now)
+            noteDemand(
+                leases[Int(legs[index])].account, amount: amount, observes: payer.observes, now: now
+            )
         }
-        return .reserved(Reservation(number: reservations[slot].number))
+        return .reserved(reservation)
     }
 
     private static let tableFull = ReserveOutcome.contended(
         nil, retryAfterNanoseconds: LedgerLimits.denialNanosecondsMax)
 
-    private mutating func setAside(
-        _ amount: Int64, from lease: UInt32, observes: Bool, now: UInt64
-    ) {
+    /// There is room in the table, and in each lease.
+    mutating func setAside(
+        _ amount: Int64, least: Int64, _ legs: SIMD8<UInt32>, _ count: Int, now: UInt64
+    ) -> Reservation {
+        let slot = reservations.insert()
+        reservations[slot].amount = amount
+        reservations[slot].least =
+            isPlanted(.worstCaseIsDue) ? amount : min(max(0, least), amount)
+        reservations[slot].legs = legs
+        reservations[slot].legCount = Int32(count)
+        reservations[slot].phase = .reserved
+        for index in 0..<count { setAside(amount, from: legs[index], now: now) }
+        return Reservation(number: reservations[slot].number)
+    }
+
+    private mutating func setAside(_ amount: Int64, from lease: UInt32, now: UInt64) {
         leases[Int(lease)].outstanding += amount
         leases[Int(lease)].openCount += 1
         let account = leases[Int(lease)].account
         let usual = accounts[Int(account)].usualAmount
         accounts[Int(account)].usualAmount = max(amount, usual - usual / 16)
         accounts[Int(account)].lastUsed = max(accounts[Int(account)].lastUsed, now)
-        noteDemand(account, amount: amount, observes: observes, now: now)
     }
 
     private func isExhausted(_ account: UInt32, for amount: Int64) -> Bool {

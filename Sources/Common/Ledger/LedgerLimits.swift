@@ -10,6 +10,9 @@ package enum LedgerLimits {
     // MARK: The store
     /// How long a lease admits without being asked about again.
     package static let leaseMilliseconds: Int64 = 60_000
+    /// The same for what may be spent without a control plane: to the end of the month. What bounds
+    /// it is the amount, and nobody knows how long there is none.
+    package static let standbyMilliseconds: Int64 = 32 * 86_400_000
     /// A lease of the next period is granted this long before the period begins, so that midnight
     /// is not a storm; holders spread their asking over it.
     package static let nextPeriodMilliseconds: Int64 = 30_000
@@ -45,6 +48,14 @@ package enum LedgerLimits {
     /// The same where half of the account's limit is neither spent nor set aside, so that nobody
     /// misses it: whoever comes back within a minute needs no exchange.
     package static let ampleIdleNanoseconds: UInt64 = 60_000_000_000
+    /// Users for whom a process keeps what they may spend without a control plane.
+    package static let standbysMax = 1_024
+    /// How long after a user's last request it is kept.
+    package static let standbyNanoseconds: UInt64 = 900_000_000_000
+    /// After it was shared with another holder: how long that one has to come for it.
+    package static let standbyWantedNanoseconds: UInt64 = 10_000_000_000
+    /// Into how many shares of use it may be cut by holders that serve the same user.
+    package static let standbySharesMax: Int64 = 8
     /// Leases of one process above which none is left idle for long: the table must have room.
     package static let idleLeasesMax = leasesMax / 2
     /// A lease of an account in use is replaced this long before it ends.

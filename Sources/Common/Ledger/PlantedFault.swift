@@ -57,6 +57,8 @@ package enum PlantedFault: String, Sendable, CaseIterable {
     case recallsAreIgnored
     /// Rule 10: leases are granted for a period that is over.
     case pastPeriodsGrant
+    /// Rule 11: each holder lets all through that may be spent without a control plane.
+    case standbyIsNotCounted
     /// Rule 12: a lease that was closed long ago is put back by a late report.
     case closedLeasesComeBack
     /// Rule 12: a new epoch grants before holders have reported what they have.

@@ -371,6 +371,8 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
     package var roles: [String]
     /// Every account that a request of this subject is charged to, each of them.
     package var accounts: [Account]
+    /// What may be spent of them without a control plane; absent: nothing beyond the leases.
+    package var standby: Account?
     /// What of the stored ones the tier allows now.
     package var preferences: Preferences?
     package var timeToLiveMilliseconds: Int64

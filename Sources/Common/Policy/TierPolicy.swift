@@ -61,7 +61,18 @@ package struct TierPolicy: Hashable, Sendable {
 
     /// The cap on granted − consumed − released of one holder and account (LEDGER rule 3).
     package func maxLease(limit: NanoUSD) -> NanoUSD {
-        maxLease ?? min(NanoUSD(limit.rawValue / 20), Self.defaultMaxLeaseCeiling)
+        let share = maxLease ?? min(NanoUSD(limit.rawValue / 20), Self.defaultMaxLeaseCeiling)
+        // What is kept for a time without a control plane is beside what is spent with one.
+        guard let standby else { return share }
+        return max(share, min(share + standby, limit))
+    }
+
+    /// What a user may spend without a control plane; `nil`: nothing beyond the leases.
+    package var standby: NanoUSD? {
+        guard case .allowUpTo(let amount) = whenControlPlaneIsLost, amount > .zero else {
+            return nil
+        }
+        return amount
     }
 }
 

@@ -22,7 +22,7 @@ extension Archive {
         case .tenant: column = "tenant"
         case .tier: column = "tier"
         case .tag: column = "tag"
-        case .run, .mesh, .key: return []
+        case .run, .mesh, .key, .standby: return []
         }
         let start = period.kind == .forever ? 0 : period.beginning.milliseconds
         let end = period.end?.milliseconds ?? .max
@@ -73,7 +73,7 @@ extension Archive {
         case .tenant: column = "tenant"
         case .tier: column = "tier"
         case .tag: column = "tag"
-        case .run, .key: return []
+        case .run, .key, .standby: return []
         }
         let start = period.kind == .forever ? 0 : period.beginning.milliseconds
         let end = period.end?.milliseconds ?? .max

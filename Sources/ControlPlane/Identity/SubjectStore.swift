@@ -53,12 +53,26 @@ package struct SubjectStore: Sendable {
         accounts += try SubjectAccounts.of(tags, policy: policy)
         if let account = bearer.account { accounts.append(account) }
         try await stateLimits(&accounts, tier, policyNumber: policyNumber)
-        return SubjectBinding(
+        let standby = try await standby(of: claims.subject, tier, policyNumber: policyNumber)
+        var binding = SubjectBinding(
             user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
             accounts: accounts,
             preferences: Self.preferences(row)?.effective(tier: tier, policy: policy),
             timeToLiveMilliseconds: StoreLimits.bindingMilliseconds,
             validForMilliseconds: bearer.validForMilliseconds, tags: tags)
+        binding.standby = standby
+        return binding
+    }
+
+    /// The account of what the tier lets a user spend without a control plane.
+    private func standby(
+        of user: String, _ tier: TierPolicy, policyNumber: Int64
+    ) async throws -> SubjectBinding.Account? {
+        guard let amount = tier.standby else { return nil }
+        let account = SubjectBinding.Account(
+            unit: .usd, scope: .standby, period: .month, id: user, limit: amount)
+        _ = try await ledger.setLimits([(account, amount)], policyNumber: policyNumber)
+        return account
     }
 
     /// Those of the token or the key, and those that the tier lets a request give itself.

@@ -16,7 +16,7 @@ enum LedgerCalls {
             request.lease.incarnation.rawValue, request.lease.number, need, want,
             max(0, request.closedBelow), max(request.policyNumber, policyNumber),
             period.beginning.milliseconds, period.end?.milliseconds ?? 0,
-            LedgerLimits.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
+            request.account.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
             Int64(StoreLimits.leasesPerHolderMax),
             keepMilliseconds(request.account),
             StoreLimits.recallMilliseconds, Int64(StoreLimits.recalledHoldersMax),

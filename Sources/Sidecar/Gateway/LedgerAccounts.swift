@@ -12,6 +12,9 @@ package struct LedgerAccounts: CallerLedger {
     /// By the day and by the minute.
     private let requests: [AccountTerms]
     private let tokens: [AccountTerms]
+    /// What may be spent without a control plane; `nil` where the tier lets nothing be.
+    private let standby: AccountTerms?
+    private let isControlPlaneLost: @Sendable () -> Bool
     private let observes: Bool
     private let tier: String
     private let warnAtPercent: [Int]
@@ -23,12 +26,14 @@ package struct LedgerAccounts: CallerLedger {
     package init(
         ledger: SidecarLedger, binding: SubjectBinding, snapshot: GatewaySnapshot,
         clock: any GatewayClock, watch: BudgetWatch? = nil,
-        isControlPlaneReachable: @escaping @Sendable () -> Bool
+        isControlPlaneReachable: @escaping @Sendable () -> Bool,
+        isControlPlaneLost: @escaping @Sendable () -> Bool = { false }
     ) {
         self.ledger = ledger
         self.watch = watch
         self.clock = clock
         self.isControlPlaneReachable = isControlPlaneReachable
+        self.isControlPlaneLost = isControlPlaneLost
         let now = clock.now
         let tier = snapshot.policy.tiers[binding.tier]
         observes = tier?.observe ?? false
@@ -42,6 +47,11 @@ package struct LedgerAccounts: CallerLedger {
         money = terms.filter { $0.key.unit == .usd }
         requests = terms.filter { $0.key.unit == .requests }
         tokens = terms.filter { $0.key.unit == .tokens }
+        standby = binding.standby.map { account in
+            AccountTerms(
+                key: account.key(at: now), limit: account.limit, maxLease: account.limit,
+                policyNumber: snapshot.version.number)
+        }
     }
 
     private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD
@@ -58,7 +68,14 @@ package struct LedgerAccounts: CallerLedger {
     package func takeRequest() async throws(LedgerRefusal) {
         guard !requests.isEmpty else { return }
         let one = NanoUSD(1)
-        let reservation = try await reserve(requests, one, least: one)
+        let reservation: Reservation
+        do throws(LedgerRefusal) {
+            reservation = try await reserve(requests, one, least: one)
+        } catch {
+            // What the tier lets be spent without a control plane is bounded by its amount.
+            guard isOnStandby, error.reason == .controlPlaneLost else { throw error }
+            return
+        }
         guard ledger.spend(reservation) else {
             ledger.cancel(reservation)
             throw LedgerRefusal(reason: .overloaded, account: nil)
@@ -71,7 +88,14 @@ package struct LedgerAccounts: CallerLedger {
         guard bound.tokens > 0, !tokens.isEmpty else {
             return PaidCall(key: try await delegateMoney(bound, to: audience))
         }
-        let use = try await reserve(tokens, NanoUSD(bound.tokens), least: .zero)
+        let use: Reservation
+        do throws(LedgerRefusal) {
+            use = try await reserve(tokens, NanoUSD(bound.tokens), least: .zero)
+        } catch {
+            // As for requests: what is spent without a control plane is bounded by its amount.
+            guard isOnStandby, error.reason == .controlPlaneLost else { throw error }
+            return PaidCall(key: try await delegateMoney(bound, to: audience))
+        }
         guard ledger.beginUse(use) else {
             ledger.cancel(use)
             throw LedgerRefusal(reason: .overloaded, account: nil)
@@ -87,7 +111,7 @@ package struct LedgerAccounts: CallerLedger {
     private func delegateMoney(
         _ bound: CallBound, to audience: Incarnation
     ) async throws(LedgerRefusal) -> ChildKey {
-        let reservation = try await reserve(money, bound.amount, least: bound.least)
+        let reservation = try await reserveMoney(bound.amount, least: bound.least)
         guard let key = ledger.delegate(reservation, audience: audience) else {
             ledger.cancel(reservation)
             throw LedgerRefusal(reason: .overloaded, account: nil)
@@ -138,6 +162,27 @@ package struct LedgerAccounts: CallerLedger {
     /// Of the accounts of money of which the store has said what others spent.
     private var positions: [(AccountKey, BudgetPosition)] {
         money.compactMap { terms in ledger.position(of: terms.key).map { (terms.key, $0) } }
+    }
+
+    // MARK: Without a control plane
+
+    private var isOnStandby: Bool { standby != nil && isControlPlaneLost() }
+
+    private func reserveMoney(
+        _ amount: NanoUSD, least: NanoUSD
+    ) async throws(LedgerRefusal) -> Reservation {
+        guard let standby, let payer = ledger.payer(for: money + [standby]) else {
+            return try await reserve(money, amount, least: least)
+        }
+        ledger.keepStandby(payer)
+        do throws(LedgerRefusal) {
+            return try await reserve(money, amount, least: least)
+        } catch {
+            guard isOnStandby, error.reason == .controlPlaneLost,
+                let reservation = ledger.reserveStandby(payer, worstCase: amount, least: least)
+            else { throw error }
+            return reservation
+        }
     }
 
     // MARK: Waiting
@@ -200,6 +245,10 @@ package struct LedgerAccounts: CallerLedger {
                 accounts = accounts.map { $0.following(account) }
                 payer = try self.payer(for: accounts)
                 continue
+            }
+            if isOnStandby {
+                if let waiter { ledger.stopWaiting(waiter) }
+                throw LedgerRefusal(reason: .controlPlaneLost, account: refusal.account)
             }
             // Without a place among the waiters, waiting would be for nothing.
             guard let waiter else { throw refusal }

@@ -53,6 +53,28 @@ extension SidecarLedger {
         return reserve(payer, worstCase: worstCase, least: least, waiter: &waiter, wake: nil)
     }
 
+    /// Says that a user is served here of whom something may be spent without a control plane; the
+    /// payer's last account says how much.
+    package func keepStandby(_ payer: Payer) {
+        let now = Self.bootTime()
+        let demand = state.withLock { state in
+            state.book.keepStandby(payer, now: now)
+            return state.demandToSay()
+        }
+        demand?()
+    }
+
+    /// Without a control plane, once `reserve` finds nothing; `nil`: this is used up, too.
+    package func reserveStandby(
+        _ payer: Payer, worstCase: NanoUSD, least: NanoUSD
+    ) -> Reservation? {
+        let now = Self.bootTime()
+        return state.withLock { state in
+            guard state.mayOpen() else { return nil }
+            return state.book.reserveStandby(payer, amount: worstCase, least: least, now: now)
+        }
+    }
+
     /// `true`: its `wake` was not called and will not be.
     @discardableResult
     package func stopWaiting(_ waiter: UInt64) -> Bool {

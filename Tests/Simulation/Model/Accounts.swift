@@ -6,8 +6,9 @@ import WeirLedger
 /// which the history begins and in the next, and of minutes in some more.
 struct AccountTable: Sendable {
     static let userCount = 3
-    /// Users, tenant, tier; users' requests by the day; then by the minute; then users' tokens.
-    static let scopeCount = userCount * 4 + 2
+    /// Users, tenant, tier; users' requests by the day; what they may spend without a control plane;
+    /// their requests by the minute; their tokens.
+    static let scopeCount = userCount * 5 + 2
     /// Minutes, of which the first ends with the first period.
     static let minuteCount = 4
     static let moneyMax: Int64 = 10_000
@@ -31,20 +32,25 @@ struct AccountTable: Sendable {
     static func index(_ key: AccountKey) -> Int? { indices[key] }
     static func index(scope: Int, period: Int) -> Int { firsts[scope] + period }
     static func scope(of account: Int) -> Int { places[account].scope }
-    static func isRate(scope: Int) -> Bool { scope >= userCount * 2 + 2 }
+    static func isStandby(scope: Int) -> Bool {
+        scope >= standby(0) && scope < standby(userCount)
+    }
+    static func isRate(scope: Int) -> Bool { scope >= requestsPerMinute(0) }
 
     /// The scopes that pay for a user's money.
     static func paying(_ user: Int) -> [Int] { [user, userCount, userCount + 1] }
     static func requests(_ user: Int) -> Int { userCount + 2 + user }
-    static func requestsPerMinute(_ user: Int) -> Int { userCount * 2 + 2 + user }
-    static func tokens(_ user: Int) -> Int { userCount * 3 + 2 + user }
+    static func standby(_ user: Int) -> Int { userCount * 2 + 2 + user }
+    static func requestsPerMinute(_ user: Int) -> Int { userCount * 3 + 2 + user }
+    static func tokens(_ user: Int) -> Int { userCount * 4 + 2 + user }
 
     static func limit(scope: Int) -> Int64 {
         switch scope {
         case ..<userCount: moneyMax
         case ..<(userCount + 2): moneyMax * 2
-        case ..<(userCount * 2 + 2): requestsMax
-        case ..<(userCount * 3 + 2): requestsPerMinuteMax
+        case ..<standby(0): requestsMax
+        case ..<requestsPerMinute(0): moneyMax / 10
+        case ..<tokens(0): requestsPerMinuteMax
         default: tokensPerMinuteMax
         }
     }
@@ -66,14 +72,16 @@ struct AccountTable: Sendable {
                 unit: scope >= tokens(0) ? .tokens : .requests, scope: .user,
                 period: Period(.minute, at: minute), id: user)
         }
-        if scope >= requests(0) {
+        if scope >= requests(0), !isStandby(scope: scope) {
             return AccountKey(
                 unit: .requests, scope: .user, period: Period(.day, at: before), id: user)
         }
         let names: (AccountKey.Scope, String) =
-            scope < userCount
-            ? (.user, "user-\(scope)")
-            : scope == userCount ? (.tenant, "acme") : (.tier, "premium")
+            isStandby(scope: scope)
+            ? (.standby, "user-\(scope - standby(0))")
+            : scope < userCount
+                ? (.user, "user-\(scope)")
+                : scope == userCount ? (.tenant, "acme") : (.tier, "premium")
         return AccountKey(
             unit: .usd, scope: names.0, period: Period(.month, at: before), id: names.1)
     }
@@ -116,5 +124,9 @@ struct PolicyVersion: Sendable {
         PolicyVersion(limits: limits.map { max(1, $0 / divisor) })
     }
 
-    func maxLease(_ scope: Int) -> Int64 { max(1, limits[scope] / 8) }
+    func maxLease(_ scope: Int) -> Int64 {
+        if AccountTable.isStandby(scope: scope) { return limits[scope] }
+        let kept = scope < AccountTable.userCount ? limits[AccountTable.standby(scope)] : 0
+        return max(1, min(limits[scope], limits[scope] / 8 + kept))
+    }
 }

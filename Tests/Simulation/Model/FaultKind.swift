@@ -12,7 +12,7 @@ package enum FaultKind: Int, CaseIterable, Sendable {
     case periodRollOver, minuteOver, leaseExpired
     case agentCrash, agentPowerLoss, agentJournalLost
     case childNeverArrived, inquiryAnswered
-    case recall, writeOff, journalCompacted
+    case recall, writeOff, journalCompacted, spentOnStandby
     case storeFailover, grantLost, grantPutBack
 }
 

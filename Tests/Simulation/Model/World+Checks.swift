@@ -111,6 +111,10 @@ extension World {
     /// lost with the store and its holder's memory, waits for an operator.
     private func checkIdle() throws {
         guard counts[.storeFailover] == 0 else { return }
+        if hasStandby {
+            guard random.chance(60) else { return }
+            try run(milliseconds: LedgerLimits.standbyNanoseconds / Self.millisecond)
+        }
         let early = heldLeases(whereScarce: true)
         guard random.chance(125) || !early.isEmpty else { return }
         // A lease of an account in use may have been replaced a moment ago.
@@ -131,7 +135,10 @@ extension World {
         {
             for (id, lease) in book.leases where lease.held > 0 {
                 // Leases of a next period may wait for its first moments.
-                if truth.expiries[id] ?? 0 < now + 55 * Self.second { held.insert(id) }
+                let isStandby = book.account.scope == .standby
+                if isStandby || truth.expiries[id] ?? 0 < now + 55 * Self.second {
+                    held.insert(id)
+                }
             }
         }
         return held

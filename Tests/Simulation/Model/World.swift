@@ -57,6 +57,8 @@ package final class World {
     var lagging: LaggingReplica?
     var epoch = Epoch()
     let hasFailovers: Bool
+    /// Users' tiers let them spend without a control plane.
+    let hasStandby: Bool
     /// Policy versions; 1 is the first. Each replica of the control plane holds one of them.
     var policies: [PolicyVersion] {
         didSet {
@@ -87,6 +89,7 @@ package final class World {
         random = SeededRandom(seed: seed)
         pace = [25, 80, 250, 800][random.below(4)]
         hasFailovers = random.chance(300)
+        hasStandby = random.chance(250)
         // In some histories everything is soon spent.
         policies = [PolicyVersion.first.divided(by: random.chance(300) ? 8 : 1)]
         highestLimits = policies[0].limits

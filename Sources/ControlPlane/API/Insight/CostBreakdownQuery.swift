@@ -105,7 +105,7 @@ struct CostBreakdownQuery {
         switch key.scope {
         case .user: filter.subject = key.id
         case .tag: filter.tag = key.id
-        case .tenant, .tier, .run, .key, .mesh: filter.tenant = key.id
+        case .tenant, .tier, .run, .key, .mesh, .standby: filter.tenant = key.id
         }
         let recorded = try await services.archive.breakdown(by: [], where: filter)
             .reduce(NanoUSD.zero) { $0 + $1.cost }

@@ -83,7 +83,7 @@ struct Reconciliation {
         case .user: return .records(.tenant, after: "")
         case .tenant: return .records(.tier, after: "")
         case .tier: return .records(.tag, after: "")
-        case .tag, .run, .key, .mesh: return .ledger
+        case .tag, .run, .key, .mesh, .standby: return .ledger
         }
     }
 

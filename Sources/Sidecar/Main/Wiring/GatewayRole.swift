@@ -107,7 +107,10 @@ final class GatewayRole: Role {
             ledger: { binding, snapshot, clock in
                 LedgerAccounts(
                     ledger: member.ledger, binding: binding, snapshot: snapshot, clock: clock,
-                    watch: watch, isControlPlaneReachable: { member.status.isConnected })
+                    watch: watch, isControlPlaneReachable: { member.status.isConnected },
+                    isControlPlaneLost: {
+                        member.status.isLost(nowNanoseconds: MonotonicClock.nowNanoseconds)
+                    })
             },
             ask: { operation, request in
                 await member.uplink?.ask(operation, request) ?? .unavailable

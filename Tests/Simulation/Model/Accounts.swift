@@ -6,8 +6,8 @@ import WeirLedger
 /// which the history begins and in the next, and of minutes in some more.
 struct AccountTable: Sendable {
     static let userCount = 3
-    /// Users, tenant, tier; users' requests by the day; what they may spend without a control plane;
-    /// their requests by the minute; their tokens.
+    /// Users, tenant, tier; users' requests by the day; what they may spend without a control
+    /// plane; their requests by the minute; their tokens.
     static let scopeCount = userCount * 5 + 2
     /// Minutes, of which the first ends with the first period.
     static let minuteCount = 4

@@ -80,12 +80,26 @@ package struct AccountBook: Sendable {
         package var maxLease: NanoUSD
         /// The store's own time (rule 10).
         package var now: UnixTime
+        /// Holders that may have leases of this account which a failover lost, and that have not
+        /// said so yet: `maxLease` is withheld for each (rule 12).
+        package var missing: Int
 
-        package init(limit: NanoUSD, policyNumber: Int64, maxLease: NanoUSD, now: UnixTime) {
+        package init(
+            limit: NanoUSD, policyNumber: Int64, maxLease: NanoUSD, now: UnixTime, missing: Int = 0
+        ) {
             self.limit = limit
             self.policyNumber = policyNumber
             self.maxLease = maxLease
             self.now = now
+            self.missing = missing
+        }
+
+        /// The product may be beyond what numbers hold; more than the limit is the limit.
+        func withheld(of limit: Int64) -> Int64 {
+            guard !isPlanted(.nothingIsWithheld) else { return 0 }
+            let (amount, isBeyond) = maxLease.rawValue.multipliedReportingOverflow(
+                by: Int64(missing))
+            return isBeyond ? limit : min(amount, limit)
         }
     }
 
@@ -117,7 +131,8 @@ package struct AccountBook: Sendable {
         let need = max(1, request.need.rawValue)
         var want = max(need, request.want.rawValue)
         // Where most of the limit is left, one holder gets its whole share at once, and asks less.
-        let isAmple = committed + terms.maxLease.rawValue <= limit / 2
+        let withheld = terms.withheld(of: limit)
+        let isAmple = committed + withheld + terms.maxLease.rawValue <= limit / 2
         if isAmple { want = max(want, terms.maxLease.rawValue) }
         // Where the limit is only observed, neither it nor `maxLease` is a reason to refuse; what
         // can be counted is.
@@ -129,7 +144,7 @@ package struct AccountBook: Sendable {
             ? max(terms.maxLease.rawValue - holder.held, need)
             : max(terms.maxLease.rawValue, need) - holder.held
         let given = isPlanted(.grantsWhatIsHeld) ? consumed : committed
-        let grant = min(want, ceiling - given, room)
+        let grant = min(want, ceiling - given - (observes ? 0 : withheld), room)
         guard need <= LedgerLimits.amountMax, grant >= need else {
             let isSpent = need > LedgerLimits.amountMax || consumed + need > ceiling
             return answer(request, isSpent ? .exhausted : .contended, now: terms.now)

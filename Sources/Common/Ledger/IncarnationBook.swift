@@ -8,6 +8,14 @@ package struct IncarnationBook: Sendable {
     package private(set) var adoptedBy: [Incarnation: Incarnation] = [:]
     /// Their leases count as spent, and so do delegations that were addressed to them.
     private var writtenOff: Set<Incarnation> = []
+    /// Those that lease, were not adopted and not written off.
+    private var living: Set<Incarnation> = []
+    /// The number of the epoch; it grows.
+    package private(set) var epoch: Int64 = 0
+    /// When it began, by the store's clock.
+    private var began = UnixTime(milliseconds: 0)
+    /// Those that have not reported in this epoch, or whoever adopted them.
+    package private(set) var missing: Set<Incarnation> = []
     /// By the incarnation in the lease's id.
     private var finals: [Incarnation: [ChildKey: NanoUSD]] = [:]
     /// By the life that is to answer: questions that no report of it fetched yet.
@@ -18,9 +26,11 @@ package struct IncarnationBook: Sendable {
     /// A number that is never used twice, also not by a store that lost the last ones in a
     /// failover: `clock`, in ms since some day, is ahead of all that were handed out, unless more
     /// than a thousand processes a second have joined.
-    package mutating func join(clock: Int64 = 0) -> Incarnation {
+    package mutating func join(clock: Int64 = 0, leases: Bool = true) -> Incarnation {
         last = max(last + 1, clock)
-        return Incarnation(last)
+        let incarnation = Incarnation(last)
+        if leases { living.insert(incarnation) }
+        return incarnation
     }
 
     /// Whether another state of this book knows of lives or adoptions that this one does not.
@@ -39,6 +49,9 @@ package struct IncarnationBook: Sendable {
             return earlier == successor
         }
         adoptedBy[predecessor] = successor
+        living.remove(predecessor)
+        // Whoever adopts has to report in its place.
+        if missing.remove(predecessor) != nil { missing.insert(successor) }
         return true
     }
 
@@ -59,14 +72,49 @@ package struct IncarnationBook: Sendable {
     package func mayAcquire(_ incarnation: Incarnation) -> Bool {
         adoptedBy[incarnation] == nil && !writtenOff.contains(incarnation)
             && (1...max(1, last)).contains(incarnation.rawValue)
+            && !missing.contains(incarnation)
     }
 
     /// The accounts' part is `AccountBook.writeOff`. Whoever is written off and lives all the same
     /// is granted nothing more and cannot be adopted: it joins anew.
-    package mutating func writeOff(_ incarnation: Incarnation) { writtenOff.insert(incarnation) }
+    package mutating func writeOff(_ incarnation: Incarnation) {
+        writtenOff.insert(incarnation)
+        living.remove(incarnation)
+        missing.remove(incarnation)
+    }
+
+    // MARK: Epochs
+
+    /// Writes may have been lost: everybody has to say again what it has (rule 12).
+    package mutating func epochBegins(after number: Int64, at now: UnixTime) {
+        epoch = max(epoch, number) + 1
+        began = now
+        missing = living
+    }
+
+    /// `inEpoch`: the epoch that the holder had heard of when it listed all that it has; `nil` from
+    /// one that does not say.
+    package mutating func reported(_ holder: Incarnation, inEpoch said: Int64?) {
+        guard said == nil || said == epoch || isPlanted(.oldReportsCount) else { return }
+        missing.remove(holder)
+    }
+
+    /// Holders for which `maxLease` of an account of this period is withheld.
+    package func missing(in period: Period) -> Int {
+        Self.mayBeLost(period, epochBegan: began) ? missing.count : 0
+    }
+
+    /// Whether leases of a period may have been granted before an epoch began. Those of one that
+    /// began later were not: nothing is leased earlier than `nextPeriodMilliseconds` ahead.
+    package static func mayBeLost(_ period: Period, epochBegan: UnixTime) -> Bool {
+        let latest =
+            epochBegan.milliseconds + LedgerLimits.nextPeriodMilliseconds
+            + LedgerLimits.storeClocksMilliseconds
+        return period.end == nil || period.beginning.milliseconds <= latest
+    }
 
     /// The newest life that continues a log.
-    private func newestLife(of incarnation: Incarnation) -> Incarnation {
+    package func newestLife(of incarnation: Incarnation) -> Incarnation {
         var current = incarnation
         while let next = adoptedBy[current] { current = next }
         return current

@@ -126,7 +126,7 @@ extension LeaseBook {
         return (request, entries, nextAt)
     }
 
-    private mutating func ask(
+    mutating func ask(
         _ account: UInt32, now: UInt64, _ entries: inout [LedgerEntry]
     ) {
         let slot = Int(account)
@@ -165,17 +165,12 @@ extension LeaseBook {
     /// Every acquire that is not under way, new or to be asked again, after what its account spent
     /// and gave back and the store may not know.
     private mutating func sendPending(incarnation: Incarnation, _ request: inout LeasesRequest) {
-        for (number, account) in pendingIndex.sorted(by: { $0.key < $1.key })
+        for (_, account) in pendingIndex.sorted(by: { $0.key < $1.key })
         where !accounts[Int(account)].pending.isUnderWay {
             guard request.acquire.count < LedgerLimits.leasesPerMessageMax else { return }
             accounts[Int(account)].pending.isUnderWay = true
             let row = accounts[Int(account)]
-            request.acquire.append(
-                LeaseAcquire(
-                    lease: LeaseID(incarnation: incarnation, number: number), account: row.key,
-                    need: NanoUSD(row.pending.need), want: NanoUSD(row.pending.want),
-                    closedBelow: closedBelow(account, incarnation: incarnation),
-                    policyNumber: row.policyNumber, observes: row.pending.observes))
+            request.acquire.append(acquire(for: account, incarnation: incarnation))
             var lease = row.firstLease
             while lease != noSlot {
                 let slot = Int(lease)
@@ -188,6 +183,15 @@ extension LeaseBook {
                 lease = leases[slot].next
             }
         }
+    }
+
+    func acquire(for account: UInt32, incarnation: Incarnation) -> LeaseAcquire {
+        let row = accounts[Int(account)]
+        return LeaseAcquire(
+            lease: LeaseID(incarnation: incarnation, number: row.pending.number), account: row.key,
+            need: NanoUSD(row.pending.need), want: NanoUSD(row.pending.want),
+            closedBelow: closedBelow(account, incarnation: incarnation),
+            policyNumber: row.policyNumber, observes: row.pending.observes)
     }
 
     mutating func giveBackSoon(_ account: UInt32) {
@@ -285,6 +289,12 @@ extension LeaseBook {
         _ response: LeasesResponse, to request: LeasesRequest, sentAt: UInt64, now: UInt64
     ) -> [LedgerEntry] {
         var entries: [LedgerEntry] = []
+        // A failover may have lost what was granted before it; asked for again it is not.
+        if let granted = response.epoch, granted < epoch, !isPlanted(.oldReportsCount) {
+            requestFailed(request)
+            return entries
+        }
+        hear(response.epoch)
         acknowledge(request.release)
         for grant in response.grants {
             guard grant.lease.incarnation == incarnation,

@@ -10,6 +10,8 @@ package struct LedgerReport: Hashable, Sendable {
     package var leases: [LeaseCounters]
     package var acknowledgedFinals: [ChildKey]
     package var openChildren: [OpenChild]
+    /// The epoch in which, with this report, all leases have been listed; 0: none (rule 12).
+    package var epoch: Int64
 }
 
 extension LeaseBook {
@@ -22,7 +24,25 @@ extension LeaseBook {
             leases: listed.map { counters(of: UInt32($0)) },
             acknowledgedFinals: Array(
                 finalsToAcknowledge.prefix(LedgerLimits.finalsPerMessageMax)),
-            openChildren: takeOverdue())
+            openChildren: takeOverdue(), epoch: isUnheard(otherThan: listed) ? 0 : epoch)
+    }
+
+    /// A new epoch of the store may have lost everything that was acknowledged before.
+    mutating func hear(_ heard: Int64?) {
+        guard let heard, heard > epoch else { return }
+        epoch = heard
+        for slot in leases.indices {
+            leases[slot].acknowledgedConsumed = LeaseSlot.unheard
+            leases[slot].acknowledgedReleased = LeaseSlot.unheard
+        }
+    }
+
+    private func isUnheard(otherThan listed: [Int]) -> Bool {
+        let listed = Set(listed)
+        return leases.indices.contains {
+            leases[$0].account != noSlot && !leases[$0].isLocal && leases[$0].isUnheard
+                && !listed.contains($0)
+        }
     }
 
     /// The leases that this report lists. Where they are more than a message carries, those come
@@ -39,7 +59,9 @@ extension LeaseBook {
             mustBeListed($0) && !leases[$0].isAcknowledged
         }
         let isNews = Set(news)
-        let all = news + listed.filter { !isNews.contains($0) }
+        let unheard = news.filter { leases[$0].isUnheard }
+        let heard = news.filter { !leases[$0].isUnheard }
+        let all = unheard + heard + listed.filter { !isNews.contains($0) }
         return Array(all.prefix(LedgerLimits.leasesPerMessageMax))
     }
 
@@ -84,7 +106,8 @@ extension LeaseBook {
         _ response: ReportResponse, to report: LedgerReport, now: UInt64
     ) -> [LedgerEntry] {
         var entries: [LedgerEntry] = []
-        acknowledge(report.leases)
+        hear(response.epoch)
+        if response.epoch ?? epoch >= epoch { acknowledge(report.leases) }
         mustReportFirst = false
         let said = Set(report.acknowledgedFinals)
         finalsToAcknowledge.removeAll { said.contains($0) }
@@ -238,6 +261,8 @@ extension LeaseBook {
             $0.account != noSlot && $0.consumed + $0.outstanding + $0.released > $0.granted
         }?.id
     }
+
+    package func knows(_ lease: LeaseID) -> Bool { leaseIndex[lease] != nil }
 
     /// The lease of its last account: what a simulation asks of each reservation.
     package func lastLease(of reservation: Reservation) -> LeaseID? {

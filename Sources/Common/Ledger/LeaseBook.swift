@@ -41,6 +41,8 @@ package struct LeaseBook: Sendable {
     var forgottenOrder: ContiguousArray<LeaseID> = []
     var nextForgotten = 0
     var reportSerial: UInt64 = 0
+    /// The store's newest epoch that was heard of; 0: none.
+    var epoch: Int64 = 0
     /// Where the last report stopped to list leases.
     var nextListed = -1
     var finalsToAcknowledge: [ChildKey] = []

@@ -126,7 +126,13 @@ package struct LeaseGrant: Hashable, Sendable, Codable {
 package struct LeasesResponse: Hashable, Sendable, Codable {
     /// One for each acquire, in its order.
     package var grants: [LeaseGrant]
-    package init(grants: [LeaseGrant]) { self.grants = grants }
+    /// The store's epoch when it granted. Absent: not said.
+    package var epoch: Int64?
+
+    package init(grants: [LeaseGrant], epoch: Int64? = nil) {
+        self.grants = grants
+        self.epoch = epoch
+    }
 }
 
 /// What a delegation really cost, once it is known for good.
@@ -177,12 +183,15 @@ package struct ReportResponse: Hashable, Sendable, Codable {
     /// Children of this parent whose audience was written off: they cost their whole amount.
     /// Absent: none.
     package var writtenOff: [ChildKey]?
+    /// The store's epoch when the report came. Absent: not said.
+    package var epoch: Int64?
 
     package init(
         finals: [ChildFinal], recalls: [LeaseID], unknown: [UnknownLease], states: [AccountState],
-        inquiries: [OpenChild] = [], writtenOff: [ChildKey]? = nil
+        inquiries: [OpenChild] = [], writtenOff: [ChildKey]? = nil, epoch: Int64? = nil
     ) {
         self.writtenOff = writtenOff
+        self.epoch = epoch
         self.finals = finals
         self.recalls = recalls
         self.unknown = unknown

@@ -98,6 +98,9 @@ struct LeaseSlot: Sendable {
         max(0, granted - consumed - released - (isPlanted(.outstandingIsFree) ? 0 : outstanding))
     }
     var isClosed: Bool { openCount == 0 && consumed + released >= granted }
+    /// As counters that the store has: it has not heard of the lease in this epoch.
+    static let unheard: Int64 = -1
+    var isUnheard: Bool { acknowledgedConsumed == Self.unheard }
     var isAcknowledged: Bool {
         acknowledgedConsumed == consumed && acknowledgedReleased == released
     }

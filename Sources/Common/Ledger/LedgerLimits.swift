@@ -22,6 +22,8 @@ package enum LedgerLimits {
     package static let minuteActiveNanoseconds: UInt64 = 10_000_000_000
     /// What is left of a minute is forgotten this long after it.
     package static let minuteGraceMilliseconds: Int64 = 2_000
+    /// How far the clocks of the store's servers may lie apart.
+    package static let storeClocksMilliseconds: Int64 = 60_000
     /// Sums of an account stay inside what a Redis script compares exactly.
     package static let amountMax: Int64 = (1 << 53) - 1
 

@@ -63,6 +63,10 @@ package enum PlantedFault: String, Sendable, CaseIterable {
     case closedLeasesComeBack
     /// Rule 12: a new epoch grants before holders have reported what they have.
     case newEpochsGrantAtOnce
+    /// Rule 12: what a silent holder may have is granted to others.
+    case nothingIsWithheld
+    /// Rule 12: a report from before the failover counts as one after it.
+    case oldReportsCount
     /// Rule 12: a grant that a failover lost stays lost.
     case lostGrantsStayLost
 }

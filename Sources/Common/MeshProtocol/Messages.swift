@@ -271,11 +271,16 @@ package struct Report: Hashable, Sendable, Codable {
     /// they were addressed to, again with each report until their finals are here.
     package var openChildren: [OpenChild]
     package var health: SidecarHealth
+    /// The epoch of the store in which, with this report, all leases have been listed; 0: none.
+    /// Absent from holders that do not know of epochs.
+    package var epoch: Int64?
 
     package init(
         highestLease: Int64, leases: [LeaseCounters], childFinals: [ChildFinal],
-        acknowledgedFinals: [ChildKey], openChildren: [OpenChild] = [], health: SidecarHealth
+        acknowledgedFinals: [ChildKey], openChildren: [OpenChild] = [], health: SidecarHealth,
+        epoch: Int64? = nil
     ) {
+        self.epoch = epoch
         self.highestLease = highestLease
         self.leases = leases
         self.childFinals = childFinals

@@ -112,6 +112,10 @@ struct HealthAPI: Sendable {
                 name: "weir_control_plane_policy_watchers",
                 help: "Sidecars and gateways that watch the policy here.",
                 values: [("", Int64(services.hub.watcherCount))]),
+            ServerMetrics.Gauge(
+                name: "weir_control_plane_missing_holders",
+                help: "Holders for which maxLease of each account is withheld.",
+                values: [("", Int64((try? services.ledger().store.missingHolders) ?? 0))]),
         ]
         return .text(
             services.metrics.text(gauges), contentType: "text/plain; version=0.0.4; charset=utf-8")

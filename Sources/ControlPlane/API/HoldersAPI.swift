@@ -164,6 +164,7 @@ struct HoldersAPI: Sendable {
         object["agent"] = holder.agent.map { .string($0) }
         object["adopted_by"] = holder.adoptedBy.map { .number(JSONNumber($0.rawValue)) }
         object["last_report_at"] = holder.lastReportAt.map { .string($0.rfc3339) }
+        object["missing_since"] = holder.missingSince.map { .string($0.rfc3339) }
         return .object(object)
     }
 

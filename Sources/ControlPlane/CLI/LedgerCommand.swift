@@ -138,6 +138,7 @@ extension Table {
             func number(_ name: String) -> String { holder[name]?.int64.map { "\($0)" } ?? "-" }
             var state = holder["state"]?.string ?? ""
             if let by = holder["adopted_by"]?.int64 { state += " by \(by)" }
+            if holder["missing_since"] != nil { state += ", maxLease withheld" }
             return [
                 number("incarnation"), holder["role"]?.string ?? "",
                 holder["agent"]?.string ?? "-", holder["instance"]?.string ?? "", state,

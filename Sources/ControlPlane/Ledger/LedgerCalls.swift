@@ -1,13 +1,15 @@
 import WeirCore
 import WeirLedger
+import WeirMeshProtocol
 
 /// What the scripts of accounts are given, and what their answers mean. Pure.
 enum LedgerCalls {
     typealias Call = (keys: [String], arguments: [String])
 
-    /// `mayObserve`: the policy in force has users whose limits do not hold.
+    /// `mayObserve`: the policy in force has users whose limits do not hold. `missing`: for how
+    /// many holders `maxLease` is withheld.
     static func acquire(
-        _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool
+        _ request: LeaseAcquire, policyNumber: Int64, mayObserve: Bool, missing: Int
     ) -> Call {
         let need = min(max(1, request.need.rawValue), LedgerLimits.amountMax)
         let want = min(max(need, request.want.rawValue), LedgerLimits.amountMax)
@@ -21,10 +23,28 @@ enum LedgerCalls {
             keepMilliseconds(request.account),
             StoreLimits.recallMilliseconds, Int64(StoreLimits.recalledHoldersMax),
             mayObserve && request.observes == true ? LedgerLimits.amountMax : -1,
+            Int64(missing),
         ]
         return (
             StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)
         )
+    }
+
+    static func setLimit(
+        _ account: SubjectBinding.Account, maxLease: NanoUSD, policyNumber: Int64
+    ) -> ScriptCall {
+        let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
+        return ScriptCall(
+            script: LedgerScripts.setLimit,
+            keys: [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
+            arguments: [String(limit), String(policyNumber), String(min(maxLease.rawValue, limit))])
+    }
+
+    static func limitInForce(_ reply: RedisReply) throws(RedisError) -> NanoUSD {
+        guard let limit = reply.array?.first?.integer else {
+            throw .unexpectedReply("set_limit")
+        }
+        return NanoUSD(limit)
     }
 
     static func grant(

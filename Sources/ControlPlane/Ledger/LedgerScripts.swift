@@ -75,8 +75,9 @@ enum LedgerScripts {
     ///
     /// Arguments: incarnation, n, need, want, closed below, policy number, the period's start and
     /// end (end 0: none), lease time, how early the next period is granted, rows at most, how long
-    /// the account is kept after its end, how long a recall lasts, of how many holders, and the
-    /// ceiling where the limit is only observed (-1: it holds); times in ms. Answer: status,
+    /// the account is kept after its end, how long a recall lasts, of how many holders, the
+    /// ceiling where the limit is only observed (-1: it holds), and for how many holders `maxLease`
+    /// is withheld, because they may have leases that a failover lost; times in ms. Answer: status,
     /// granted, expires in, now, limit, consumed, own consumed, held.
     ///
     /// A contended account asks its other holders for what they do not need: a message on the
@@ -109,6 +110,10 @@ enum LedgerScripts {
               end
             end
 
+            local observes = tonumber(ARGV[15]) >= 0
+            -- Beyond 2^53 the product is not exact, and then the limit is less.
+            local withheld = observes and 0 or math.min(limit, maxLease * tonumber(ARGV[16]))
+
             local status, amount, isNew = nil, 0, false
             local known = redis.call('HGET', leases, n)
             if known then
@@ -127,14 +132,14 @@ enum LedgerScripts {
             elseif redis.call('HLEN', leases) >= tonumber(ARGV[11]) then
               status = 'unavailable'
             else
-              if consumed + heldByAll + maxLease <= math.floor(limit / 2) then
+              if consumed + heldByAll + withheld + maxLease <= math.floor(limit / 2) then
                 want = math.max(want, maxLease)
               end
               local ceiling, room = limit, math.max(maxLease, need) - ownHeld
-              if tonumber(ARGV[15]) >= 0 then
+              if observes then
                 ceiling, room = tonumber(ARGV[15]), math.max(maxLease - ownHeld, need)
               end
-              local grant = math.min(want, ceiling - consumed - heldByAll, room)
+              local grant = math.min(want, ceiling - consumed - heldByAll - withheld, room)
               if grant >= need then
                 status, amount, isNew = 'granted', grant, true
               elseif consumed + need > ceiling then
@@ -157,7 +162,8 @@ enum LedgerScripts {
             local recalls = {}
             local wantedUntil = number(account, 'wanted')
             -- What only this holder's own share keeps back, nobody else can give.
-            local isScarce = status == 'contended' and limit - consumed - heldByAll < need
+            local isScarce = status == 'contended'
+              and limit - consumed - heldByAll - withheld < need
             if isScarce and wantedUntil < now + tonumber(ARGV[13]) - 50 then
               local fields = redis.call('HGETALL', holders)
               for i = 1, #fields, 2 do

@@ -25,9 +25,11 @@ extension LedgerStore {
             EpochScripts.begin,
             keys: [
                 StoreKeys.epoch, StoreKeys.lastIncarnation, StoreKeys.histories, StoreKeys.live,
-                StoreKeys.hearing,
+                StoreKeys.hearing, StoreKeys.missing,
             ],
-            arguments: [String(quiet), String(MeshLimits.silentMilliseconds)] + histories.sorted())
+            arguments: [
+                StoreKeys.mesh, String(quiet), String(MeshLimits.silentMilliseconds),
+            ] + histories.sorted())
         guard let numbers = reply.array?.compactMap(\.integer), numbers.count == 3 else {
             throw RedisError.unexpectedReply("begin")
         }

@@ -2,8 +2,8 @@ import WeirCore
 import WeirLedger
 import WeirMeshProtocol
 
-/// A life of a sidecar's ledger that has money or requests of accounts, or that parents of calls
-/// wait for.
+/// A life of a sidecar's ledger that has money or requests of accounts, that parents of calls wait
+/// for, or for which money is withheld.
 package struct LeaseHolder: Hashable, Sendable {
     package enum State: String, Sendable, CaseIterable {
         /// It reported lately: what it does not need comes back by itself.
@@ -47,6 +47,9 @@ package struct LeaseHolder: Hashable, Sendable {
     package var shares: [Share] = []
     /// Calls that parents sent it and ask about now.
     package var awaitedCalls = 0
+    /// Since when `maxLease` of each account is withheld for it, because the store may have lost
+    /// what it was granted, and it has not said since what it has; `nil`: nothing is.
+    package var missingSince: UnixTime?
 
     package func held(_ unit: AccountKey.Unit) -> NanoUSD {
         shares.reduce(.zero) { $1.account.unit == unit ? $0 + $1.held : $0 }
@@ -62,7 +65,8 @@ extension LedgerStore {
     package func holders(
         after last: Incarnation?, limit: Int
     ) async throws -> (holders: [LeaseHolder], next: Incarnation?) {
-        var lives: Set<Incarnation> = []
+        let missing = try await redis.read("SMEMBERS", StoreKeys.missing).texts ?? []
+        var lives = Set(missing.compactMap { Int64($0) }.map { Incarnation($0) })
         for prefix in [StoreKeys.accountsOfLives, StoreKeys.inquiriesToLives] {
             let keys = try await redis.keys(matching: prefix + "*", max: StoreLimits.holdersMax)
             let numbers = keys.compactMap { Int64($0.dropFirst(prefix.count)) }
@@ -79,7 +83,9 @@ extension LedgerStore {
             guard let holder = try await holder(life) else { continue }
             accounts += holder.shares.count
             // A closed lease stays in the index until the next report.
-            if !holder.shares.isEmpty || holder.awaitedCalls > 0 { found.append(holder) }
+            if !holder.shares.isEmpty || holder.awaitedCalls > 0 || holder.missingSince != nil {
+                found.append(holder)
+            }
         }
         return (found, nil)
     }
@@ -91,6 +97,8 @@ extension LedgerStore {
             ["ZSCORE", StoreKeys.live, incarnation.description],
             ["HLEN", StoreKeys.inquiries(incarnation)],
             ["HKEYS", StoreKeys.accounts(incarnation)],
+            ["SISMEMBER", StoreKeys.missing, incarnation.description],
+            ["HGET", StoreKeys.epoch, "began"],
         ])
         let row = replies[0].fields
         guard let role = row["role"].flatMap(Role.init(rawValue:)),
@@ -114,6 +122,9 @@ extension LedgerStore {
             joinedAt: UnixTime(milliseconds: joined),
             lastReportAt: heard.map { UnixTime(milliseconds: $0) },
             awaitedCalls: Int(replies[2].integer ?? 0))
+        if replies[4].integer == 1 {
+            holder.missingSince = replies[5].integer.map { UnixTime(milliseconds: $0) }
+        }
         let accounts = (replies[3].texts ?? []).compactMap { AccountKey($0) }
         holder.shares = try await shares(of: accounts, by: incarnation)
         return holder
@@ -180,7 +191,7 @@ extension LedgerStore {
                 MeshScripts.writeOff,
                 [
                     (
-                        [StoreKeys.incarnation(life), StoreKeys.live],
+                        [StoreKeys.incarnation(life), StoreKeys.live, StoreKeys.missing],
                         [life.description, String(silence)]
                     )
                 ])

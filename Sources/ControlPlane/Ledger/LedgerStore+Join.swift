@@ -22,7 +22,10 @@ extension LedgerStore {
             MeshScripts.join,
             [
                 (
-                    [StoreKeys.lastIncarnation, StoreKeys.epoch, StoreKeys.hearing],
+                    [
+                        StoreKeys.lastIncarnation, StoreKeys.epoch, StoreKeys.hearing,
+                        StoreKeys.missing,
+                    ],
                     [StoreKeys.mesh, predecessor?.description ?? ""] + row
                 )
             ])

@@ -44,6 +44,15 @@ extension LedgerStore {
         }
         try await merge(news, report, by: holder, index: index, into: &response)
         reported.withLock { $0.merged(news, of: holder, epoch: standing.epoch, now: now) }
+        // A report that was built before the holder heard of the epoch may lack what was granted
+        // since; one that does not know of epochs has only this to say.
+        if standing.missing.contains(holder), report.epoch ?? standing.epoch == standing.epoch {
+            _ = try await redis.run(
+                EpochScripts.heard, keys: [StoreKeys.epoch, StoreKeys.missing],
+                arguments: [holder.description, String(standing.epoch)])
+            missing.store(standing.missing.count - 1, ordering: .relaxed)
+        }
+        response.epoch = standing.epoch
         response.finals = try await finals(standing)
         response.inquiries = try await takeInquiries(for: holder)
         response.writtenOff = lost.isEmpty ? nil : lost

@@ -25,6 +25,10 @@ package final class LedgerStore: Sendable {
     let archive: Archive?
     let grants = Mutex(Grants())
     let reported = Mutex(ReportMemory())
+    let missing = Atomic(0)
+
+    /// Holders for which `maxLease` of each account is withheld, as was seen last.
+    package var missingHolders: Int { missing.load(ordering: .relaxed) }
 
     /// `isTrial`: grant although Redis may forget what it acknowledged. `archive`: what was spent,
     /// should Redis lose it.
@@ -40,24 +44,33 @@ package final class LedgerStore: Sendable {
     // MARK: Who speaks
 
     struct Standing {
-        /// Alive and not adopted: may be granted leases.
+        /// A gateway, alive, not adopted, and has said what it has: may be granted leases.
         var mayAcquire: Bool
         /// Whose leases it reports: its own and its predecessors'.
         var speaksFor: Set<Incarnation>
-        /// The epoch that the store is in.
+        /// The epoch that the store is in, and since when.
         var epoch: Int64
+        var epochBegan: UnixTime
+        /// Who has not said in this epoch what it has.
+        var missing: Set<Incarnation>
+
+        /// Holders for which `maxLease` of the account is withheld.
+        func missing(in account: AccountKey) -> Int {
+            IncarnationBook.mayBeLost(account.period, epochBegan: epochBegan) ? missing.count : 0
+        }
     }
 
     func standing(of incarnation: Incarnation) async throws -> Standing {
         let replies = try await redis.readAll([
             [
                 "HMGET", StoreKeys.incarnation(incarnation), "joined_at", "adopted_by", "seen",
-                "written_off",
+                "written_off", "role",
             ],
             ["SMEMBERS", StoreKeys.speaksFor(incarnation)],
-            ["HGET", StoreKeys.epoch, "number"],
+            ["HMGET", StoreKeys.epoch, "number", "began"],
+            ["SMEMBERS", StoreKeys.missing],
         ])
-        guard let row = replies[0].array, row.count == 4, !row[0].isNull else {
+        guard let row = replies[0].array, row.count == 5, !row[0].isNull else {
             throw MeshRefusal(reason: "unauthenticated", detail: "unknown incarnation; join again")
         }
         guard row[3].isNull || !row[1].isNull else {
@@ -73,8 +86,16 @@ package final class LedgerStore: Sendable {
         for number in (replies[1].texts ?? []).compactMap({ Int64($0) }) {
             speaksFor.insert(Incarnation(number))
         }
+        let epoch = replies[2].texts ?? []
+        let missing = Set(
+            (replies[3].texts ?? []).compactMap { Int64($0) }.map { Incarnation($0) })
+        self.missing.store(missing.count, ordering: .relaxed)
         return Standing(
-            mayAcquire: mayAcquire, speaksFor: speaksFor, epoch: replies[2].integer ?? 0)
+            mayAcquire: mayAcquire && row[4].text == Role.gateway.rawValue
+                && !missing.contains(incarnation),
+            speaksFor: speaksFor, epoch: epoch.first.flatMap { Int64($0) } ?? 0,
+            epochBegan: UnixTime(milliseconds: epoch.last.flatMap { Int64($0) } ?? 0),
+            missing: missing)
     }
 
     // MARK: Leases
@@ -84,36 +105,69 @@ package final class LedgerStore: Sendable {
     package func acquire(
         _ requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64,
         mayObserve: Bool = false
-    ) async throws -> [LeaseGrant] {
-        let standing = try await standing(of: holder)
+    ) async throws -> LeasesResponse {
+        let acquisition = try await acquisition(
+            of: requests, by: holder, policyNumber: policyNumber, mayObserve: mayObserve)
+        let (replies, origins) = try await redis.runAllNoting(
+            acquisition.calls, first: acquisition.first)
+        return try await answer(acquisition, replies[...], from: origins)
+    }
+
+    /// Leases that are asked for, as far as they may be: what to run, and for whom.
+    struct Acquisition {
+        var requests: [LeaseAcquire]
+        var holder: Incarnation
+        var serves: Bool
+        var epoch: Int64
+        var calls: [ScriptCall] = []
+        /// To be carried out before the calls.
+        var first: [String]?
+    }
+
+    func acquisition(
+        of requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64, mayObserve: Bool
+    ) async throws -> Acquisition {
+        // First, because it may begin an epoch.
         let problems = try await check()
-        let serves = standing.mayAcquire && problems.isEmpty
-        var calls: [LedgerCalls.Call] = []
+        let standing = try await standing(of: holder)
+        var acquisition = Acquisition(
+            requests: requests, holder: holder, serves: standing.mayAcquire && problems.isEmpty,
+            epoch: standing.epoch)
         var index: [String: String] = [:]
-        for request in requests where serves && request.lease.incarnation == holder {
+        for request in requests where acquisition.serves && request.lease.incarnation == holder {
             // Nobody looks for a minute's leases: they end by themselves.
             if !request.account.isRate { index[request.account.description] = randomToken() }
-            calls.append(
-                LedgerCalls.acquire(
-                    request, policyNumber: policyNumber, mayObserve: mayObserve))
+            let (keys, arguments) = LedgerCalls.acquire(
+                request, policyNumber: policyNumber, mayObserve: mayObserve,
+                missing: standing.missing(in: request.account))
+            acquisition.calls.append(
+                ScriptCall(script: LedgerScripts.acquire, keys: keys, arguments: arguments))
         }
         // The index comes first: a crash in between leaves an entry too many, never one too few.
-        let first =
-            ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] }
-        let (answers, origins) = try await redis.runAllNoting(
-            LedgerScripts.acquire, calls, first: index.isEmpty ? nil : first)
-        var replies = answers[...]
+        let first = ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] }
+        acquisition.first = index.isEmpty ? nil : first
+        return acquisition
+    }
+
+    /// `replies`: of its calls.
+    func answer(
+        _ acquisition: Acquisition, _ replies: ArraySlice<RedisReply>,
+        from origins: Set<RedisOrigin>
+    ) async throws -> LeasesResponse {
+        var replies = replies
         // Without a majority nobody is told of a grant; who asks again gets the same one.
         let isKept = try await isKeptByMajority(origins)
         var grants: [LeaseGrant] = []
-        for request in requests {
-            if serves, request.lease.incarnation == holder, let reply = replies.popFirst(), isKept {
+        for request in acquisition.requests {
+            if acquisition.serves, request.lease.incarnation == acquisition.holder,
+                let reply = replies.popFirst(), isKept
+            {
                 grants.append(try LedgerCalls.grant(request, reply))
             } else {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }
         }
-        return grants
+        return LeasesResponse(grants: grants, epoch: acquisition.epoch)
     }
 
     /// States the limits of accounts for all their periods, as a policy version has them. Answers
@@ -121,21 +175,10 @@ package final class LedgerStore: Sendable {
     package func setLimits(
         _ accounts: [(account: SubjectBinding.Account, maxLease: NanoUSD)], policyNumber: Int64
     ) async throws -> [NanoUSD] {
-        let replies = try await redis.runAll(
-            LedgerScripts.setLimit,
-            accounts.map { account, maxLease in
-                let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
-                return (
-                    [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
-                    [String(limit), String(policyNumber), String(min(maxLease.rawValue, limit))]
-                )
-            })
-        return try replies.map { reply in
-            guard let limit = reply.array?.first?.integer else {
-                throw RedisError.unexpectedReply("set_limit")
-            }
-            return NanoUSD(limit)
+        let calls = accounts.map {
+            LedgerCalls.setLimit($0.account, maxLease: $0.maxLease, policyNumber: policyNumber)
         }
+        return try await redis.runAllNoting(calls).replies.map(LedgerCalls.limitInForce)
     }
 
     private func randomToken() -> String { String(UInt64.random(in: .min ... .max), radix: 36) }

@@ -7,9 +7,11 @@ enum MeshScripts {
     /// A predecessor that was adopted by an incarnation which never spoke was adopted by an answer
     /// that got lost: then that one is adopted in turn. Once an adopter has spoken, nobody else is.
     ///
-    /// Keys: last incarnation, epoch, hearing. Arguments: prefix of keys, predecessor (its proof
-    /// was checked; or ""), then field and value pairs of the new row. Answer: incarnation, epoch,
-    /// adopted or "".
+    /// Where a new epoch misses the predecessor, it misses whoever adopts it.
+    ///
+    /// Keys: last incarnation, epoch, hearing, missing. Arguments: prefix of keys, predecessor (its
+    /// proof was checked; or ""), then field and value pairs of the new row. Answer: incarnation,
+    /// epoch, adopted or "".
     static let join = RedisScript(
         name: "join",
         source: LedgerScripts.prelude + """
@@ -41,6 +43,9 @@ enum MeshScripts {
             for i = 3, #ARGV, 2 do redis.call('HSET', row, ARGV[i], ARGV[i + 1]) end
             if adopted ~= '' then
               redis.call('HSET', prefix .. 'incarnation:' .. adopted, 'adopted_by', incarnation)
+              if redis.call('SREM', KEYS[4], adopted) == 1 then
+                redis.call('SADD', KEYS[4], incarnation)
+              end
               local set = prefix .. 'speaks_for:' .. incarnation
               redis.call('SADD', set, adopted)
               -- Of its own predecessors only those that have something open still matter.
@@ -128,8 +133,8 @@ enum MeshScripts {
 
     /// Notes that an incarnation is written off, before its accounts are. One that was heard lately
     /// may be spending; only when somebody adopted it is that harmless, because it is granted
-    /// nothing more. Keys: its row, the living. Arguments: incarnation, since when it must have
-    /// been silent (ms). Answer: "ok", "unknown" or "alive".
+    /// nothing more. Keys: its row, the living, the missing. Arguments: incarnation, since when it
+    /// must have been silent (ms). Answer: "ok", "unknown" or "alive".
     static let writeOff = RedisScript(
         name: "write_off_life",
         source: """
@@ -140,6 +145,7 @@ enum MeshScripts {
             if now - heard < tonumber(ARGV[2])
               and redis.call('HEXISTS', KEYS[1], 'adopted_by') == 0 then return 'alive' end
             redis.call('HSET', KEYS[1], 'written_off', string.format('%.0f', now))
+            redis.call('SREM', KEYS[3], ARGV[1])
             return 'ok'
             """,
         isIdempotent: true)

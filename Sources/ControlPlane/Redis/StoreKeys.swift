@@ -68,6 +68,9 @@ enum StoreKeys {
     /// before the silence ahead of it.
     static let hearing = mesh + "hearing"
 
+    /// A set: lives that have not yet said in this epoch what they have.
+    static let missing = mesh + "missing"
+
     static func incarnation(_ incarnation: Incarnation) -> String {
         mesh + "incarnation:\(incarnation)"
     }

@@ -65,6 +65,8 @@ package enum StoreLimits {
     /// A new epoch over an old mesh grants nothing for this long, so that live holders report
     /// first.
     package static let epochQuietMilliseconds: Int64 = 15_000
+    /// Holders that a new epoch misses at most; one call of Redis takes them.
+    static let missingMax = 4_096
     /// How long a grant waits for replicas to have it.
     package static let replicaWaitMilliseconds: Int64 = 250
     /// Lives that may hold something at once.

@@ -39,11 +39,7 @@ package struct LedgerAccounts: CallerLedger {
         observes = tier?.observe ?? false
         self.tier = binding.tier
         warnAtPercent = tier?.warnAtPercent ?? []
-        let terms = binding.accounts.map { account in
-            AccountTerms(
-                key: account.key(at: now), limit: account.limit,
-                maxLease: Self.maxLease(account, tier), policyNumber: snapshot.version.number)
-        }
+        let terms = binding.accounts.map { Self.terms(of: $0, tier, snapshot, at: now) }
         money = terms.filter { $0.key.unit == .usd }
         requests = terms.filter { $0.key.unit == .requests }
         tokens = terms.filter { $0.key.unit == .tokens }
@@ -52,6 +48,43 @@ package struct LedgerAccounts: CallerLedger {
                 key: account.key(at: now), limit: account.limit, maxLease: account.limit,
                 policyNumber: snapshot.version.number)
         }
+    }
+
+    /// Those that the bearer of a token has by the tier which it claims, before anybody has said
+    /// who that is: the control plane's binding may name another tier, and more accounts.
+    package static func likely(
+        of request: SubjectRequest, snapshot: GatewaySnapshot?, at now: UnixTime
+    ) -> [AccountTerms] {
+        guard let claims = request.claims, let snapshot, let name = claims.tier,
+            let tier = snapshot.policy.tiers[name]
+        else { return [] }
+        var accounts = [
+            SubjectBinding.Account(
+                unit: .usd, scope: .user, period: .month, id: claims.subject,
+                limit: tier.monthlyBudget)
+        ]
+        if let requests = tier.dailyRequests {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .requests, scope: .user, period: .day, id: claims.subject,
+                    limit: NanoUSD(requests)))
+        }
+        if let requests = tier.requestsPerMinute {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .requests, scope: .user, period: .minute, id: claims.subject,
+                    limit: NanoUSD(requests)))
+        }
+        return accounts.map { terms(of: $0, tier, snapshot, at: now) }
+    }
+
+    private static func terms(
+        of account: SubjectBinding.Account, _ tier: TierPolicy?, _ snapshot: GatewaySnapshot,
+        at now: UnixTime
+    ) -> AccountTerms {
+        AccountTerms(
+            key: account.key(at: now), limit: account.limit, maxLease: maxLease(account, tier),
+            policyNumber: snapshot.version.number)
     }
 
     private static func maxLease(_ account: SubjectBinding.Account, _ tier: TierPolicy?) -> NanoUSD

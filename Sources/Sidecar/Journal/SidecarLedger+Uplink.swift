@@ -40,6 +40,23 @@ extension SidecarLedger {
         }
     }
 
+    /// What to ask for together with who the caller is, to whom these accounts may belong
+    /// (`LeaseBook.takeOpening`); answered or failed as other demands.
+    package func takeOpening(_ accounts: [AccountTerms]) -> Demands {
+        let now = Self.bootTime()
+        return state.withLock { state in
+            let nothing = Demands(
+                request: LeasesRequest(acquire: [], release: []), sentAt: now, nextAt: nil)
+            guard state.isAlive, state.settleDebts() else { return nothing }
+            let (request, entries) = state.book.takeOpening(accounts, now: now)
+            guard state.commit(entries) else {
+                state.book.requestFailed(request)
+                return nothing
+            }
+            return Demands(request: request, sentAt: now, nextAt: nil)
+        }
+    }
+
     package func requestFailed(_ demands: Demands) {
         state.withLock { $0.book.requestFailed(demands.request) }
     }
@@ -63,7 +80,7 @@ extension SidecarLedger {
             Report(
                 highestLease: ledger.highestLease, leases: ledger.leases, childFinals: childFinals,
                 acknowledgedFinals: ledger.acknowledgedFinals, openChildren: ledger.openChildren,
-                health: health)
+                health: health, epoch: ledger.epoch)
         }
     }
 

@@ -48,7 +48,7 @@ import WeirPolicy
             let grant = LeaseGrant(
                 lease: Samples.lease, status: status, granted: NanoUSD(2),
                 expiresInMilliseconds: 60_000, state: status == .granted ? Samples.state : nil)
-            try roundTrip(LeasesResponse(grants: [grant]))
+            try roundTrip(LeasesResponse(grants: [grant], epoch: 9))
         }
     }
 
@@ -59,11 +59,11 @@ import WeirPolicy
                 acknowledgedFinals: [Samples.child], openChildren: [Samples.openChild],
                 health: SidecarHealth(
                     state: .degraded, reasons: ["journal"], requestsInFlight: 3,
-                    journalBytes: 1 << 40)))
+                    journalBytes: 1 << 40), epoch: 7))
         try roundTrip(
             ReportResponse(
                 finals: [Samples.final], recalls: [Samples.lease], unknown: [Samples.unknown],
-                states: [Samples.state], inquiries: [Samples.openChild]))
+                states: [Samples.state], inquiries: [Samples.openChild], epoch: 8))
         try roundTrip(RecordsResponse(storedThrough: .max))
     }
 

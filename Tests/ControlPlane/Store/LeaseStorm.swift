@@ -64,11 +64,16 @@ final class LeaseStorm: Sendable {
             lease: lease, account: account, need: NanoUSD(1), want: NanoUSD(1), closedBelow: 0,
             policyNumber: 1)
         let grants = try? await ledger.acquire(
-            [request], by: lease.incarnation, policyNumber: 1)
-        switch grants?.first?.status {
-        case .granted: return .granted(grants?.first?.granted.rawValue ?? 0)
-        // Nothing is spent or given back here, so that what is contended stays so.
-        case .exhausted, .contended: return .exhausted
+            [request], by: lease.incarnation, policyNumber: 1
+        ).grants
+        guard let grant = grants?.first else { return .nothing }
+        switch grant.status {
+        case .granted: return .granted(grant.granted.rawValue)
+        case .exhausted: return .exhausted
+        // Nothing is spent or given back here, so that what is all set aside stays so. Otherwise
+        // something is withheld for a holder that will report.
+        case .contended:
+            return grant.state.map { $0.held >= $0.limit } ?? false ? .exhausted : .nothing
         default: return .nothing
         }
     }
@@ -117,13 +122,14 @@ struct LedgerOn {
         try await ledger.states(of: [account]).first??.held.rawValue
     }
 
-    /// Holders are alive, as their reports say each second.
+    /// Holders are alive and say what they have, as their reports do each second.
     func report(_ holders: [Incarnation]) async throws {
         let registry = SidecarRegistry(redis: redis)
         for holder in holders {
             try await registry.heartbeat(
                 SidecarHealth(state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0),
                 by: holder)
+            _ = try await ledger.report(LedgerMesh.report(), by: holder)
         }
     }
 }

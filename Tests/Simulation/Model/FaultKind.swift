@@ -13,7 +13,7 @@ package enum FaultKind: Int, CaseIterable, Sendable {
     case agentCrash, agentPowerLoss, agentJournalLost
     case childNeverArrived, inquiryAnswered
     case recall, writeOff, journalCompacted, spentOnStandby
-    case storeFailover, grantLost, grantPutBack
+    case storeFailover, grantLost, grantPutBack, grantedBesideTheSilent
 }
 
 /// How often each kind happened.

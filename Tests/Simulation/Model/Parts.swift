@@ -44,7 +44,9 @@ struct SimulatedLog {
 
 /// A gateway's process and its volume: reserves, delegates, takes finals, reports.
 struct SimulatedGateway {
-    var book = LeaseBook()
+    var book = LeaseBook() { didSet { isTouched = true } }
+    /// The book may have changed since it was checked.
+    var isTouched = false
     var log = SimulatedLog()
     var incarnation = Incarnation(0)
     /// Counts processes: an answer to an earlier one comes to a connection that is gone.

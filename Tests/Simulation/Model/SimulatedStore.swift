@@ -32,6 +32,8 @@ struct SimulatedStore {
         changed.insert(account)
         guard var book = accounts[account] else { return (refused, nil) }
         accounts[account] = nil
+        var terms = terms
+        terms.missing = incarnations.missing(in: AccountTable.keys[account].period)
         let before = book.granted
         let grant = book.acquire(request, terms: terms)
         let isNew = book.granted != before
@@ -88,9 +90,11 @@ struct SimulatedStore {
 
     mutating func report(_ report: LedgerReport, by holder: Incarnation) -> ReportResponse {
         for counters in report.leases { merge(counters, by: holder) }
+        incarnations.reported(holder, inEpoch: report.epoch)
         incarnations.finalsAcknowledged(report.acknowledgedFinals, by: holder)
         let lost = incarnations.ask(report.openChildren, by: holder)
         var response = ReportResponse(finals: [], recalls: [], unknown: [], states: [])
+        response.epoch = incarnations.epoch
         response.writtenOff = lost.isEmpty ? nil : lost
         response.finals = incarnations.finals(for: holder)
         if isPlanted(.finalsAreSaidOnce) {

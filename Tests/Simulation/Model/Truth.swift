@@ -34,6 +34,7 @@ struct Truth {
     private(set) var lost = [Int64](repeating: 0, count: AccountTable.count)
     /// What late reports may put back beyond the limit.
     private(set) var beyond = [Int64](repeating: 0, count: AccountTable.count)
+    private var exceeding: [Share: Int64] = [:]
     /// Found inside of a handler.
     var found: Violation?
     private(set) var served = 0
@@ -88,8 +89,18 @@ struct Truth {
         }
     }
 
-    mutating func mayExceed(_ forgotten: [SimulatedStore.Granted]) {
-        for grant in forgotten { beyond[grant.account] += grant.amount }
+    /// What one holder has of an account.
+    struct Share: Hashable {
+        var account: Int
+        var holder: Incarnation
+    }
+
+    /// More than what is withheld for it may come back.
+    mutating func mayExceed(_ share: Share, by amount: Int64) {
+        let known = exceeding[share] ?? 0
+        guard amount > known else { return }
+        exceeding[share] = amount
+        beyond[share.account] += amount - known
     }
 
     private func newestLimit(_ account: Int, _ policies: [PolicyVersion]) -> Int64 {

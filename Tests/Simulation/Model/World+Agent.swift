@@ -95,7 +95,7 @@ extension World {
         let isWhole = circumstances.mayResume && fate >= 130
         let predecessor = agents[agent].incarnation
         if !isWhole || fate < 600 {
-            let successor = join()
+            let successor = join(leases: false)
             if fate >= 130 || fate < 80 {
                 _ = store.incarnations.adopt(predecessor, by: successor)
             }

@@ -28,7 +28,8 @@ extension World {
                 throw Violation("\(book.account): \(book.overrun) beyond its leases")
             }
         }
-        for gateway in gateways.indices where !gateways[gateway].isDown {
+        for gateway in gateways.indices where gateways[gateway].isTouched {
+            gateways[gateway].isTouched = false
             // Rule 3, at the holder.
             if let lease = gateways[gateway].book.overdrawnLease() {
                 throw Violation("lease \(lease) is overdrawn")

@@ -157,6 +157,7 @@ extension World {
         guard isWhole, copy.incarnation == predecessor else { return }
         copy.replayed()
         let successor = join()
+        orphans.insert(successor)
         let isAdopted = store.incarnations.adopt(predecessor, by: successor)
         _ = copy.begin(successor, mayRelease: isAdopted)
         _ = copy.maintain(now: bootTime(gateway) + 10 * Self.second)

@@ -27,8 +27,10 @@ extension World {
         case .acquire(let gateway, let life, let request, let holder, let sentAt):
             grant(gateway, life, request, by: holder, sentAt: sentAt)
         case .report(let gateway, let life, let report, let holder, let sentAt):
+            let wasMissing = store.incarnations.missing.contains(holder)
             let response = store.report(report, by: holder)
             heard(holder, report, sentAt: sentAt)
+            if wasMissing, !store.incarnations.missing.contains(holder) { hasSaidAll(holder) }
             send(.reported(gateway: gateway, life: life, response, to: report))
         case .finals(let agent, let life, let finals, let holder):
             for final in finals { store.incarnations.finalReported(final) }
@@ -82,9 +84,9 @@ extension World {
         store.release(request.release, by: holder)
         let number = replicaPolicies[random.below(replicaPolicies.count)]
         let policy = policies[number - 1]
-        var response = LeasesResponse(grants: [])
-        let isQuiet = epoch.isQuiet(at: now) && !isPlanted(.newEpochsGrantAtOnce)
-        if !epoch.isQuiet(at: now) { grantsBegin() }
+        var response = LeasesResponse(grants: [], epoch: store.incarnations.epoch)
+        let isQuiet = epoch.isQuiet(at: now, store) && !isPlanted(.newEpochsGrantAtOnce)
+        if !epoch.isQuiet(at: now, store) { grantsBegin() }
         for acquire in request.acquire {
             guard let account = AccountTable.index(acquire.account) else {
                 // A minute after those that are looked at.
@@ -103,8 +105,9 @@ extension World {
                 acquire, account: account, terms: terms, isQuiet: isQuiet)
             if let granted {
                 truth.granted(granted, now: now, time: storeTime, store: store, policies)
+                if granted.isNew { leavesWhatIsWithheld(granted, terms) }
                 if granted.isNew { lagging?.grants.append(granted) }
-                if granted.isNew, epoch.isQuiet(at: now) {
+                if granted.isNew, epoch.isQuiet(at: now, store) {
                     truth.fail("\(granted.lease) is granted before all holders have reported")
                 }
             }

@@ -105,7 +105,7 @@ package final class World {
         }
         for agent in 0..<2 {
             agents.append(SimulatedAgent())
-            agents[agent].incarnation = join()
+            agents[agent].incarnation = join(leases: false)
             agents[agent].wholeSince = agents[agent].incarnation
             lives.append([agents[agent].incarnation])
             scheduleReport(ofAgent: agent)
@@ -146,10 +146,9 @@ package final class World {
 
     // MARK: Lives
 
-    func join() -> Incarnation {
+    func join(leases: Bool = true) -> Incarnation {
         let clock = Int64(now / Self.millisecond)
-        let incarnation = store.incarnations.join(clock: clock)
-        return incarnation
+        return store.incarnations.join(clock: clock, leases: leases)
     }
 
     func member(ofAgent agent: Int) -> Int { gateways.count + agent }

@@ -108,7 +108,9 @@ private struct ConformanceRun {
             closedBelow: random.next(in: 0...9) == 0 ? random.next(in: 0...30) : 0,
             policyNumber: policyNumber - (random.next(in: 0...9) == 0 ? 1 : 0),
             observes: random.next(in: 0...9) == 0)
-        let store = LedgerCalls.acquire(request, policyNumber: 0, mayObserve: true)
+        let missing = random.next(in: 0...9) == 0 ? Int(random.next(in: 1...4)) : 0
+        let store = LedgerCalls.acquire(
+            request, policyNumber: 0, mayObserve: true, missing: missing)
         let reply = try await redis.run(
             LedgerScripts.acquire, keys: store.keys, arguments: store.arguments)
         let parts = try #require(reply.array)
@@ -117,7 +119,7 @@ private struct ConformanceRun {
             request,
             terms: AccountBook.Terms(
                 limit: NanoUSD(limit), policyNumber: request.policyNumber,
-                maxLease: NanoUSD(maxLease), now: now))
+                maxLease: NanoUSD(maxLease), now: now, missing: missing))
         let answer = try LedgerCalls.grant(request, reply)
         guard answer == expected else {
             throw Difference(description: "\(request)\nmodel \(expected)\nRedis \(answer)")

@@ -61,7 +61,7 @@ struct LedgerMesh {
         return try #require(
             try await ledger.acquire(
                 [request], by: holder, policyNumber: 1, mayObserve: mayObserve
-            ).first)
+            ).grants.first)
     }
 
     /// It was last heard long ago.
@@ -80,13 +80,14 @@ struct LedgerMesh {
 
     static func report(
         highest: Int64 = 0, _ leases: [LeaseCounters] = [], finals: [ChildFinal] = [],
-        acknowledged: [ChildKey] = [], openChildren: [OpenChild] = []
+        acknowledged: [ChildKey] = [], openChildren: [OpenChild] = [], epoch: Int64? = nil
     ) -> Report {
         Report(
             highestLease: highest, leases: leases, childFinals: finals,
             acknowledgedFinals: acknowledged, openChildren: openChildren,
             health: SidecarHealth(
-                state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0))
+                state: .serving, reasons: [], requestsInFlight: 0, journalBytes: 0),
+            epoch: epoch)
     }
 
     static func counters(
@@ -207,7 +208,7 @@ struct LedgerMesh {
         let request = LeaseAcquire(
             lease: LeaseID(incarnation: ann, number: 2), account: account, need: NanoUSD(1),
             want: NanoUSD(1), closedBelow: 0, policyNumber: 1)
-        let grants = try await mesh.ledger.acquire([request], by: eve, policyNumber: 1)
+        let grants = try await mesh.ledger.acquire([request], by: eve, policyNumber: 1).grants
         #expect(grants.map(\.status) == [.unavailable])
         await #expect(throws: MeshRefusal.self) {
             try await mesh.ledger.acquire([request], by: Incarnation(1), policyNumber: 1)
@@ -428,7 +429,7 @@ struct LedgerMesh {
         let request = LeaseAcquire(
             lease: LeaseID(incarnation: holder, number: 1), account: account, need: NanoUSD(1),
             want: NanoUSD(1), closedBelow: 0, policyNumber: 1)
-        let grants = try await trial.acquire([request], by: holder, policyNumber: 1)
+        let grants = try await trial.acquire([request], by: holder, policyNumber: 1).grants
         #expect(grants.map(\.status) == [.granted])
     }
 

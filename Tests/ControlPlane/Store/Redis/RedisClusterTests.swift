@@ -20,7 +20,7 @@ import WeirMeshProtocol
                 lease: LeaseID(incarnation: holder, number: Int64(index)), account: account,
                 need: NanoUSD(2), want: NanoUSD(5), closedBelow: 0, policyNumber: 1)
         }
-        let grants = try await mesh.ledger.acquire(requests, by: holder, policyNumber: 1)
+        let grants = try await mesh.ledger.acquire(requests, by: holder, policyNumber: 1).grants
         #expect(grants.map(\.status) == Array(repeating: .granted, count: 30))
         let counters = zip(grants, accounts).map {
             LedgerMesh.counters($0.lease, $1, consumed: 3, released: 2)

@@ -85,7 +85,7 @@ import WeirMeshProtocol
                 lease: LeaseID(incarnation: holder, number: number), account: account,
                 need: NanoUSD(1), want: NanoUSD(1), closedBelow: 0, policyNumber: 1)
             return try? await mesh.ledger.acquire([request], by: holder, policyNumber: 1)
-                .first?.status
+                .grants.first?.status
         }
         try await patiently("money is granted") { await grant(1) == .granted }
         // Without Sentinels nobody takes over.

@@ -141,7 +141,8 @@ extension World {
         guard let gateway = gateways.firstIndex(where: { $0.incarnation == holder }) else { return }
         for grant in epoch.lost + epoch.late
         where !AccountTable.keys[grant.account].isRate
-            && store.incarnations.newestLife(of: grant.lease.incarnation) == holder {
+            && store.incarnations.newestLife(of: grant.lease.incarnation) == holder
+        {
             guard gateways[gateway].book.knows(grant.lease),
                 store.accounts[grant.account]?.leases[grant.lease] == nil
             else { continue }

@@ -309,6 +309,7 @@ extension LeaseBook {
                 }
                 entries.append(entry)
             } else {
+                if grant.status == .wrongPeriod { noteEnd(of: account, at: now) }
                 refused(account, now: now)
             }
             pendingIndex.removeValue(forKey: grant.lease.number)
@@ -335,10 +336,18 @@ extension LeaseBook {
         guard let slot = insertLease(image, expiresAt: from &+ lifetime.partialValue) else {
             return nil
         }
+        noteEnd(of: account, at: from &+ lifetime.partialValue)
         accounts[Int(account)].deniedUntil = 0
         accounts[Int(account)].denialDelay = 0
         if accounts[Int(account)].pending.observes { accounts[Int(account)].mayBeBeyond = true }
         return .lease(self.image(of: slot))
+    }
+
+    /// A lease of a minute is good for as long as its minute.
+    private mutating func noteEnd(of account: UInt32, at time: UInt64) {
+        let slot = Int(account)
+        guard accounts[slot].key.isRate else { return }
+        accounts[slot].endsAt = min(accounts[slot].endsAt, time)
     }
 
     private mutating func refused(_ account: UInt32, now: UInt64) {

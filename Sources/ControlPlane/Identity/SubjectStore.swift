@@ -310,6 +310,17 @@ enum SubjectAccounts {
                     unit: .requests, scope: .user, period: .day, id: user,
                     limit: NanoUSD(requests)))
         }
+        if let requests = tier.requestsPerMinute {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .requests, scope: .user, period: .minute, id: user,
+                    limit: NanoUSD(requests)))
+        }
+        if let tokens = tier.tokensPerMinute {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .tokens, scope: .user, period: .minute, id: user, limit: NanoUSD(tokens)))
+        }
         for budget in policy.budgets.values.sorted(by: { $0.name < $1.name }) {
             let scope: AccountKey.Scope
             switch budget.scope {
@@ -348,7 +359,7 @@ enum SubjectAccounts {
     static func maxLease(of account: SubjectBinding.Account, _ tier: TierPolicy) -> NanoUSD {
         switch account.unit {
         case .usd: tier.maxLease(limit: account.limit)
-        case .requests: NanoUSD(max(1, account.limit.rawValue / 20))
+        case .requests, .tokens: account.countedMaxLease
         }
     }
 }

@@ -135,7 +135,8 @@ package final class LedgerStore: Sendable {
             epoch: standing.epoch)
         var index: [String: String] = [:]
         for request in requests where acquisition.serves && request.lease.incarnation == holder {
-            index[request.account.description] = randomToken()
+            // Nobody looks for a minute's leases: they end by themselves.
+            if !request.account.isRate { index[request.account.description] = randomToken() }
             let (keys, arguments) = LedgerCalls.acquire(
                 request, policyNumber: policyNumber, mayObserve: mayObserve,
                 missing: standing.missing(in: request.account))

@@ -104,7 +104,8 @@ extension SidecarLedger {
             state -> (LedgerReports?, (@Sendable () -> Void)?) in
             guard state.isAlive, state.settleDebts() else { return (nil, nil) }
             state.book.askAhead(wall: wall, now: now)
-            guard state.commit(state.book.maintain(now: now)) else { return (nil, nil) }
+            let entries = state.book.endMinutes(wall: wall) + state.book.maintain(now: now)
+            guard state.commit(entries) else { return (nil, nil) }
             let reports = LedgerReports(
                 ledger: state.book.makeReport(), childFinals: state.delegations.finalsToReport())
             return (reports, state.demandToSay())

@@ -12,6 +12,8 @@ import WeirPolicy
         var policy = Policy()
         var free = TierPolicy(name: "free", monthlyBudget: NanoUSD(1_000), agents: [])
         free.dailyRequests = 40
+        free.requestsPerMinute = 30
+        free.tokensPerMinute = 9_000
         var premium = TierPolicy(name: "premium", monthlyBudget: NanoUSD(5_000), agents: [])
         premium.priority = 10
         policy.tiers = ["free": free, "premium": premium]
@@ -47,6 +49,7 @@ import WeirPolicy
         #expect(
             first.accounts.map { "\($0.unit)/\($0.scope)/\($0.period)/\($0.id)=\($0.limit)" } == [
                 "usd/user/month/ann=1000", "requests/user/day/ann=40",
+                "requests/user/minute/ann=30", "tokens/user/minute/ann=9000",
                 "usd/tenant/month/acme=9000", "usd/tier/month/free=70000",
             ])
         #expect(try await resolve(store, "ann", tier: "premium").tier == "free")
@@ -246,11 +249,14 @@ import WeirPolicy
         let now = try await mesh.redis.time()
         let holder = try await mesh.join().incarnation
         for (number, account) in binding.accounts.enumerated() {
+            // A minute has half of it or more to go, or begins within that.
+            let isMinute = account.period == .minute
+            let time = isMinute ? UnixTime(seconds: now.seconds + 30) : now
             let grant = try await mesh.acquire(
-                Int64(number), of: account.key(at: now), by: holder, need: 1, want: 1 << 40)
-            // min(limit ÷ 20, $1).
-            #expect(
-                grant.status == .granted && grant.granted == NanoUSD(account.limit.rawValue / 20))
+                Int64(number), of: account.key(at: time), by: holder, need: 1, want: 1 << 40)
+            // min(limit ÷ 20, $1); of a minute more.
+            #expect(grant.status == .granted)
+            #expect(grant.granted == NanoUSD(account.limit.rawValue / (isMinute ? 10 : 20)))
         }
     }
 

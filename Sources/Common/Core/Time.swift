@@ -126,22 +126,28 @@ func padded(_ value: Int64, _ width: Int) -> String {
     return String(repeating: "0", count: max(0, width - digits.count)) + digits
 }
 
-/// The stretch of time that an account counts: a UTC month ("2026-11"), a UTC day ("2026-11-22"),
-/// or for ever ("-", an account of one run).
+/// The stretch of time that an account counts: a UTC month ("2026-11"), a UTC day ("2026-11-22"), a
+/// minute ("2026-11-22T14:20", UTC too), or for ever ("-", an account of one run).
 package struct Period: Hashable, Sendable, CustomStringConvertible {
-    package enum Kind: String, Sendable, Codable { case month, day, forever }
+    package enum Kind: String, Sendable, Codable { case month, day, minute, forever }
 
     package let kind: Kind
+    /// The day on which it begins.
     package let start: CivilDate
+    /// Of that day; 0 for whatever is longer than a minute.
+    private let minute: Int16
 
     package init(_ kind: Kind, at time: UnixTime) {
         self.kind = kind
         let date = time.civilDate
         switch kind {
         case .month: start = CivilDate(year: date.year, month: date.month, day: 1)
-        case .day: start = date
+        case .day, .minute: start = date
         case .forever: start = CivilDate(year: 1970, month: 1, day: 1)
         }
+        minute =
+            kind == .minute
+            ? Int16(truncatingIfNeeded: (time.seconds - UnixTime(date).seconds) / 60) : 0
     }
 
     package init?(_ text: some StringProtocol) {
@@ -149,8 +155,10 @@ package struct Period: Hashable, Sendable, CustomStringConvertible {
             self.init(.forever, at: UnixTime(seconds: 0))
             return
         }
-        let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-        guard parts.count == 2 || parts.count == 3, parts[0].utf8.count == 4,
+        let halves = text.split(separator: "T", omittingEmptySubsequences: false)
+        let parts = halves[0].split(separator: "-", omittingEmptySubsequences: false)
+        guard halves.count == 1 || halves.count == 2 && parts.count == 3,
+            parts.count == 2 || parts.count == 3, parts[0].utf8.count == 4,
             parts.dropFirst().allSatisfy({ $0.utf8.count == 2 }),
             parts.allSatisfy({ $0.utf8.allSatisfy { (48...57).contains($0) } }),
             let year = Int64(parts[0]), let month = Int(parts[1]), (1...12).contains(month),
@@ -158,16 +166,41 @@ package struct Period: Hashable, Sendable, CustomStringConvertible {
         else { return nil }
         let date = CivilDate(year: year, month: month, day: day)
         guard CivilDate(daysSinceEpoch: date.daysSinceEpoch) == date else { return nil }
-        self.init(parts.count == 3 ? .day : .month, at: UnixTime(date))
+        guard halves.count == 2 else {
+            self.init(parts.count == 3 ? .day : .month, at: UnixTime(date))
+            return
+        }
+        guard let minute = Self.minute(halves[1]) else { return nil }
+        self.init(.minute, at: UnixTime(seconds: UnixTime(date).seconds + minute * 60))
+    }
+
+    /// "14:20" as minutes.
+    private static func minute(_ text: some StringProtocol) -> Int64? {
+        let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+        guard parts.count == 2,
+            parts.allSatisfy({ part in
+                part.utf8.count == 2 && part.utf8.allSatisfy { (48...57).contains($0) }
+            }), let hour = Int64(parts[0]), hour < 24, let minute = Int64(parts[1]), minute < 60
+        else { return nil }
+        return hour * 60 + minute
     }
 
     package var description: String {
         let month = "\(padded(start.year, 4))-\(padded(Int64(start.month), 2))"
+        let day = month + "-" + padded(Int64(start.day), 2)
         switch kind {
         case .month: return month
-        case .day: return month + "-" + padded(Int64(start.day), 2)
+        case .day: return day
+        case .minute:
+            let minute = Int64(minute)
+            return "\(day)T\(padded(minute / 60, 2)):\(padded(minute % 60, 2))"
         case .forever: return "-"
         }
+    }
+
+    /// Its first moment.
+    package var beginning: UnixTime {
+        UnixTime(seconds: UnixTime(start).seconds + Int64(minute) * 60)
     }
 
     /// When the next period begins; `nil` for an account without one.
@@ -179,6 +212,7 @@ package struct Period: Hashable, Sendable, CustomStringConvertible {
                     ? CivilDate(year: start.year + 1, month: 1, day: 1)
                     : CivilDate(year: start.year, month: start.month + 1, day: 1))
         case .day: return UnixTime(CivilDate(daysSinceEpoch: start.daysSinceEpoch + 1))
+        case .minute: return UnixTime(seconds: beginning.seconds + 60)
         case .forever: return nil
         }
     }
@@ -189,7 +223,9 @@ extension Period: Codable {
         let container = try decoder.singleValueContainer()
         guard let period = Period(try container.decode(String.self)) else {
             throw DecodingError.dataCorruptedError(
-                in: container, debugDescription: "not a period: YYYY-MM, YYYY-MM-DD or - is needed")
+                in: container,
+                debugDescription: "not a period: YYYY-MM, YYYY-MM-DD,"
+                    + " YYYY-MM-DDTHH:MM or - is needed")
         }
         self = period
     }

@@ -1,7 +1,8 @@
 import WeirCore
 
 /// Which account: whose money, which stretch of time, counted in what. The amounts of an account in
-/// requests use the same integer type as money: one request is one unit.
+/// requests or tokens use the same integer type as money: one request is one unit, and so is one
+/// token.
 package struct AccountKey: Hashable, Sendable {
     package enum Scope: String, Sendable, Codable, CaseIterable {
         case user, tenant, tier, run
@@ -15,7 +16,7 @@ package struct AccountKey: Hashable, Sendable {
         case mesh
     }
 
-    package enum Unit: String, Sendable, Codable, CaseIterable { case usd, requests }
+    package enum Unit: String, Sendable, Codable, CaseIterable { case usd, requests, tokens }
 
     package var unit: Unit
     package var scope: Scope
@@ -28,6 +29,9 @@ package struct AccountKey: Hashable, Sendable {
         self.period = period
         self.id = id
     }
+
+    /// It limits a rate and not a sum: nobody asks about it when its minute is over.
+    package var isRate: Bool { period.kind == .minute }
 }
 
 extension AccountKey {

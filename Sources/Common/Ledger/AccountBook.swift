@@ -271,7 +271,7 @@ package struct AccountBook: Sendable {
     /// `nil` when the period is over, or too far ahead.
     private func millisecondsToExpiry(now: UnixTime) -> Int64? {
         guard let end = account.period.end else { return account.leaseMilliseconds }
-        let untilStart = UnixTime(account.period.start).milliseconds - now.milliseconds
+        let untilStart = account.period.beginning.milliseconds - now.milliseconds
         let untilEnd = end.milliseconds - now.milliseconds
         guard untilEnd > 0 || isPlanted(.pastPeriodsGrant),
             untilStart <= LedgerLimits.nextPeriodMilliseconds

@@ -300,8 +300,7 @@ extension DelegationBook {
             guard finals.count < LedgerLimits.finalsToReportMax else { return false }
             finals.append(final)
         case .life, .leaseNumbers, .lease, .leaseForgotten, .released, .account, .opened,
-            .childFinal,
-            .settled, .spent:
+            .childFinal, .settled, .useEnded, .spent:
             return true
         }
         return true

@@ -110,7 +110,7 @@ package struct IncarnationBook: Sendable {
         let latest =
             epochBegan.milliseconds + LedgerLimits.nextPeriodMilliseconds
             + LedgerLimits.storeClocksMilliseconds
-        return period.end == nil || UnixTime(period.start).milliseconds <= latest
+        return period.end == nil || period.beginning.milliseconds <= latest
     }
 
     /// The newest life that continues a log.

@@ -100,16 +100,22 @@ extension LeaseBook {
 
     /// Makes room: the longest unused half of the accounts that hold nothing goes.
     mutating func evictAccounts() {
-        let idle = accountIndex.values.filter { slot in
-            let row = accounts[Int(slot)]
-            return row.firstLease == noSlot && row.pending.number == 0 && !row.isQueued
-                && row.waiters == 0
-        }.sorted { accounts[Int($0)].lastUsed < accounts[Int($1)].lastUsed }
-        for slot in idle.prefix(max(1, idle.count / 2)) where !idle.isEmpty {
-            accountIndex.removeValue(forKey: accounts[Int(slot)].key)
-            accounts[Int(slot)].generation &+= 1
-            freeAccounts.append(slot)
-        }
+        let idle = accountIndex.values.filter { isUnused($0) }
+            .sorted { accounts[Int($0)].lastUsed < accounts[Int($1)].lastUsed }
+        for slot in idle.prefix(max(1, idle.count / 2)) where !idle.isEmpty { evict(slot) }
+    }
+
+    /// Nothing leads to its row but its name.
+    func isUnused(_ slot: UInt32) -> Bool {
+        let row = accounts[Int(slot)]
+        return row.firstLease == noSlot && row.pending.number == 0 && !row.isQueued
+            && row.waiters == 0 && !row.isGivingBack
+    }
+
+    mutating func evict(_ slot: UInt32) {
+        accountIndex.removeValue(forKey: accounts[Int(slot)].key)
+        accounts[Int(slot)].generation &+= 1
+        freeAccounts.append(slot)
     }
 
     // MARK: What operators see
@@ -175,13 +181,20 @@ extension LeaseBook {
         let row = LeaseSlot(
             id: image.id, account: account, next: accounts[Int(account)].firstLease,
             granted: image.granted, consumed: image.consumed, released: image.released,
-            expiresAt: expiresAt, isLocal: image.isLocal)
+            admitsUntil: admitsUntil(expiresAt, image.account), isLocal: image.isLocal)
         while leases.count <= Int(slot) { leases.append(.free) }
         guard leases[Int(slot)].account == noSlot else { return nil }
         leases[Int(slot)] = row
         accounts[Int(account)].firstLease = slot
         leaseIndex[image.id] = slot
         return slot
+    }
+
+    /// A rate has no use for the margin: it counts when requests are admitted, and without the last
+    /// part of each minute there would be a pause.
+    private func admitsUntil(_ expiresAt: UInt64, _ account: AccountKey) -> UInt64 {
+        expiresAt
+            &- min(expiresAt, account.isRate ? 0 : LedgerLimits.expiryMarginNanoseconds)
     }
 
     mutating func removeLease(_ slot: UInt32) {

@@ -126,7 +126,7 @@ extension LeaseBook {
         return (request, entries, nextAt)
     }
 
-    private mutating func ask(
+    mutating func ask(
         _ account: UInt32, now: UInt64, _ entries: inout [LedgerEntry]
     ) {
         let slot = Int(account)
@@ -165,17 +165,12 @@ extension LeaseBook {
     /// Every acquire that is not under way, new or to be asked again, after what its account spent
     /// and gave back and the store may not know.
     private mutating func sendPending(incarnation: Incarnation, _ request: inout LeasesRequest) {
-        for (number, account) in pendingIndex.sorted(by: { $0.key < $1.key })
+        for (_, account) in pendingIndex.sorted(by: { $0.key < $1.key })
         where !accounts[Int(account)].pending.isUnderWay {
             guard request.acquire.count < LedgerLimits.leasesPerMessageMax else { return }
             accounts[Int(account)].pending.isUnderWay = true
             let row = accounts[Int(account)]
-            request.acquire.append(
-                LeaseAcquire(
-                    lease: LeaseID(incarnation: incarnation, number: number), account: row.key,
-                    need: NanoUSD(row.pending.need), want: NanoUSD(row.pending.want),
-                    closedBelow: closedBelow(account, incarnation: incarnation),
-                    policyNumber: row.policyNumber, observes: row.pending.observes))
+            request.acquire.append(acquire(for: account, incarnation: incarnation))
             var lease = row.firstLease
             while lease != noSlot {
                 let slot = Int(lease)
@@ -188,6 +183,15 @@ extension LeaseBook {
                 lease = leases[slot].next
             }
         }
+    }
+
+    func acquire(for account: UInt32, incarnation: Incarnation) -> LeaseAcquire {
+        let row = accounts[Int(account)]
+        return LeaseAcquire(
+            lease: LeaseID(incarnation: incarnation, number: row.pending.number), account: row.key,
+            need: NanoUSD(row.pending.need), want: NanoUSD(row.pending.want),
+            closedBelow: closedBelow(account, incarnation: incarnation),
+            policyNumber: row.policyNumber, observes: row.pending.observes)
     }
 
     mutating func giveBackSoon(_ account: UInt32) {
@@ -305,6 +309,7 @@ extension LeaseBook {
                 }
                 entries.append(entry)
             } else {
+                if grant.status == .wrongPeriod { noteEnd(of: account, at: now) }
                 refused(account, now: now)
             }
             pendingIndex.removeValue(forKey: grant.lease.number)
@@ -331,10 +336,18 @@ extension LeaseBook {
         guard let slot = insertLease(image, expiresAt: from &+ lifetime.partialValue) else {
             return nil
         }
+        noteEnd(of: account, at: from &+ lifetime.partialValue)
         accounts[Int(account)].deniedUntil = 0
         accounts[Int(account)].denialDelay = 0
         if accounts[Int(account)].pending.observes { accounts[Int(account)].mayBeBeyond = true }
         return .lease(self.image(of: slot))
+    }
+
+    /// A lease of a minute is good for as long as its minute.
+    private mutating func noteEnd(of account: UInt32, at time: UInt64) {
+        let slot = Int(account)
+        guard accounts[slot].key.isRate else { return }
+        accounts[slot].endsAt = min(accounts[slot].endsAt, time)
     }
 
     private mutating func refused(_ account: UInt32, now: UInt64) {

@@ -14,11 +14,12 @@ extension LeaseBook {
         for index in leases.indices where leases[index].account != noSlot {
             entries.append(.lease(image(of: UInt32(index))))
         }
-        for row in reservations.rows where row.phase == .attempt || row.phase == .child {
+        for row in reservations.rows {
+            guard let kind = row.phase.kind else { continue }
             entries.append(
                 .opened(
                     OpenedReservation(
-                        number: row.number, kind: row.phase == .attempt ? .attempt : .child,
+                        number: row.number, kind: kind,
                         amount: row.amount, least: row.least, legCount: Int(row.legCount),
                         legs: row.legs, audience: row.audience)))
         }
@@ -65,6 +66,8 @@ extension LeaseBook {
             finish(slot, consumed: opened.amount)
         case .childFinal(let number, let consumed):
             return replayEnd(number, .child, consumed: consumed)
+        case .useEnded(let number, let consumed):
+            return replayEnd(number, .use, consumed: consumed)
         case .settled(let number, let cost): return replayEnd(number, .attempt, consumed: cost)
         case .accepted, .delegationSettled, .refused, .window, .forgottenIssuers, .final:
             return true
@@ -99,7 +102,7 @@ extension LeaseBook {
         reservations[slot].least = opened.least
         reservations[slot].legs = opened.legs
         reservations[slot].legCount = Int32(count)
-        reservations[slot].phase = opened.kind == .attempt ? .attempt : .child
+        reservations[slot].phase = ReservationSlot.Phase(opened.kind)
         reservations[slot].audience = opened.audience
         for index in 0..<count {
             let lease = Int(opened.legs[index])
@@ -145,6 +148,17 @@ extension LeaseBook {
         }
     }
 
+    /// Uses that were open: each is used up whole. The entries must be committed before anything
+    /// is said.
+    package mutating func endCrashedUses() -> [LedgerEntry] {
+        reservations.rows.indices.filter { reservations[$0].phase == .use }.map { slot in
+            let row = reservations[slot]
+            let consumed = isPlanted(.replayForgetsUses) ? 0 : row.amount
+            finish(slot, consumed: consumed)
+            return .useEnded(number: row.number, consumed: consumed)
+        }
+    }
+
     // MARK: Beginning a life
 
     /// A new incarnation. Leases of the life before stay in the table until they are wound up:
@@ -183,7 +197,7 @@ extension LeaseBook {
             accounts[account].ownConsumed =
                 (NanoUSD(accounts[account].ownConsumed) + NanoUSD(leases[lease].consumed)).rawValue
         }
-        for row in reservations.rows where row.phase == .attempt || row.phase == .child {
+        for row in reservations.rows where row.phase.kind != nil {
             for index in 0..<Int(row.legCount) where isOwn(Int(row.legs[index])) {
                 accounts[Int(leases[Int(row.legs[index])].account)].leastOutstanding += row.least
             }

@@ -52,18 +52,27 @@ extension LeaseBook {
         var listed: [Int] = []
         for _ in leases.indices where listed.count < LedgerLimits.leasesPerMessageMax {
             nextListed = nextListed + 1 < leases.count ? nextListed + 1 : 0
-            let row = leases[nextListed]
-            if row.account != noSlot, !row.isLocal { listed.append(nextListed) }
+            if mustBeListed(nextListed) { listed.append(nextListed) }
         }
         guard listed.count == LedgerLimits.leasesPerMessageMax else { return listed }
         let news = leases.indices.filter {
-            leases[$0].account != noSlot && !leases[$0].isLocal && !leases[$0].isAcknowledged
+            mustBeListed($0) && !leases[$0].isAcknowledged
         }
         let isNews = Set(news)
         let unheard = news.filter { leases[$0].isUnheard }
         let heard = news.filter { !leases[$0].isUnheard }
         let all = unheard + heard + listed.filter { !isNews.contains($0) }
         return Array(all.prefix(LedgerLimits.leasesPerMessageMax))
+    }
+
+    /// Of a minute only what was given back is news that is worth a report: what was spent is said
+    /// with the next acquire or recall of its account, and stays set aside until then. Those of an
+    /// adopted predecessor the store has to hear of, or it would count them as somebody else's.
+    private func mustBeListed(_ lease: Int) -> Bool {
+        let row = leases[lease]
+        guard row.account != noSlot, !row.isLocal else { return false }
+        return !accounts[Int(row.account)].key.isRate || row.released != row.acknowledgedReleased
+            || row.id.incarnation != incarnation
     }
 
     /// The call of a child ended without a settlement: from now on reports ask what became of it.

@@ -63,7 +63,7 @@ extension LeaseBook {
     /// Of a lease that this life was granted it is known that nobody else has its money, until this
     /// life gives it back.
     private func mayAdmitLate(_ lease: UInt32) -> Bool {
-        leases[Int(lease)].id.incarnation == incarnation && leases[Int(lease)].expiresAt > 0
+        leases[Int(lease)].id.incarnation == incarnation && leases[Int(lease)].admitsUntil > 0
     }
 
     // MARK: Keeping

@@ -22,6 +22,8 @@ extension LeaseBook {
         for index in leases.indices {
             let row = leases[index]
             guard row.account != noSlot, row.free > 0 else { continue }
+            // What is left of a minute that is over, nobody can use.
+            guard !isOver(row.account, now: now) else { continue }
             let admits = admits(UInt32(index), now: now)
             if let isLate, isLate == admits { continue }
             let isIdle = isIdle(accounts[Int(row.account)], now: now)
@@ -52,6 +54,52 @@ extension LeaseBook {
             }
         }
         lowered.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: Minutes
+
+    /// Whether the store has said so: by the end of a lease, or by refusing one.
+    func isOver(_ account: UInt32, now: UInt64) -> Bool { now >= accounts[Int(account)].endsAt }
+
+    /// Forgets what is left of minutes that are over. What was spent of them limits nothing any
+    /// more and the store forgets it by itself, so nobody is told: a thousand users are not
+    /// thousands of leases to report each minute. Where a clock is wrong and the minute is not over
+    /// at the store, the lease stays set aside there, which errs to the safe side. Leases of
+    /// which something is open stay until it is settled.
+    package mutating func endMinutes(wall: UnixTime) -> [LedgerEntry] {
+        var entries: [LedgerEntry] = []
+        var unqueued: Set<UInt32> = []
+        let over = wall.milliseconds - LedgerLimits.minuteGraceMilliseconds
+        for account in accountIndex.values.sorted()
+        where accounts[Int(account)].key.isRate
+            && accounts[Int(account)].key.period.beginning.milliseconds + 60_000 <= over
+        {
+            if dropDemand(account) { unqueued.insert(account) }
+            var lease = accounts[Int(account)].firstLease
+            while lease != noSlot {
+                let row = leases[Int(lease)]
+                if row.openCount == 0 {
+                    removeLease(lease)
+                    entries.append(.leaseForgotten(slot: lease))
+                }
+                lease = row.next
+            }
+            if isUnused(account) { evict(account) }
+        }
+        if !unqueued.isEmpty { demandQueue.removeAll { unqueued.contains($0) } }
+        return entries
+    }
+
+    /// Of a minute that is over nothing is asked any more; an answer under way is none to anything.
+    /// - Returns: whether it has to be taken out of the queue.
+    private mutating func dropDemand(_ account: UInt32) -> Bool {
+        let slot = Int(account)
+        pendingIndex.removeValue(forKey: accounts[slot].pending.number)
+        accounts[slot].pending = PendingAcquire()
+        accounts[slot].needMin = 0
+        accounts[slot].needSum = 0
+        defer { accounts[slot].isQueued = false }
+        return accounts[slot].isQueued
     }
 
     // MARK: Asking ahead
@@ -97,12 +145,17 @@ extension LeaseBook {
         let row = accounts[Int(account)]
         let key = row.key
         guard row.reservedPerWindow > 0 || row.windowReserved > 0 else { return }
-        let spread = UInt64(LedgerLimits.nextPeriodMilliseconds / 2)
+        if key.isRate {
+            guard now < row.lastUsed &+ LedgerLimits.minuteActiveNanoseconds else { return }
+        }
+        let early =
+            key.isRate
+            ? LedgerLimits.nextMinuteMilliseconds : LedgerLimits.nextPeriodMilliseconds - 2_000
+        let spread = UInt64(key.isRate ? early * 3 / 4 : LedgerLimits.nextPeriodMilliseconds / 2)
         let seed = UInt64(bitPattern: incarnation.rawValue) &* 0x9E37_79B9_7F4A_7C15
         let mixed = (seed ^ (UInt64(account) &* 0xBF58_476D_1CE4_E5B9)) >> 8
         let jitter = Int64(mixed % spread)
-        guard remaining > 0, remaining < LedgerLimits.nextPeriodMilliseconds - 2_000 - jitter
-        else { return }
+        guard remaining > 0, remaining < early - jitter else { return }
         let nextKey = AccountKey(
             unit: key.unit, scope: key.scope, period: Period(key.period.kind, at: end), id: key.id)
         guard accountIndex[nextKey] == nil,
@@ -111,8 +164,10 @@ extension LeaseBook {
                     key: nextKey, limit: NanoUSD(row.limit), maxLease: NanoUSD(row.maxLease),
                     policyNumber: row.policyNumber), now: now)
         else { return }
+        // Of a rate as much as one request takes: the store gives a share of a fresh minute.
         let busy = max(row.reservedPerWindow, row.windowReserved)
-        demand(next, amount: max(1, min(busy, row.maxLease) / 4), observes: false, now: now)
+        let first = key.isRate ? row.usualAmount : min(busy, row.maxLease) / 4
+        demand(next, amount: max(1, min(first, row.limit)), observes: false, now: now)
         // Not idle before it can be used.
         accounts[Int(next)].lastUsed = now &+ UInt64(remaining) &* 1_000_000
     }

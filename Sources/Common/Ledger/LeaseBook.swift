@@ -161,8 +161,7 @@ package struct LeaseBook: Sendable {
         let row = leases[Int(lease)]
         return row.isLocal
             || row.id.incarnation == incarnation
-                && (now < row.expiresAt &- min(row.expiresAt, LedgerLimits.expiryMarginNanoseconds)
-                    || isPlanted(.expiryIsIgnored))
+                && (now < row.admitsUntil || isPlanted(.expiryIsIgnored))
     }
 
     /// Why a reservation cannot be had now; what is missing is asked for by the way.
@@ -170,6 +169,11 @@ package struct LeaseBook: Sendable {
         _ payer: Payer, amount: Int64, now: UInt64
     ) -> ReserveOutcome {
         var outcome = ReserveOutcome.needsLease
+        for index in 0..<payer.count {
+            if let account = slot(of: payer, index), isOver(account, now: now) {
+                return .periodOver(accounts[Int(account)].key)
+            }
+        }
         for index in 0..<payer.count {
             guard let account = slot(of: payer, index),
                 usableLease(of: account, free: amount, now: now) == noSlot
@@ -196,7 +200,7 @@ package struct LeaseBook: Sendable {
         guard let slot = reservations.find(reservation.number),
             reservations[slot].phase == .reserved
         else { return nil }
-        reservations[slot].phase = kind == .attempt ? .attempt : .child
+        reservations[slot].phase = ReservationSlot.Phase(kind)
         reservations[slot].audience = audience
         let row = reservations[slot]
         for index in 0..<Int(row.legCount) {
@@ -263,7 +267,10 @@ package struct LeaseBook: Sendable {
 
     /// Leases whose counters the store is not known to have.
     package var unreportedCount: Int {
-        leases.count { $0.account != noSlot && !$0.isLocal && !$0.isAcknowledged }
+        leases.count { row in
+            row.account != noSlot && !row.isLocal && !row.isAcknowledged
+                && !accounts[Int(row.account)].key.isRate
+        }
     }
 
     /// A child is final; the caller commits the entry first.
@@ -272,6 +279,20 @@ package struct LeaseBook: Sendable {
         guard isOpenChild(key), let slot = reservations.find(key.child) else { return false }
         finish(slot, consumed: max(0, consumed.rawValue))
         return true
+    }
+
+    /// A use is over; the caller commits the entry first. `false`: it is not open.
+    @discardableResult
+    package mutating func endUse(_ reservation: Reservation, consumed: NanoUSD) -> Bool {
+        guard isOpenUse(reservation), let slot = reservations.find(reservation.number) else {
+            return false
+        }
+        finish(slot, consumed: max(0, consumed.rawValue))
+        return true
+    }
+
+    package func isOpenUse(_ reservation: Reservation) -> Bool {
+        reservations.find(reservation.number).map { reservations[$0].phase == .use } ?? false
     }
 
     /// Consumes a reservation at once and without a record: counted requests (rule 14). The entry
@@ -338,6 +359,8 @@ package enum ReserveOutcome: Hashable, Sendable {
     case contended(AccountKey?, retryAfterNanoseconds: UInt64)
     /// A lease is being asked for: wait.
     case needsLease
+    /// This account's minute is over by the store's clock, which decides: reserve of the next one.
+    case periodOver(AccountKey)
     /// The log cannot take it: the disk is full, or slower than the requests.
     case journalFull
 }

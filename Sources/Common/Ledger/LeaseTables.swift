@@ -30,6 +30,8 @@ struct AccountSlot: Sendable {
     /// Somebody else waits for what comes free; 0: nobody.
     var wantedUntil: UInt64 = 0
     var isGivingBack = false
+    /// Of a minute's account, on CLOCK_BOOTTIME: from then on its minute is over for the store.
+    var endsAt = UInt64.max
 
     // Demand that no acquire carries yet.
     var needMin: Int64 = 0
@@ -81,8 +83,8 @@ struct LeaseSlot: Sendable {
     /// Open reservations and open children, at their worst case.
     var outstanding: Int64 = 0
     var openCount: Int32 = 0
-    /// On CLOCK_BOOTTIME; expiry stops admission and nothing else.
-    var expiresAt: UInt64
+    /// On CLOCK_BOOTTIME; stops admission and nothing else.
+    var admitsUntil: UInt64
     var isLocal: Bool
     /// Counters that the store is known to have.
     var acknowledgedConsumed: Int64 = 0
@@ -90,7 +92,7 @@ struct LeaseSlot: Sendable {
 
     static let free = LeaseSlot(
         id: LeaseID(incarnation: Incarnation(0), number: 0), account: noSlot, next: noSlot,
-        granted: 0, consumed: 0, released: 0, expiresAt: 0, isLocal: false)
+        granted: 0, consumed: 0, released: 0, admitsUntil: 0, isLocal: false)
 
     var free: Int64 {
         max(0, granted - consumed - released - (isPlanted(.outstandingIsFree) ? 0 : outstanding))
@@ -109,7 +111,25 @@ struct ReservationSlot: Sendable {
         case none
         /// In memory only: nothing went upstream.
         case reserved
-        case attempt, child
+        case attempt, child, use
+
+        init(_ kind: OpenedReservation.Kind) {
+            switch kind {
+            case .attempt: self = .attempt
+            case .child: self = .child
+            case .use: self = .use
+            }
+        }
+
+        /// What the log has of it; `nil` for what is in memory only.
+        var kind: OpenedReservation.Kind? {
+            switch self {
+            case .none, .reserved: nil
+            case .attempt: .attempt
+            case .child: .child
+            case .use: .use
+            }
+        }
     }
 
     /// 0 for a free slot.

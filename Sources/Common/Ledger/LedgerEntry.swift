@@ -22,12 +22,14 @@ package enum LedgerEntry: Hashable, Sendable {
     case released(slot: UInt32, total: Int64)
     /// What this incarnation consumed of an account, over leases that are forgotten too.
     case account(AccountKey, ownConsumed: Int64)
-    /// An own attempt or a child was opened; committed before the first byte goes upstream.
+    /// An own attempt, a child or a use was opened; committed before the first byte goes upstream.
     case opened(OpenedReservation)
     /// A child is final.
     case childFinal(number: Int64, consumed: Int64)
     /// An own attempt ended; the record of it is this entry.
     case settled(number: Int64, cost: Int64)
+    /// A use is over; there is no record of it.
+    case useEnded(number: Int64, consumed: Int64)
     /// Consumed at once and without a record: counted requests.
     case spent(OpenedReservation)
     /// Somebody else's delegation was accepted.
@@ -69,7 +71,12 @@ package struct LeaseImage: Hashable, Sendable {
 }
 
 package struct OpenedReservation: Hashable, Sendable {
-    package enum Kind: UInt8, Sendable { case attempt = 1, child = 2 }
+    package enum Kind: UInt8, Sendable {
+        case attempt = 1
+        case child = 2
+        /// Something counted that is no money, for as long as a call takes: its tokens.
+        case use = 3
+    }
 
     package var number: Int64
     package var kind: Kind

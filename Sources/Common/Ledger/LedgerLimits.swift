@@ -16,6 +16,12 @@ package enum LedgerLimits {
     /// A lease of the next period is granted this long before the period begins, so that midnight
     /// is not a storm; holders spread their asking over it.
     package static let nextPeriodMilliseconds: Int64 = 30_000
+    /// A minute's lease is asked for this long before the minute begins, for accounts of which
+    /// something was reserved in the last part of the minute before.
+    package static let nextMinuteMilliseconds: Int64 = 10_000
+    package static let minuteActiveNanoseconds: UInt64 = 10_000_000_000
+    /// What is left of a minute is forgotten this long after it.
+    package static let minuteGraceMilliseconds: Int64 = 2_000
     /// How far the clocks of the store's servers may lie apart.
     package static let storeClocksMilliseconds: Int64 = 60_000
     /// Sums of an account stay inside what a Redis script compares exactly.

@@ -35,6 +35,8 @@ package enum PlantedFault: String, Sendable, CaseIterable {
     case finalsAreSaidOnce
     /// A delegation that comes twice is served twice.
     case delegationsRepeat
+    /// Tokens in use are free again after a crash.
+    case replayForgetsUses
     /// What was accepted is forgotten in a crash.
     case replayForgetsTheWindow
     /// A parent is told zero while the attempt runs.

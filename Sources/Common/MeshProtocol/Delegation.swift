@@ -140,10 +140,13 @@ package struct Settlement: Hashable, Sendable {
     /// What the agent's own calls cost, beside `consumed`. For the bill alone: each of them was
     /// charged by itself, to the same accounts.
     package var outbound: NanoUSD
+    /// Said where the tier counts them; `nil` also where the agent did not report them.
+    package var tokens: Int64?
 
     package init(
         keyID: UInt32, key: ChildKey, consumed: NanoUSD, isFinal: Bool, source: CostSource,
-        reason: Reason, model: String, isObserved: Bool = false, outbound: NanoUSD = .zero
+        reason: Reason, model: String, isObserved: Bool = false, outbound: NanoUSD = .zero,
+        tokens: Int64? = nil
     ) {
         self.keyID = keyID
         self.key = key
@@ -154,6 +157,7 @@ package struct Settlement: Hashable, Sendable {
         self.model = model
         self.isObserved = isObserved
         self.outbound = outbound
+        self.tokens = tokens
     }
 
     package var payload: [UInt8] {
@@ -165,10 +169,12 @@ package struct Settlement: Hashable, Sendable {
         ] {
             writer.integer(number)
         }
-        writer.integer(UInt8((isFinal ? 1 : 0) + (isObserved ? 2 : 0)))
+        writer.integer(
+            UInt8((isFinal ? 1 : 0) + (isObserved ? 2 : 0) + (tokens == nil ? 0 : 4)))
         writer.integer(source.rawValue)
         writer.integer(reason.rawValue)
         writer.integer(outbound.rawValue)
+        if let tokens { writer.integer(tokens) }
         writer.string(model)
         return writer.bytes
     }
@@ -180,17 +186,19 @@ package struct Settlement: Hashable, Sendable {
             let leaseIncarnation = reader.integer(Int64.self),
             let leaseNumber = reader.integer(Int64.self), let child = reader.integer(Int64.self),
             let consumed = reader.integer(Int64.self), consumed >= 0,
-            let flags = reader.integer(UInt8.self), flags <= 3,
+            let flags = reader.integer(UInt8.self), flags <= 7,
             let source = reader.integer(UInt8.self).flatMap(CostSource.init(rawValue:)),
             let reason = reader.integer(UInt8.self).flatMap(Reason.init(rawValue:)),
-            let outbound = reader.integer(Int64.self), outbound >= 0,
-            let model = reader.string(), reader.isAtEnd
+            let outbound = reader.integer(Int64.self), outbound >= 0
+        else { return nil }
+        let tokens = flags & 4 != 0 ? reader.integer(Int64.self) : nil
+        guard flags & 4 == 0 || tokens ?? -1 >= 0, let model = reader.string(), reader.isAtEnd
         else { return nil }
         let lease = LeaseID(incarnation: Incarnation(leaseIncarnation), number: leaseNumber)
         self.init(
             keyID: keyID, key: ChildKey(lease: lease, child: child), consumed: NanoUSD(consumed),
             isFinal: flags & 1 != 0, source: source, reason: reason, model: model,
-            isObserved: flags & 2 != 0, outbound: NanoUSD(outbound))
+            isObserved: flags & 2 != 0, outbound: NanoUSD(outbound), tokens: tokens)
     }
 }
 

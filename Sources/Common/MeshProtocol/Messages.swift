@@ -358,6 +358,13 @@ package struct SubjectBinding: Hashable, Sendable, Codable {
             self.limit = limit
         }
 
+        /// What one holder may have of it and not have used, where no money is counted; at least
+        /// one. A minute is short, and what lies in the wrong place is recalled at once: so the
+        /// share is larger, for fewer exchanges.
+        package var countedMaxLease: NanoUSD {
+            NanoUSD(max(1, limit.rawValue / (period == .minute ? 10 : 20)))
+        }
+
         package func key(at time: UnixTime) -> AccountKey {
             AccountKey(unit: unit, scope: scope, period: Period(period, at: time), id: id)
         }

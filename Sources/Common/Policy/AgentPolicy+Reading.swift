@@ -123,13 +123,16 @@ extension AgentPolicy.RateLimit {
         let rate = reader.positiveNumber(
             "requestsPerSecond", max: PolicyLimits.ratePerSecondMax, required: true)
         let burst = reader.integer("burst", in: 1...PolicyLimits.burstMax)
-        let scope = reader.choice("scope", Scope.self)
+        if let scope = reader.string("scope"), scope != "instance" {
+            reader.report(
+                "scope",
+                "must be instance: what holds over the whole mesh is a tier's requestsPerMinute")
+        }
         reader.finish()
         guard let rate else { return nil }
         // Without a burst: what one second allows, and at least one request.
         self.init(
             requestsPerSecond: rate, burst: burst ?? max(1, Int64(rate.rounded(.up))))
-        self.scope = scope ?? .instance
     }
 }
 

@@ -29,8 +29,6 @@ package struct AgentPolicy: Hashable, Sendable {
     }
 
     package struct RateLimit: Hashable, Sendable {
-        package enum Scope: String, Sendable, CaseIterable { case instance, mesh }
-        package var scope: Scope = .instance
         package var requestsPerSecond: Double
         package var burst: Int64
         package init(requestsPerSecond: Double, burst: Int64) {

@@ -44,4 +44,6 @@ package enum PolicyLimits {
     package static let requestBodyBytesMax: Int64 = 64 << 20
     package static let outputTokensMax: Int64 = 10_000_000
     package static let dailyRequestsMax: Int64 = 1_000_000_000_000
+    package static let requestsPerMinuteMax: Int64 = 1_000_000_000
+    package static let tokensPerMinuteMax: Int64 = 1_000_000_000_000
 }

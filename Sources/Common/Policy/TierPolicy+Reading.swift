@@ -7,6 +7,9 @@ extension TierPolicy {
         if spec.value("agents") == nil { spec.report("agents", "is missing") }
         self.init(name: name, monthlyBudget: budget ?? .zero, agents: agents)
         dailyRequests = spec.integer("dailyRequests", in: 0...PolicyLimits.dailyRequestsMax)
+        requestsPerMinute = spec.integer(
+            "requestsPerMinute", in: 1...PolicyLimits.requestsPerMinuteMax)
+        tokensPerMinute = spec.integer("tokensPerMinute", in: 1...PolicyLimits.tokensPerMinuteMax)
         rateLimit = spec.object("rateLimit").flatMap { AgentPolicy.RateLimit(reading: $0) }
         concurrentRequestsMax = spec.count(
             "concurrentRequestsMax", in: 1...PolicyLimits.requestsAtOnceMax)

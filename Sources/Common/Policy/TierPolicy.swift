@@ -14,6 +14,10 @@ package struct TierPolicy: Hashable, Sendable {
     package var monthlyBudget: NanoUSD
     /// `nil`: unlimited.
     package var dailyRequests: Int64?
+    /// Of one user at all gateways together; `nil`: unlimited.
+    package var requestsPerMinute: Int64?
+    package var tokensPerMinute: Int64?
+    /// Of one user at each gateway.
     package var rateLimit: AgentPolicy.RateLimit?
     /// Requests of one user at once; `nil`: only the agents' own limits.
     package var concurrentRequestsMax: Int?

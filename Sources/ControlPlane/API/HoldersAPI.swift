@@ -143,6 +143,8 @@ struct HoldersAPI: Sendable {
                 switch share.account.unit {
                 case .usd: usd += share.held
                 case .requests: requests += share.held.rawValue
+                // Counted by the minute alone, and such accounts are no part of what is held.
+                case .tokens: break
                 }
             }
         }
@@ -191,7 +193,7 @@ struct HoldersAPI: Sendable {
                 let amount: JSONValue =
                     switch share.account.unit {
                     case .usd: .string(share.held.usd)
-                    case .requests: .number(JSONNumber(share.held.rawValue))
+                    case .requests, .tokens: .number(JSONNumber(share.held.rawValue))
                     }
                 return ["account": .string(share.account.description), "amount": amount]
             })

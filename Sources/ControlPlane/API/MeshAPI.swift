@@ -150,14 +150,20 @@ struct MeshAPI: Sendable {
 
     private func subject(_ request: Request, _ context: ServerContext) async throws -> Response {
         try context.mustHaveGateway()
-        let message = try await request.message(SubjectRequest.self)
+        let message = try await request.message(SubjectLookup.self)
+        try Self.bound(
+            "acquire", message.acquire.count, LedgerLimits.accountsPerReservationMax)
         guard let active = services.hub.active else {
             throw APIProblem.unavailable("There is no policy yet, so there are no tiers.")
         }
         do {
-            let binding = try await services.ledger().subjects.resolve(
-                message, policy: active.policy, policyNumber: active.version.number)
-            return try Self.answer(binding)
+            let opening = SubjectStore.Opening(
+                acquire: message.acquire, holder: try context.mustHavePeer().incarnation,
+                mayObserve: active.policy.observesAnyTier)
+            return try Self.answer(
+                try await services.ledger().subjects.resolve(
+                    message.subject, opening: opening, policy: active.policy,
+                    policyNumber: active.version.number))
         } catch let refusal as MeshRefusal {
             // Whatever it is about the user, the gateway's session is well: 401 would end it.
             var problem = refusal.apiProblem

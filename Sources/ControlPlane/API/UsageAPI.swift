@@ -126,7 +126,7 @@ struct UsageAPI: Sendable {
     /// Σ records of a user's money account, for reconciling.
     private func recorded(_ key: AccountKey) async throws -> NanoUSD? {
         guard key.unit == .usd, key.scope == .user else { return nil }
-        let start = key.period.kind == .forever ? 0 : UnixTime(key.period.start).milliseconds
+        let start = key.period.kind == .forever ? 0 : key.period.beginning.milliseconds
         let rows = try await services.archive.breakdown(
             by: [],
             where: RecordFilter(
@@ -135,11 +135,11 @@ struct UsageAPI: Sendable {
         return rows.reduce(.zero) { $0 + $1.cost }
     }
 
-    /// USD as a decimal string, requests as a number.
+    /// USD as a decimal string, requests and tokens as a number.
     private func amount(_ amount: NanoUSD, _ key: AccountKey) -> JSONValue {
         switch key.unit {
         case .usd: .string(amount.usd)
-        case .requests: .number(JSONNumber(amount.rawValue))
+        case .requests, .tokens: .number(JSONNumber(amount.rawValue))
         }
     }
 }

@@ -24,7 +24,7 @@ extension Archive {
         case .tag: column = "tag"
         case .run, .mesh, .key, .standby: return []
         }
-        let start = period.kind == .forever ? 0 : UnixTime(period.start).milliseconds
+        let start = period.kind == .forever ? 0 : period.beginning.milliseconds
         let end = period.end?.milliseconds ?? .max
         let count = Int64(min(max(1, limit), StoreLimits.reconcileRowsMax))
         let rows = try await read { database throws(ArchiveError) in
@@ -75,7 +75,7 @@ extension Archive {
         case .tag: column = "tag"
         case .run, .key, .standby: return []
         }
-        let start = period.kind == .forever ? 0 : UnixTime(period.start).milliseconds
+        let start = period.kind == .forever ? 0 : period.beginning.milliseconds
         let end = period.end?.milliseconds ?? .max
         let drift = StoreLimits.reconcileLeaseMilliseconds
         var inner = SQLConditions()

@@ -24,14 +24,68 @@ package struct SubjectStore: Sendable {
         log = AdminLog(redis: redis)
     }
 
+    /// What a lookup asks for beside who the caller is, and by which policy.
+    package struct Opening: Sendable {
+        package var acquire: [LeaseAcquire]
+        package var holder: Incarnation
+        package var mayObserve: Bool
+
+        package init(acquire: [LeaseAcquire], holder: Incarnation, mayObserve: Bool) {
+            self.acquire = acquire
+            self.holder = holder
+            self.mayObserve = mayObserve
+        }
+    }
+
     /// Who a caller is to the ledger; states the limits of its accounts on the way, so that leases
     /// can be had of them. Throws `MeshRefusal` for a key or a tier that is not known.
     package func resolve(
         _ request: SubjectRequest, policy: Policy, policyNumber: Int64
     ) async throws -> SubjectBinding {
-        if request.isMesh == true { return try await mesh(policy, policyNumber: policyNumber) }
+        try await resolve(request, opening: nil, policy: policy, policyNumber: policyNumber).binding
+    }
+
+    /// The same with leases of the accounts, granted after the limits are stated and in the same
+    /// pipeline, because each write waits for the disk.
+    package func resolve(
+        _ request: SubjectRequest, opening: Opening?, policy: Policy, policyNumber: Int64
+    ) async throws -> SubjectAnswer {
+        if request.isMesh == true {
+            return SubjectAnswer(binding: try await mesh(policy, policyNumber: policyNumber))
+        }
         let bearer = try await bearer(of: request)
-        let claims = bearer.claims
+        try Self.check(bearer.claims)
+        async let acquisition = acquisition(of: opening, policyNumber: policyNumber)
+        let sight = try await sight(of: bearer.claims, policy)
+        guard let tier = policy.tiers[sight.tier] else {
+            throw MeshRefusal(
+                reason: "forbidden", detail: "the policy has no tier \(sight.tier)")
+        }
+        let tags = try Self.tags(of: request, own: bearer.claims.tags ?? [], tier)
+        var accounts = SubjectAccounts.of(
+            user: bearer.claims.subject, tenant: sight.tenant, tier: tier, policy: policy)
+        accounts += try SubjectAccounts.of(tags, policy: policy)
+        if let account = bearer.account { accounts.append(account) }
+        let stated = try await state(
+            &accounts, tier, policyNumber: policyNumber, bind: sight.bind, try await acquisition)
+        guard stated.row.map({ sight.agrees(with: $0) }) ?? true else {
+            // Bound by somebody else in between, to a tier with other limits, perhaps. What was
+            // granted meanwhile is granted again under its number.
+            return try await resolve(
+                request, opening: opening, policy: policy, policyNumber: policyNumber)
+        }
+        var binding = SubjectBinding(
+            user: bearer.claims.subject, tenant: sight.tenant, tier: sight.tier,
+            roles: bearer.claims.roles, accounts: accounts,
+            preferences: Self.preferences(sight.row)?.effective(tier: tier, policy: policy),
+            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds,
+            validForMilliseconds: bearer.validForMilliseconds, tags: tags)
+        binding.standby = try await standby(
+            of: bearer.claims.subject, tier, policyNumber: policyNumber)
+        return SubjectAnswer(binding: binding, leases: stated.leases)
+    }
+
+    private static func check(_ claims: SubjectRequest.Claims) throws(MeshRefusal) {
         guard claims.subject != Self.meshUser else {
             throw MeshRefusal(
                 reason: "forbidden", detail: "\(Self.meshUser) is the name of the mesh itself")
@@ -41,27 +95,6 @@ package struct SubjectStore: Sendable {
         else {
             throw MeshRefusal(reason: "invalid", detail: "the subject's name is empty or too long")
         }
-        let row = try await bound(claims, policy)
-        guard let tierName = row["tier"], let tier = policy.tiers[tierName] else {
-            throw MeshRefusal(
-                reason: "forbidden", detail: "the policy has no tier \(row["tier"] ?? "at all")")
-        }
-        let tenant = row["tenant"].flatMap { $0.isEmpty ? nil : $0 }
-        let tags = try Self.tags(of: request, own: bearer.claims.tags ?? [], tier)
-        var accounts = SubjectAccounts.of(
-            user: claims.subject, tenant: tenant, tier: tier, policy: policy)
-        accounts += try SubjectAccounts.of(tags, policy: policy)
-        if let account = bearer.account { accounts.append(account) }
-        try await stateLimits(&accounts, tier, policyNumber: policyNumber)
-        let standby = try await standby(of: claims.subject, tier, policyNumber: policyNumber)
-        var binding = SubjectBinding(
-            user: claims.subject, tenant: tenant, tier: tierName, roles: claims.roles,
-            accounts: accounts,
-            preferences: Self.preferences(row)?.effective(tier: tier, policy: policy),
-            timeToLiveMilliseconds: StoreLimits.bindingMilliseconds,
-            validForMilliseconds: bearer.validForMilliseconds, tags: tags)
-        binding.standby = standby
-        return binding
     }
 
     /// The account of what the tier lets a user spend without a control plane.
@@ -126,10 +159,40 @@ package struct SubjectStore: Sendable {
     func stateLimits(
         _ accounts: inout [SubjectBinding.Account], _ tier: TierPolicy, policyNumber: Int64
     ) async throws {
-        let limits = try await ledger.setLimits(
-            accounts.map { ($0, SubjectAccounts.maxLease(of: $0, tier)) },
-            policyNumber: policyNumber)
-        for (position, limit) in limits.enumerated() { accounts[position].limit = limit }
+        _ = try await state(&accounts, tier, policyNumber: policyNumber, bind: nil, nil)
+    }
+
+    private func acquisition(
+        of opening: Opening?, policyNumber: Int64
+    ) async throws -> LedgerStore.Acquisition? {
+        guard let opening, !opening.acquire.isEmpty else { return nil }
+        return try await ledger.acquisition(
+            of: opening.acquire, by: opening.holder, policyNumber: policyNumber,
+            mayObserve: opening.mayObserve)
+    }
+
+    /// Binds, states limits and acquires, in this order and as far as each is wanted. `row`: of the
+    /// binding, if one was to be made.
+    private func state(
+        _ accounts: inout [SubjectBinding.Account], _ tier: TierPolicy, policyNumber: Int64,
+        bind: ScriptCall?, _ acquisition: LedgerStore.Acquisition?
+    ) async throws -> (row: [String: String]?, leases: LeasesResponse?) {
+        let limits = accounts.map {
+            LedgerCalls.setLimit(
+                $0, maxLease: SubjectAccounts.maxLease(of: $0, tier), policyNumber: policyNumber)
+        }
+        let leases = acquisition?.calls ?? []
+        var (replies, origins) = try await redis.runAllNoting(
+            (bind.map { [$0] } ?? []) + limits + leases, first: acquisition?.first)
+        let row = bind == nil ? nil : replies.removeFirst().fields
+        for position in accounts.indices {
+            accounts[position].limit = try LedgerCalls.limitInForce(replies[position])
+        }
+        guard let acquisition else { return (row, nil) }
+        if leases.isEmpty { origins = [] }
+        let answer = try await ledger.answer(
+            acquisition, replies[accounts.count...], from: origins)
+        return (row, answer)
     }
 
     private func bearer(of request: SubjectRequest) async throws -> Bearer {
@@ -146,26 +209,35 @@ package struct SubjectStore: Sendable {
             account: key.account, validForMilliseconds: rest)
     }
 
-    /// The stored binding, made now if there is none.
-    private func bound(
-        _ claims: SubjectRequest.Claims, _ policy: Policy
-    ) async throws -> [String: String] {
+    /// The stored binding, or the one that `bind` is to make, where nobody has seen the user.
+    private struct Sight {
+        var row: [String: String]
+        var bind: ScriptCall?
+
+        var tier: String { row["tier"] ?? "" }
+        var tenant: String? { row["tenant"].flatMap { $0.isEmpty ? nil : $0 } }
+
+        func agrees(with bound: [String: String]) -> Bool {
+            bound["tier"] == row["tier"] && bound["tenant"] == row["tenant"]
+        }
+    }
+
+    private func sight(of claims: SubjectRequest.Claims, _ policy: Policy) async throws -> Sight {
+        let key = StoreKeys.subject(claims.subject)
+        let stored = try await redis.read("HGETALL", key).fields
+        guard stored["tier"] == nil else { return Sight(row: stored) }
         let fallback = policy.tiers.values.min {
             ($0.priority, $0.name) < ($1.priority, $1.name)
         }
         guard let tier = claims.tier ?? fallback?.name, policy.tiers[tier] != nil else {
-            let stored = try await redis.read("HGETALL", StoreKeys.subject(claims.subject)).fields
-            guard stored["tier"] != nil else {
-                throw MeshRefusal(
-                    reason: "forbidden", detail: "the policy has no tier \(claims.tier ?? "at all")"
-                )
-            }
-            return stored
+            throw MeshRefusal(
+                reason: "forbidden", detail: "the policy has no tier \(claims.tier ?? "at all")")
         }
-        return try await redis.run(
-            SubjectScripts.bind, keys: [StoreKeys.subject(claims.subject)],
-            arguments: [tier, claims.tenant ?? "", "claims"]
-        ).fields
+        let tenant = claims.tenant ?? ""
+        return Sight(
+            row: stored.merging(["tier": tier, "tenant": tenant]) { $1 },
+            bind: ScriptCall(
+                script: SubjectScripts.bind, keys: [key], arguments: [tier, tenant, "claims"]))
     }
 
     /// What is stored of a user; `nil` for one that nobody has seen.
@@ -238,6 +310,17 @@ enum SubjectAccounts {
                     unit: .requests, scope: .user, period: .day, id: user,
                     limit: NanoUSD(requests)))
         }
+        if let requests = tier.requestsPerMinute {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .requests, scope: .user, period: .minute, id: user,
+                    limit: NanoUSD(requests)))
+        }
+        if let tokens = tier.tokensPerMinute {
+            accounts.append(
+                SubjectBinding.Account(
+                    unit: .tokens, scope: .user, period: .minute, id: user, limit: NanoUSD(tokens)))
+        }
         for budget in policy.budgets.values.sorted(by: { $0.name < $1.name }) {
             let scope: AccountKey.Scope
             switch budget.scope {
@@ -276,7 +359,7 @@ enum SubjectAccounts {
     static func maxLease(of account: SubjectBinding.Account, _ tier: TierPolicy) -> NanoUSD {
         switch account.unit {
         case .usd: tier.maxLease(limit: account.limit)
-        case .requests: NanoUSD(max(1, account.limit.rawValue / 20))
+        case .requests, .tokens: account.countedMaxLease
         }
     }
 }

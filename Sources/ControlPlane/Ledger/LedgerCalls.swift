@@ -1,5 +1,6 @@
 import WeirCore
 import WeirLedger
+import WeirMeshProtocol
 
 /// What the scripts of accounts are given, and what their answers mean. Pure.
 enum LedgerCalls {
@@ -13,15 +14,13 @@ enum LedgerCalls {
         let need = min(max(1, request.need.rawValue), LedgerLimits.amountMax)
         let want = min(max(need, request.want.rawValue), LedgerLimits.amountMax)
         let period = request.account.period
-        let isEndless = period.end == nil
         let arguments: [Int64] = [
             request.lease.incarnation.rawValue, request.lease.number, need, want,
             max(0, request.closedBelow), max(request.policyNumber, policyNumber),
-            UnixTime(period.start).milliseconds, period.end?.milliseconds ?? 0,
+            period.beginning.milliseconds, period.end?.milliseconds ?? 0,
             request.account.leaseMilliseconds, LedgerLimits.nextPeriodMilliseconds,
             Int64(StoreLimits.leasesPerHolderMax),
-            isEndless
-                ? StoreLimits.runAccountKeepMilliseconds : StoreLimits.accountKeepMilliseconds,
+            keepMilliseconds(request.account),
             StoreLimits.recallMilliseconds, Int64(StoreLimits.recalledHoldersMax),
             mayObserve && request.observes == true ? LedgerLimits.amountMax : -1,
             Int64(missing),
@@ -29,6 +28,23 @@ enum LedgerCalls {
         return (
             StoreKeys.ledger(request.account, request.lease.incarnation), arguments.map(String.init)
         )
+    }
+
+    static func setLimit(
+        _ account: SubjectBinding.Account, maxLease: NanoUSD, policyNumber: Int64
+    ) -> ScriptCall {
+        let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
+        return ScriptCall(
+            script: LedgerScripts.setLimit,
+            keys: [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
+            arguments: [String(limit), String(policyNumber), String(min(maxLease.rawValue, limit))])
+    }
+
+    static func limitInForce(_ reply: RedisReply) throws(RedisError) -> NanoUSD {
+        guard let limit = reply.array?.first?.integer else {
+            throw .unexpectedReply("set_limit")
+        }
+        return NanoUSD(limit)
     }
 
     static func grant(
@@ -63,8 +79,19 @@ enum LedgerCalls {
             resetsAtMilliseconds: account.period.end?.milliseconds)
     }
 
-    /// No period that ends is longer.
-    private static let periodMilliseconds: Int64 = 31 * 86_400_000
+    /// How long an account is kept after its period.
+    private static func keepMilliseconds(_ account: AccountKey) -> Int64 {
+        switch account.period.kind {
+        case .month, .day: StoreLimits.accountKeepMilliseconds
+        case .minute: StoreLimits.minuteAccountKeepMilliseconds
+        case .forever: StoreLimits.runAccountKeepMilliseconds
+        }
+    }
+
+    /// No period of its kind that ends is longer.
+    private static func periodMilliseconds(_ account: AccountKey) -> Int64 {
+        account.isRate ? 60_000 : 31 * 86_400_000
+    }
 
     static func report(
         _ account: AccountKey, _ incarnation: Incarnation, _ counters: [LeaseCounters],
@@ -72,7 +99,7 @@ enum LedgerCalls {
     ) -> Call {
         let all: [Int64] = [
             incarnation.rawValue, holder.rawValue, incarnation == holder ? highest : -1,
-            LedgerLimits.amountMax, StoreLimits.accountKeepMilliseconds + Self.periodMilliseconds,
+            LedgerLimits.amountMax, keepMilliseconds(account) + periodMilliseconds(account),
         ]
         var arguments = all.map(String.init)
         for entry in counters {

@@ -102,7 +102,7 @@ extension LedgerStore {
             response.recalls += (parts[8].texts ?? []).compactMap { Int64($0) }.map {
                 LeaseID(incarnation: group.incarnation, number: $0)
             }
-            if open > 0, index[group] == nil {
+            if open > 0, index[group] == nil, !group.account.isRate {
                 // A lease that a failover had lost: whoever writes off has to find it.
                 try await redis.command(
                     [

@@ -106,36 +106,68 @@ package final class LedgerStore: Sendable {
         _ requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64,
         mayObserve: Bool = false
     ) async throws -> LeasesResponse {
+        let acquisition = try await acquisition(
+            of: requests, by: holder, policyNumber: policyNumber, mayObserve: mayObserve)
+        let (replies, origins) = try await redis.runAllNoting(
+            acquisition.calls, first: acquisition.first)
+        return try await answer(acquisition, replies[...], from: origins)
+    }
+
+    /// Leases that are asked for, as far as they may be: what to run, and for whom.
+    struct Acquisition {
+        var requests: [LeaseAcquire]
+        var holder: Incarnation
+        var serves: Bool
+        var epoch: Int64
+        var calls: [ScriptCall] = []
+        /// To be carried out before the calls.
+        var first: [String]?
+    }
+
+    func acquisition(
+        of requests: [LeaseAcquire], by holder: Incarnation, policyNumber: Int64, mayObserve: Bool
+    ) async throws -> Acquisition {
         // First, because it may begin an epoch.
         let problems = try await check()
         let standing = try await standing(of: holder)
-        let serves = standing.mayAcquire && problems.isEmpty
-        var calls: [LedgerCalls.Call] = []
+        var acquisition = Acquisition(
+            requests: requests, holder: holder, serves: standing.mayAcquire && problems.isEmpty,
+            epoch: standing.epoch)
         var index: [String: String] = [:]
-        for request in requests where serves && request.lease.incarnation == holder {
-            index[request.account.description] = randomToken()
-            calls.append(
-                LedgerCalls.acquire(
-                    request, policyNumber: policyNumber, mayObserve: mayObserve,
-                    missing: standing.missing(in: request.account)))
+        for request in requests where acquisition.serves && request.lease.incarnation == holder {
+            // Nobody looks for a minute's leases: they end by themselves.
+            if !request.account.isRate { index[request.account.description] = randomToken() }
+            let (keys, arguments) = LedgerCalls.acquire(
+                request, policyNumber: policyNumber, mayObserve: mayObserve,
+                missing: standing.missing(in: request.account))
+            acquisition.calls.append(
+                ScriptCall(script: LedgerScripts.acquire, keys: keys, arguments: arguments))
         }
         // The index comes first: a crash in between leaves an entry too many, never one too few.
-        let first =
-            ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] }
-        let (answers, origins) = try await redis.runAllNoting(
-            LedgerScripts.acquire, calls, first: index.isEmpty ? nil : first)
-        var replies = answers[...]
+        let first = ["HSET", StoreKeys.accounts(holder)] + index.flatMap { [$0.key, $0.value] }
+        acquisition.first = index.isEmpty ? nil : first
+        return acquisition
+    }
+
+    /// `replies`: of its calls.
+    func answer(
+        _ acquisition: Acquisition, _ replies: ArraySlice<RedisReply>,
+        from origins: Set<RedisOrigin>
+    ) async throws -> LeasesResponse {
+        var replies = replies
         // Without a majority nobody is told of a grant; who asks again gets the same one.
         let isKept = try await isKeptByMajority(origins)
         var grants: [LeaseGrant] = []
-        for request in requests {
-            if serves, request.lease.incarnation == holder, let reply = replies.popFirst(), isKept {
+        for request in acquisition.requests {
+            if acquisition.serves, request.lease.incarnation == acquisition.holder,
+                let reply = replies.popFirst(), isKept
+            {
                 grants.append(try LedgerCalls.grant(request, reply))
             } else {
                 grants.append(LedgerCalls.refusal(request, .unavailable))
             }
         }
-        return LeasesResponse(grants: grants, epoch: standing.epoch)
+        return LeasesResponse(grants: grants, epoch: acquisition.epoch)
     }
 
     /// States the limits of accounts for all their periods, as a policy version has them. Answers
@@ -143,21 +175,10 @@ package final class LedgerStore: Sendable {
     package func setLimits(
         _ accounts: [(account: SubjectBinding.Account, maxLease: NanoUSD)], policyNumber: Int64
     ) async throws -> [NanoUSD] {
-        let replies = try await redis.runAll(
-            LedgerScripts.setLimit,
-            accounts.map { account, maxLease in
-                let limit = min(max(0, account.limit.rawValue), LedgerLimits.amountMax)
-                return (
-                    [StoreKeys.limit(account.unit, account.scope, account.period, account.id)],
-                    [String(limit), String(policyNumber), String(min(maxLease.rawValue, limit))]
-                )
-            })
-        return try replies.map { reply in
-            guard let limit = reply.array?.first?.integer else {
-                throw RedisError.unexpectedReply("set_limit")
-            }
-            return NanoUSD(limit)
+        let calls = accounts.map {
+            LedgerCalls.setLimit($0.account, maxLease: $0.maxLease, policyNumber: policyNumber)
         }
+        return try await redis.runAllNoting(calls).replies.map(LedgerCalls.limitInForce)
     }
 
     private func randomToken() -> String { String(UInt64.random(in: .min ... .max), radix: 36) }

@@ -15,6 +15,12 @@ package struct RedisScript: Hashable, Sendable {
     }
 }
 
+struct ScriptCall: Sendable {
+    var script: RedisScript
+    var keys: [String]
+    var arguments: [String]
+}
+
 /// Which connection of which node answered: what is said about writes holds for that one alone.
 struct RedisOrigin: Hashable, Sendable {
     /// `nil` where there is one server at a time.
@@ -340,6 +346,16 @@ package final class Redis: Sendable {
         _ script: RedisScript, _ calls: [(keys: [String], arguments: [String])],
         first: [String]? = nil
     ) async throws(RedisError) -> (replies: [RedisReply], origins: Set<RedisOrigin>) {
+        try await runAllNoting(
+            calls.map { ScriptCall(script: script, keys: $0.keys, arguments: $0.arguments) },
+            first: first)
+    }
+
+    /// The same with a script of its own for each call. Those of one slot are carried out in their
+    /// order.
+    func runAllNoting(
+        _ calls: [ScriptCall], first: [String]? = nil
+    ) async throws(RedisError) -> (replies: [RedisReply], origins: Set<RedisOrigin>) {
         var replies: [RedisReply] = []
         var origins: Set<RedisOrigin> = []
         var leading: [RedisRequest] = []
@@ -357,10 +373,11 @@ package final class Redis: Sendable {
         }
         for start in stride(from: 0, to: calls.count, by: StoreLimits.redisPipelineMax) {
             let batch = calls[start..<min(calls.count, start + StoreLimits.redisPipelineMax)]
-            let hash = try await hash(of: script)
-            var outcomes = await send(
-                leading
-                    + batch.map { request(["EVALSHA", hash], script, $0.keys, $0.arguments) })
+            var requests = leading
+            for call in batch {
+                requests.append(request(["EVALSHA", try await hash(of: call.script)], call))
+            }
+            var outcomes = await send(requests)
             if !leading.isEmpty {
                 _ = try outcomes.removeFirst().result.get()
                 leading = []
@@ -371,8 +388,7 @@ package final class Redis: Sendable {
                 {
                     // The server refused it before it did anything, so asking again is safe for
                     // every script. A restart forgets scripts, and each node learns its own.
-                    outcomes[index] = await send(
-                        [request(["EVAL", script.source], script, call.keys, call.arguments)])[0]
+                    outcomes[index] = await send([request(["EVAL", call.script.source], call)])[0]
                 }
                 let answer = try outcomes[index].result.get()
                 replies.append(answer.reply)
@@ -383,12 +399,10 @@ package final class Redis: Sendable {
         return (replies, origins)
     }
 
-    private func request(
-        _ command: [String], _ script: RedisScript, _ keys: [String], _ arguments: [String]
-    ) -> RedisRequest {
+    private func request(_ command: [String], _ call: ScriptCall) -> RedisRequest {
         RedisRequest(
-            arguments: command + [String(keys.count)] + keys + arguments,
-            isIdempotent: script.isIdempotent,
+            arguments: command + [String(call.keys.count)] + call.keys + call.arguments,
+            isIdempotent: call.script.isIdempotent,
             deadlineNanoseconds: MonotonicClock.nowNanoseconds
                 + StoreLimits.redisCommandNanoseconds)
     }

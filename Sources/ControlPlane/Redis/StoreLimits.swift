@@ -47,6 +47,8 @@ package enum StoreLimits {
     package static let leasesPerHolderMax = 1_024
     /// How long an account is kept after its period: long enough to settle and to explain.
     package static let accountKeepMilliseconds: Int64 = 100 * 86_400_000
+    /// The same of a minute's: until holders have forgotten it, too.
+    package static let minuteAccountKeepMilliseconds: Int64 = 60_000
     /// How long an account of one run is kept after its last change.
     package static let runAccountKeepMilliseconds: Int64 = 30 * 86_400_000
     /// How long a report of a holder that says nothing new of an account is left out, and of how

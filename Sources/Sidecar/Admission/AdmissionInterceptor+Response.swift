@@ -168,7 +168,8 @@ extension AdmissionInterceptor {
                 keyID: delegation.keyID, key: delegation.key, consumed: cost.amount,
                 isFinal: isFinal,
                 source: cost.source, reason: record.reason, model: context.model,
-                isObserved: record.flags.contains(.observed), outbound: context.outboundCost)
+                isObserved: record.flags.contains(.observed), outbound: context.outboundCost,
+                tokens: context.tier.countsTokens ? cost.knownTokens : nil)
             if let sealed = verifier.seal(settlement) { answer(exchange, context, sealed) }
         }
         return cost

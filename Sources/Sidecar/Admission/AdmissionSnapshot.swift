@@ -13,6 +13,8 @@ package final class AdmissionSnapshot: Sendable {
         let subjectMax: Int?
         let rate: GCRA?
         let isObserved: Bool
+        /// Its gateway is told of each attempt's tokens.
+        let countsTokens: Bool
         let allowsAgent: Bool
         let bounder: WorstCase
 
@@ -27,6 +29,7 @@ package final class AdmissionSnapshot: Sendable {
             subjectMax = isMesh ? nil : tier?.concurrentRequestsMax
             rate = isMesh ? nil : tier?.rateLimit.map { GCRA($0) }
             isObserved = tier?.observe ?? false
+            countsTokens = tier?.tokensPerMinute != nil
             allowsAgent = tier?.agents.contains(agent.name) ?? true
             bounder = WorstCase(
                 agent: agent, prices: prices, outputTokensMax: tier?.outputTokensMax)

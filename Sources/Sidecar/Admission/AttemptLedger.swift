@@ -76,7 +76,7 @@ package final class AttemptLedger: Sendable {
             return .exhausted(account, resetsAt: resetsAt)
         case .contended(_, let wait): return .contended(retryAfterNanoseconds: wait)
         // Nobody grants a standalone process more than it has: what is missing is in flight.
-        case .needsLease: return .contended(retryAfterNanoseconds: 1_000_000_000)
+        case .needsLease, .periodOver: return .contended(retryAfterNanoseconds: 1_000_000_000)
         case .journalFull: return .journalFull
         }
     }

@@ -383,6 +383,8 @@ package enum GatewayLimits {
     /// Rule 9: how long a request waits for money that is about to come back, from when the store
     /// said that all of it is set aside. A recall is four messages through Redis.
     package static let contendedNanoseconds: UInt64 = 250_000_000
+    /// How far the store's clock may be ahead of this one, in minutes begun.
+    package static let minutesAheadMax = 2
     /// For a lease that was asked for: a few round trips to the control plane.
     package static let leaseNanoseconds: UInt64 = 1_000_000_000
     /// What callers are told who are not served without the control plane.

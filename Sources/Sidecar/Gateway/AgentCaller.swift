@@ -68,6 +68,14 @@ struct AgentCaller: Sendable {
         var attempt = AttemptReport(
             agent: prepared.agent.name, model: prepared.bound.model, outcome: .admitted)
         attempt.version = endpoint.version
+        let countsTokens = caller.tier.tokensPerMinute != nil && !caller.tier.observe
+        if countsTokens, prepared.bound.isPolicyCeiling {
+            attempt.outcome = .unmeteredPath
+            throw Failure(
+                attempt: attempt,
+                detail: "Nothing bounds the tokens of this request, and the tier "
+                    + "\(caller.tier.name) counts them by the minute.")
+        }
         guard budget.take(worstCase) else {
             attempt.outcome = .budgetExhausted
             throw Failure(
@@ -78,9 +86,9 @@ struct AgentCaller: Sendable {
         }
         attempt.callsCost =
             prepared.agent.outbound.map { budget.takeUpTo($0.maxCostPerRequest) } ?? .zero
-        let key: ChildKey
+        let paid: PaidCall
         do throws(LedgerRefusal) {
-            key = try await delegate(prepared.bound, to: endpoint)
+            paid = try await delegate(prepared.bound, to: endpoint)
         } catch {
             budget.settle(worstCase + attempt.callsCost, cost: .zero)
             attempt.callsCost = .zero
@@ -91,38 +99,40 @@ struct AgentCaller: Sendable {
         }
         attempt.cost = worstCase
         attempt.source = .ceiling
-        return try await send(prepared, held, key, deadline, attempt)
+        return try await send(prepared, held, paid, deadline, attempt)
     }
 
     private func delegate(
         _ bound: AttemptBound, to endpoint: AgentEndpoint
-    ) async throws(LedgerRefusal) -> ChildKey {
+    ) async throws(LedgerRefusal) -> PaidCall {
         // What is fixed in a price is due once bytes went upstream.
         let least = bound.price.isPerToken ? bound.price.perRequest : bound.worstCase
-        return try await ledger.delegate(bound.worstCase, least: least, to: endpoint.incarnation)
+        return try await ledger.delegate(
+            CallBound(amount: bound.worstCase, least: least, tokens: bound.tokensMax),
+            to: endpoint.incarnation)
     }
 
     private func send(
-        _ prepared: Prepared, _ held: HeldPick, _ key: ChildKey, _ deadline: UInt64,
+        _ prepared: Prepared, _ held: HeldPick, _ paid: PaidCall, _ deadline: UInt64,
         _ attempt: AttemptReport
     ) async throws(Failure) -> OpenAgentCall {
         let endpoint = held.picked.endpoint
         do throws(AgentCallError) {
-            let call = makeCall(prepared, endpoint, key, deadline, attempt.callsCost)
+            let call = makeCall(prepared, endpoint, paid.key, deadline, attempt.callsCost)
             let answer = try await transport.open(call, to: endpoint)
             held.headArrived()
             return OpenAgentCall(
-                answer: answer, attempt: attempt, ledger: ledger, budget: budget, held: held,
-                settlements: SettlementReader(key: key, endpoint: endpoint))
+                answer: answer, attempt: attempt, paid: paid, ledger: ledger, budget: budget,
+                held: held, settlements: SettlementReader(key: paid.key, endpoint: endpoint))
         } catch {
             let reserved = attempt.totalCost
             var attempt = attempt
             attempt.outcome = error.reason
             if error.wasSent {
-                ledger.childLost(key)
+                ledger.callLost(paid)
             } else {
                 // The delegation never left this process.
-                ledger.childFinal(key, consumed: .zero)
+                ledger.callFinal(paid, consumed: .zero, tokens: 0)
                 attempt.cost = .zero
                 attempt.callsCost = .zero
                 attempt.source = .none

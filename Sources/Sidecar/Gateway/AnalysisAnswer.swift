@@ -87,8 +87,9 @@ struct AnalysisAnswer {
 
     /// The problem carries what was done and what it cost: it is charged all the same.
     private func refusal(_ name: String?, _ cause: Reason) -> GatewayRefusal {
-        let reason = cause.ofFailedStep
         let step = report.steps.first { $0.name == name }
+        let rate = step?.rateRefusal.map { GatewayRefusal($0, now: now) }
+        let reason = rate?.reason ?? cause.ofFailedStep
         var members: JSONObject = [:]
         if let name { members["step"] = .string(name) }
         if cause != reason { members["cause"] = .string(cause.name) }
@@ -97,15 +98,21 @@ struct AnalysisAnswer {
             members["account"] = refused.account.map { .string($0.description) }
             members["resets_at"] = refused.resetsAt.map { .string($0.rfc3339) }
         }
+        if let rate {
+            retryAfter = rate.retryAfterSeconds
+            for (name, value) in rate.members.members { members[name] = value }
+        }
         if reason.status == 503 { retryAfter = 1 }
         members["steps"] = .array(report.steps.map(\.json))
         members["cost"] = cost
         members["latency_ms"] = .number(JSONNumber(report.latencyMilliseconds))
         members["policy_version"] = .number(JSONNumber(policyNumber))
-        let detail = step?.problemDetail ?? reason.title + "."
-        return GatewayRefusal(
+        let detail = rate?.detail ?? step?.problemDetail ?? reason.title + "."
+        var refusal = GatewayRefusal(
             reason, name.map { "Step \($0): \(detail)" } ?? detail, retryAfterSeconds: retryAfter,
             members: members)
+        refusal.fields = rate?.fields ?? []
+        return refusal
     }
 }
 
@@ -115,8 +122,16 @@ extension AnalysisReport {
         switch status {
         case .complete: "complete"
         case .partial: "partial"
-        case .failed(_, let reason): reason.ofFailedStep.name
+        case .failed(let name, let reason):
+            (steps.first { $0.name == name }?.rateRefusal?.reason ?? reason.ofFailedStep).name
         }
+    }
+}
+
+extension StepReport {
+    /// The caller's own rate, over the whole mesh. That of the agent's sidecar is another matter.
+    fileprivate var rateRefusal: LedgerRefusal? {
+        ledgerRefusal.flatMap { $0.reason == .rateLimited ? $0 : nil }
     }
 }
 

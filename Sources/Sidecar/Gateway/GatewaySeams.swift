@@ -35,34 +35,71 @@ package struct Balance: Hashable, Sendable {
 }
 
 /// Why the ledger gives nothing: `budget_exhausted`, `budget_contended`, `quota_exhausted`,
-/// `control_plane_lost` or `overloaded` (the journal is full).
+/// `rate_limited`, `control_plane_lost` or `overloaded` (the journal is full).
 package struct LedgerRefusal: Error, Hashable, Sendable {
     package var reason: Reason
     package var account: AccountKey?
     package var resetsAt: UnixTime?
+    /// The account's, where its rate is the reason, and what was asked of it.
+    package var limit: NanoUSD?
+    package var needed: NanoUSD?
 
-    package init(reason: Reason, account: AccountKey?, resetsAt: UnixTime? = nil) {
+    package init(
+        reason: Reason, account: AccountKey?, resetsAt: UnixTime? = nil, limit: NanoUSD? = nil,
+        needed: NanoUSD? = nil
+    ) {
         self.reason = reason
         self.account = account
         self.resetsAt = resetsAt
+        self.limit = limit
+        self.needed = needed
+    }
+}
+
+/// A call of an agent, as the caller's accounts pay for it.
+package struct PaidCall: Hashable, Sendable {
+    package let key: ChildKey
+    /// Its tokens, where the tier counts them.
+    let tokens: Reservation?
+
+    package init(key: ChildKey, tokens: Reservation? = nil) {
+        self.key = key
+        self.tokens = tokens
+    }
+}
+
+/// What a call may take at most.
+package struct CallBound: Hashable, Sendable {
+    package var amount: NanoUSD
+    /// Due once bytes went upstream, whatever comes back.
+    package var least: NanoUSD
+    /// In and out; 0 where the price of the agent counts none.
+    package var tokens: Int64
+
+    package init(amount: NanoUSD, least: NanoUSD, tokens: Int64 = 0) {
+        self.amount = amount
+        self.least = least
+        self.tokens = tokens
     }
 }
 
 /// The accounts that one caller's request is charged to.
 package protocol CallerLedger: Sendable {
-    /// Counts one daily request. Called once for each request of a user, at the first hop.
+    /// Counts one request of the day and of the minute. Called once for each request of a user, at
+    /// the first hop.
     func takeRequest() async throws(LedgerRefusal)
-    /// Sets an amount aside on every account and journals it as an open child, all before it
-    /// returns. Waits a bounded time where money is about to come back.
-    /// - Parameter least: what is due once bytes went upstream, whatever comes back.
+    /// Sets an amount aside on every account, and tokens where they are counted, and journals it as
+    /// an open child, all before it returns. Waits a bounded time where some is about to come back.
     /// - Parameter audience: the life of the sidecar that is called.
     func delegate(
-        _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
-    ) async throws(LedgerRefusal) -> ChildKey
-    /// What a child cost, for good. A second final of the same child changes nothing.
-    func childFinal(_ key: ChildKey, consumed: NanoUSD)
-    /// The call is over and did not say what it cost: its final comes by the control plane.
-    func childLost(_ key: ChildKey)
+        _ bound: CallBound, to audience: Incarnation
+    ) async throws(LedgerRefusal) -> PaidCall
+    /// What a call cost, for good. A second final of the same call changes nothing.
+    /// - Parameter tokens: `nil` where nobody can tell: then it used all that it might.
+    func callFinal(_ call: PaidCall, consumed: NanoUSD, tokens: Int64?)
+    /// The call is over and did not say what it cost: its final comes by the control plane, and of
+    /// its tokens none does.
+    func callLost(_ call: PaidCall)
     var balance: Balance? { get }
     /// What would have been refused, where the caller's tier only observes.
     var observed: ObservedRefusals { get }

@@ -21,18 +21,20 @@ final class OpenAgentCall: Sendable {
     private let opened: AttemptReport
     private let state = Mutex(State())
     private let held: HeldPick
+    private let paid: PaidCall
     private let ledger: any CallerLedger
     private let budget: RunBudget
     private let settlements: SettlementReader
 
     /// - Parameter attempt: at its worst case, which `budget` holds for it.
     init(
-        answer: any AgentAnswerStream, attempt: AttemptReport, ledger: any CallerLedger,
-        budget: RunBudget, held: HeldPick, settlements: SettlementReader
+        answer: any AgentAnswerStream, attempt: AttemptReport, paid: PaidCall,
+        ledger: any CallerLedger, budget: RunBudget, held: HeldPick, settlements: SettlementReader
     ) {
         self.held = held
         self.answer = answer
         opened = attempt
+        self.paid = paid
         self.ledger = ledger
         self.budget = budget
         self.settlements = settlements
@@ -101,7 +103,6 @@ final class OpenAgentCall: Sendable {
 
     private func settle() -> AttemptReport {
         var report = opened
-        let key = settlements.key
         // The reason in a trailer is what the record says, also of an answer that was let through
         // because the policy only observes.
         report.outcome = refusal ?? .admitted
@@ -113,12 +114,13 @@ final class OpenAgentCall: Sendable {
                 report.cost = settlement.consumed
                 report.source = settlement.source
                 report.model = settlement.model.isEmpty ? report.model : settlement.model
-                ledger.childFinal(key, consumed: settlement.consumed)
+                ledger.callFinal(
+                    paid, consumed: settlement.consumed, tokens: settlement.tokens)
             } else {
-                ledger.childLost(key)
+                ledger.callLost(paid)
             }
         } else {
-            ledger.childLost(key)
+            ledger.callLost(paid)
         }
         budget.settle(opened.totalCost, cost: report.totalCost)
         return report

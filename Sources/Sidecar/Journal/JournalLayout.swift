@@ -14,7 +14,7 @@ enum EntryKind: UInt8 {
     case snapshotBegin = 1
     case snapshotEnd, leaseNumbers, numbers, lease, leaseForgotten, released, account, opened
     case spent, childFinal, settled, delegationSettled, accepted, window, forgottenIssuers, final
-    case name, life, sequence, refused
+    case name, life, sequence, refused, useEnded
 }
 
 enum EntryLayout {
@@ -96,6 +96,7 @@ extension LedgerEntry {
         case .opened(let opened): opened.head(.opened)
         case .spent(let opened): opened.head(.spent)
         case .childFinal: EntryHead(kind: .childFinal, payload: 16)
+        case .useEnded: EntryHead(kind: .useEnded, payload: 16)
         case .accepted(let accepted):
             accepted.names.acceptedHead
         case .window(let window):
@@ -128,7 +129,7 @@ extension LedgerEntry {
             writer.integer(consumed)
             writer.raw(Array(key.description.utf8))
         case .opened(let opened), .spent(let opened): opened.write(&writer)
-        case .childFinal(let number, let consumed):
+        case .childFinal(let number, let consumed), .useEnded(let number, let consumed):
             writer.integer(number)
             writer.integer(consumed)
         case .accepted(let accepted): accepted.write(&writer)

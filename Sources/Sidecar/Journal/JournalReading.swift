@@ -90,7 +90,7 @@ struct SegmentReading {
             return decodeLease(kind, a: a, b: b, c: c, &reader).map { .ledger($0) }
         case .opened, .spent:
             return decodeOpened(kind, a: a, b: b, &reader).map { .ledger($0) }
-        case .numbers, .life, .childFinal:
+        case .numbers, .life, .childFinal, .useEnded:
             return decodePair(kind, &reader).map { .ledger($0) }
         case .accepted, .refused, .window, .forgottenIssuers, .final:
             return decodeDelegation(kind, a: a, &reader).map { .ledger($0) }
@@ -175,6 +175,7 @@ struct SegmentReading {
         switch kind {
         case .life: return .life(Incarnation(first), wholeSince: Incarnation(second))
         case .numbers: return .numbers(reservations: first, delegations: second)
+        case .useEnded: return .useEnded(number: first, consumed: second)
         default: return .childFinal(number: first, consumed: second)
         }
     }

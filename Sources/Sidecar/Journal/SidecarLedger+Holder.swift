@@ -37,7 +37,7 @@ extension SidecarLedger {
             switch outcome {
             case .needsLease, .contended:
                 if let wake { waiter = state.wait(for: payer, wake) }
-            case .reserved, .exhausted, .journalFull: break
+            case .reserved, .exhausted, .periodOver, .journalFull: break
             }
             return (outcome, state.demandToSay())
         }
@@ -174,6 +174,30 @@ extension SidecarLedger {
             state.journal.append(.spent(spent))
             return true
         }
+    }
+
+    /// What a call may use of something that is no money, until `endUse`: journaled when this
+    /// returns, and used up whole if the process dies before its end. `false`: the log is full, or
+    /// there is no such reservation; it is still to be cancelled.
+    package func beginUse(_ reservation: Reservation) -> Bool {
+        state.withLock { state in
+            guard state.makeRoom(64), state.deferred.isEmpty,
+                let opened = state.book.open(reservation, as: .use)
+            else { return false }
+            state.journal.append(.opened(opened))
+            return true
+        }
+    }
+
+    /// What a call really used; `nil`: nobody can tell, so all of it. Saying it twice changes
+    /// nothing.
+    package func endUse(_ reservation: Reservation, used: NanoUSD?) {
+        let calls = state.withLock { state -> [@Sendable () -> Void] in
+            guard let used = used ?? state.book.amount(of: reservation) else { return [] }
+            _ = state.end(.use(reservation, consumed: used))
+            return state.callsToMake()
+        }
+        for call in calls { call() }
     }
 
     /// Standalone: the allowance that stands in for an account's budget. Once for each account;

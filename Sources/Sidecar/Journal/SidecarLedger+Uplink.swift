@@ -40,6 +40,23 @@ extension SidecarLedger {
         }
     }
 
+    /// What to ask for together with who the caller is, to whom these accounts may belong
+    /// (`LeaseBook.takeOpening`); answered or failed as other demands.
+    package func takeOpening(_ accounts: [AccountTerms]) -> Demands {
+        let now = Self.bootTime()
+        return state.withLock { state in
+            let nothing = Demands(
+                request: LeasesRequest(acquire: [], release: []), sentAt: now, nextAt: nil)
+            guard state.isAlive, state.settleDebts() else { return nothing }
+            let (request, entries) = state.book.takeOpening(accounts, now: now)
+            guard state.commit(entries) else {
+                state.book.requestFailed(request)
+                return nothing
+            }
+            return Demands(request: request, sentAt: now, nextAt: nil)
+        }
+    }
+
     package func requestFailed(_ demands: Demands) {
         state.withLock { $0.book.requestFailed(demands.request) }
     }
@@ -87,7 +104,8 @@ extension SidecarLedger {
             state -> (LedgerReports?, (@Sendable () -> Void)?) in
             guard state.isAlive, state.settleDebts() else { return (nil, nil) }
             state.book.askAhead(wall: wall, now: now)
-            guard state.commit(state.book.maintain(now: now)) else { return (nil, nil) }
+            let entries = state.book.endMinutes(wall: wall) + state.book.maintain(now: now)
+            guard state.commit(entries) else { return (nil, nil) }
             let reports = LedgerReports(
                 ledger: state.book.makeReport(), childFinals: state.delegations.finalsToReport())
             return (reports, state.demandToSay())

@@ -26,6 +26,7 @@ package final class SidecarLedger: Sendable {
     /// What ends something open. Its effect in memory comes with its entry, also when that waits.
     enum Ending {
         case child(ChildKey, consumed: NanoUSD)
+        case use(Reservation, consumed: NanoUSD)
         case attempt(Reservation, AttemptRecord, RecordNames)
         case delegation(Int64, AttemptRecord, RecordNames)
     }
@@ -262,6 +263,11 @@ extension SidecarLedger.State {
             guard book.isOpenChild(key) else { return true }
             journal.append(.childFinal(number: key.child, consumed: max(0, consumed.rawValue)))
             book.childFinal(key, consumed: consumed)
+        case .use(let reservation, let consumed):
+            guard book.isOpenUse(reservation) else { return true }
+            journal.append(
+                .useEnded(number: reservation.number, consumed: max(0, consumed.rawValue)))
+            book.endUse(reservation, consumed: consumed)
         case .attempt(let reservation, let record, let names):
             write(reservation, record, names)
         case .delegation(let number, var record, let names):
@@ -297,6 +303,7 @@ extension SidecarLedger.State {
             endings.append(.delegation(open.number, record, open.names))
         }
         for ending in endings { _ = end(ending) }
+        _ = commit(book.endCrashedUses())
         return endings.count
     }
 

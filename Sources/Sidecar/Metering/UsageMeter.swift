@@ -169,6 +169,15 @@ struct AttemptCost: Equatable {
     var tokens: AttemptRecord.Tokens
     /// More than was set aside: the provider broke its word.
     var isOverrun: Bool
+
+    /// In and out; `nil` where nobody can tell.
+    var knownTokens: Int64? {
+        switch source {
+        case .none: 0
+        case .reported, .estimated: Int64(tokens.input) + Int64(tokens.output)
+        case .ceiling: nil
+        }
+    }
 }
 
 extension AttemptBound {

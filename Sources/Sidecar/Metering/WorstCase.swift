@@ -27,6 +27,11 @@ package struct AttemptBound: Hashable, Sendable {
     /// Nothing in the request bounds it: the amount is the policy's ceiling.
     package var isPolicyCeiling = false
 
+    /// In and out, where the price counts them and something bounds them.
+    package var tokensMax: Int64 {
+        price.countsTokens && !isPolicyCeiling ? inputTokensMax + outputTokensMax : 0
+    }
+
     /// What is due as soon as bytes went upstream (LEDGER rule 9): a fixed price is its own least.
     package var least: NanoUSD {
         if isPolicyCeiling { return worstCase }

@@ -13,9 +13,14 @@ package final class SidecarLedgerLink: LedgerLink {
 
     package init(_ ledger: SidecarLedger) { self.ledger = ledger }
 
-    package func takeDemands() -> LedgerDemand {
+    package func takeDemands() -> LedgerDemand { carried(ledger.takeDemands()) }
+
+    package func takeOpening(_ accounts: [AccountTerms]) -> LedgerDemand {
+        carried(ledger.takeOpening(accounts))
+    }
+
+    private func carried(_ demands: SidecarLedger.Demands) -> LedgerDemand {
         let ledger = self.ledger
-        let demands = ledger.takeDemands()
         let now = SidecarLedger.bootTime()
         let again = demands.nextAt.map { $0 > now ? $0 - now : 0 }
         return LedgerDemand(request: demands.request, againNanoseconds: again) { response in

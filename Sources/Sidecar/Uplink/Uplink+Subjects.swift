@@ -1,5 +1,6 @@
 import SidecarCore
 import WeirCore
+import WeirLedger
 import WeirMeshProtocol
 
 /// What the control plane says about a caller.
@@ -14,7 +15,11 @@ package enum SubjectOutcome: Hashable, Sendable {
 extension Uplink {
     /// Who a caller is to the ledger. From the cache while it is fresh; otherwise one lookup for
     /// all who ask for the same subject; while the control plane is away, what was known last.
-    package func subject(_ request: SubjectRequest) async -> SubjectOutcome {
+    /// Leases of the accounts of `opening`, which the subject is likely to have, are asked for in
+    /// the same message.
+    package func subject(
+        _ request: SubjectRequest, opening: [AccountTerms] = []
+    ) async -> SubjectOutcome {
         if let binding = subjects.fresh(request, now: loop.nowNanoseconds) {
             refresh(request)
             return .bound(binding)
@@ -26,7 +31,7 @@ extension Uplink {
         return await withCheckedContinuation { continuation in
             let isUnderWay = lookups[request] != nil
             lookups[request, default: []].append(continuation)
-            if !isUnderWay { loop.spawn { await self.lookUp(request) } }
+            if !isUnderWay { loop.spawn { await self.lookUp(request, opening) } }
         }
     }
 
@@ -36,7 +41,7 @@ extension Uplink {
             hasRoomToLookUp(request)
         else { return }
         lookups[request] = []
-        loop.spawn { await self.lookUp(request) }
+        loop.spawn { await self.lookUp(request, []) }
     }
 
     /// Keys that nobody made cost a lookup each, and must not keep verified tokens from theirs.
@@ -55,11 +60,11 @@ extension Uplink {
         subjects.stale(request, now: loop.nowNanoseconds).map { .bound($0) } ?? .unavailable
     }
 
-    private func lookUp(_ request: SubjectRequest) async {
+    private func lookUp(_ request: SubjectRequest, _ opening: [AccountTerms]) async {
         let outcome: SubjectOutcome
         let changes = subjectChanges
         do {
-            let binding = try await post(MeshPath.subject, request, answer: SubjectBinding.self)
+            let binding = try await ask(request, opening)
             if changes == subjectChanges {
                 subjects.insert(request, binding, now: loop.nowNanoseconds)
             }
@@ -74,5 +79,21 @@ extension Uplink {
         for waiting in lookups.removeValue(forKey: request) ?? [] {
             waiting.resume(returning: outcome)
         }
+    }
+
+    private func ask(
+        _ request: SubjectRequest, _ opening: [AccountTerms]
+    ) async throws -> SubjectBinding {
+        let demand = opening.isEmpty ? nil : ledger?.takeOpening(opening)
+        let acquire = demand?.request.acquire ?? []
+        var leases: LeasesResponse?
+        defer { if !acquire.isEmpty { demand?.answered(leases) } }
+        let answer = try await post(
+            MeshPath.subject, SubjectLookup(subject: request, acquire: acquire),
+            answer: SubjectAnswer.self)
+        if let answered = answer.leases, answered.grants.count == acquire.count {
+            leases = answered
+        }
+        return answer.binding
     }
 }

@@ -9,6 +9,8 @@ import WeirPolicy
 package protocol LedgerLink: Sendable {
     /// What to ask the control plane for now; at most a message.
     func takeDemands() -> LedgerDemand
+    /// What to ask for together with who the caller is, to whom these accounts may belong.
+    func takeOpening(_ accounts: [AccountTerms]) -> LedgerDemand
     /// Somebody else needs the money of these leases; the next report says what came free.
     func recall(_ leases: [LeaseID])
     /// `nil` while the log cannot be written: then nothing may be said.

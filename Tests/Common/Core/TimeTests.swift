@@ -28,7 +28,8 @@ import WeirCore
     @Test(
         arguments: [
             (Period.Kind.month, "2026-11", "2026-12-01T00:00:00Z"),
-            (.day, "2026-11-22", "2026-11-23T00:00:00Z"), (.forever, "-", nil),
+            (.day, "2026-11-22", "2026-11-23T00:00:00Z"),
+            (.minute, "2026-11-22T14:20", "2026-11-22T14:21:00Z"), (.forever, "-", nil),
         ] as [(Period.Kind, String, String?)])
     func periodsOfATime(kind: Period.Kind, text: String, end: String?) {
         let period = Period(kind, at: UnixTime(seconds: 1_795_357_200))
@@ -37,15 +38,25 @@ import WeirCore
         #expect(Period(text) == period)
     }
 
+    @Test func aMinuteBeginsWithItsMinute() {
+        let minute = Period(.minute, at: UnixTime(milliseconds: 1_795_357_259_999))
+        #expect(minute.beginning == UnixTime(seconds: 1_795_357_200))
+        #expect(minute == Period("2026-11-22T14:20"))
+        #expect(Period(.day, at: minute.beginning).beginning.rfc3339 == "2026-11-22T00:00:00Z")
+    }
+
     @Test func aYearEnds() {
         #expect(Period("2026-12")?.end?.rfc3339 == "2027-01-01T00:00:00Z")
         #expect(Period("2026-12-31")?.end?.rfc3339 == "2027-01-01T00:00:00Z")
         #expect(Period("2024-02-28")?.end?.rfc3339 == "2024-02-29T00:00:00Z")
+        #expect(Period("2026-12-31T23:59")?.end?.rfc3339 == "2027-01-01T00:00:00Z")
     }
 
     @Test(arguments: [
         "", "2026", "2026-13", "2026-00", "2026-1", "26-01", "2026-02-29", "2026-11-31",
         "2026-11-00", "2026-11-22-1", "2026--1", "--", "２026-11", "2026-11 ", "+026-11",
+        "2026-11-22T", "2026-11-22T24:00", "2026-11-22T14:60", "2026-11-22T1:20", "2026-11T14:20",
+        "2026-11-22T14:20:00", "2026-11-22T14:+2", "2026-11-22T14:20T", "T14:20", "-T14:20",
     ])
     func refusesOtherPeriods(text: String) {
         #expect(Period(text) == nil)

@@ -8,6 +8,11 @@ import WeirMeshProtocol
     @Test func everythingComesBack() {
         #expect(Delegation(payload: Samples.delegation.payload) == Samples.delegation)
         #expect(Settlement(payload: Samples.settlement.payload) == Samples.settlement)
+        var counted = Samples.settlement
+        for tokens in [0, 1, Int64.max] {
+            counted.tokens = tokens
+            #expect(Settlement(payload: counted.payload) == counted)
+        }
         #expect(OutboundCall(payload: Samples.outboundCall.payload) == Samples.outboundCall)
         let capability = RunCapability(number: 3, run: Identifier(high: 1, low: 2))
         #expect(RunCapability(payload: capability.payload) == capability)
@@ -172,6 +177,9 @@ import WeirMeshProtocol
         #expect(Delegation(payload: delegation.payload) == nil)
         var settlement = Samples.settlement
         settlement.consumed = NanoUSD(-1)
+        #expect(Settlement(payload: settlement.payload) == nil)
+        settlement = Samples.settlement
+        settlement.tokens = -1
         #expect(Settlement(payload: settlement.payload) == nil)
         var call = Samples.outboundCall
         call.amount = NanoUSD(-1)

@@ -13,7 +13,6 @@ import WeirCore
         #expect(mood.timeouts.connectMilliseconds == 250)
         #expect(mood.timeouts.totalMilliseconds == 10_000)
         #expect(mood.timeouts.idleMilliseconds == 30_000)
-        #expect(mood.rateLimit?.scope == .mesh)
         #expect(mood.rateLimit?.requestsPerSecond == 2.5)
         #expect(mood.rateLimit?.burst == 7)
         #expect(mood.concurrency?.requestsMax == 4)
@@ -37,10 +36,11 @@ import WeirCore
         let free = try #require(policy.tiers["free"])
         #expect(free.monthlyBudget == NanoUSD(5_000_000_000))
         #expect(free.dailyRequests == 100)
+        #expect(free.requestsPerMinute == 20 && free.tokensPerMinute == 9_000)
         #expect(free.whenControlPlaneIsLost == .allowUpTo(NanoUSD(500_000_000)))
         #expect(free.maxLease == NanoUSD(250_000_000))
         let gold = try #require(policy.tiers["gold"])
-        #expect(gold.dailyRequests == nil)
+        #expect(gold.dailyRequests == nil && gold.requestsPerMinute == nil)
         #expect(gold.downgradePreferPercent == 50)
         #expect(policy.prices["org/mood"]?.perRequest == NanoUSD(120_000))
         let big = try #require(policy.prices["big"])
@@ -131,8 +131,20 @@ import WeirCore
             ),
             ("/documents/0/spec/rateLimit/burst", 0, "/documents/0/spec/rateLimit/burst", "from 1"),
             (
-                "/documents/0/spec/rateLimit/scope", "all", "/documents/0/spec/rateLimit/scope",
-                "one of"
+                "/documents/0/spec/rateLimit/scope", "mesh", "/documents/0/spec/rateLimit/scope",
+                "a tier's requestsPerMinute"
+            ),
+            (
+                "/documents/3/spec/requestsPerMinute", 0, "/documents/3/spec/requestsPerMinute",
+                "from 1"
+            ),
+            (
+                "/documents/3/spec/tokensPerMinute", "many",
+                "/documents/3/spec/tokensPerMinute", "integer"
+            ),
+            (
+                "/documents/3/spec/rateLimit", ["requestsPerSecond": 1, "scope": "mesh"],
+                "/documents/3/spec/rateLimit/scope", "must be instance"
             ),
             ("/documents/0/spec/path", "no-slash", "/documents/0/spec/path", "begin with"),
             ("/documents/0/spec/path", "/a\r\nx: y", "/documents/0/spec/path", "visible ASCII"),

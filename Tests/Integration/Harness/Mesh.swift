@@ -153,10 +153,26 @@ final class Mesh: Sendable {
     }
 
     private func startGateway() throws {
+        try startGateway("gateway", adminPort: gatewayAdminPort, port: gatewayPort)
+    }
+
+    private func startGateway(_ name: String, adminPort: UInt16, port: UInt16) throws {
         try startPart(
-            "gateway", adminPort: gatewayAdminPort,
-            arguments: ["--role", "gateway", "--listen", "127.0.0.1:\(gatewayPort)"],
+            name, adminPort: adminPort,
+            arguments: ["--role", "gateway", "--listen", "127.0.0.1:\(port)"],
             environment: ["JWT_SECRET_KEY": Self.userKey])
+    }
+
+    /// One more gateway, which knows every agent when this returns and ends with the mesh.
+    func addGateway(_ name: String) async throws -> Endpoint {
+        let port = try Ports.free()
+        try startGateway(name, adminPort: try Ports.free(), port: port)
+        let endpoint = Endpoint(port: port)
+        try await part(name).ready()
+        try await eventually("\(name) knows every agent", within: .seconds(15)) {
+            try await lackingAgents(at: endpoint).isEmpty
+        }
+        return endpoint
     }
 
     private func startPart(
@@ -234,7 +250,9 @@ final class Mesh: Sendable {
     }
 
     /// What the gateway says it has no endpoint for, or no policy yet.
-    func lackingAgents() async throws -> [String] {
+    func lackingAgents() async throws -> [String] { try await lackingAgents(at: gateway) }
+
+    private func lackingAgents(at gateway: Endpoint) async throws -> [String] {
         let lacks = try await gateway.get("/health").json()["degraded"]?.array ?? []
         return lacks.compactMap { lack in
             guard ["no_endpoint", "none received yet"].contains(lack["reason"]?.string),

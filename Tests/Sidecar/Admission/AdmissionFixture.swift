@@ -111,6 +111,10 @@ final class AdmissionFixture {
         policy.prices[price.model] = price
         policy.tiers["free"] = TierPolicy(
             name: "free", monthlyBudget: NanoUSD(1), agents: [agent.name])
+        var counted = TierPolicy(
+            name: "counted", monthlyBudget: NanoUSD(1), agents: [agent.name])
+        counted.tokensPerMinute = 1_000
+        policy.tiers["counted"] = counted
         policy.tiers["none"] = TierPolicy(name: "none", monthlyBudget: NanoUSD(1), agents: [])
         let keys = [HopKey(id: 3, secret: Base64URL.encode(secret))]
         return AdmissionSnapshot(

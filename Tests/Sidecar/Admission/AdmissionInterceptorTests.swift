@@ -42,6 +42,23 @@ import WeirPolicy
         #expect(!fixture.hasUnsaidFinal.isSet)
     }
 
+    /// Who counts tokens by the minute is told them; nobody else is.
+    @Test(arguments: [("free", nil), ("counted", 42)] as [(String, Int64?)])
+    func aSettlementSaysTheTokensWhereTheTierCountsThem(tier: String, tokens: Int64?) throws {
+        let upstream = try TestUpstream { _ in okay(chatAnswer) }
+        let fixture = try AdmissionFixture(upstream.address)
+        let client = fixture.proxy.client()
+        client.send(chatRequest(fixture.delegation(child: 1, tier: tier)))
+        let answered = try #require(client.readResponse())
+        #expect(try #require(AdmissionFixture.settlement(answered)).tokens == tokens)
+        // Nothing was sent: then none were used.
+        client.send(chatRequest(fixture.delegation(child: 2, amount: 1, tier: tier)))
+        let refused = try #require(client.readResponse())
+        #expect(refused.status == 402)
+        #expect(
+            try #require(AdmissionFixture.settlement(refused)).tokens == tokens.map { _ in 0 })
+    }
+
     @Test func observingSaysWhatWouldHaveBeenRefusedAndRefusesNothing() throws {
         let upstream = try TestUpstream { _ in okay(chatAnswer) }
         let fixture = try AdmissionFixture(

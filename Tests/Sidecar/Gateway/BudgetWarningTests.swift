@@ -81,11 +81,11 @@ import WeirPolicy
             watch: BudgetWatch(registry, Log(level: .error)),
             isControlPlaneReachable: { true })
         func spend(_ amount: Int64) async throws -> [String]? {
-            let child = try await accounts.delegate(
-                NanoUSD(100), least: .zero, to: Incarnation(7))
+            let call = try await accounts.delegate(
+                CallBound(amount: NanoUSD(100), least: .zero), to: Incarnation(7))
             // What is set aside is not spent.
             let before = accounts.balance?.warnings.map(\.spentPercent)
-            accounts.childFinal(child, consumed: NanoUSD(amount))
+            accounts.callFinal(call, consumed: NanoUSD(amount), tokens: nil)
             #expect(before == [] || amount < 100)
             return accounts.balance?.warnings.map(\.text)
         }

@@ -117,14 +117,22 @@ final class TestLedger: CallerLedger {
         var children: Int64 = 0
         var requests: Int64 = 0
         var warnings: [BudgetWarning] = []
+        /// Of finals, as they were told.
+        var tokens: [Int64?] = []
     }
 
+    /// More of one call is refused.
+    let tokensMax: Int64
     let limit: NanoUSD
     let requestsMax: Int64?
     let state = Mutex(State())
     let observed = ObservedRefusals()
 
-    init(limit: NanoUSD = NanoUSD(100_000_000_000), requestsMax: Int64? = nil) {
+    init(
+        limit: NanoUSD = NanoUSD(100_000_000_000), requestsMax: Int64? = nil,
+        tokensMax: Int64 = .max
+    ) {
+        self.tokensMax = tokensMax
         self.limit = limit
         self.requestsMax = requestsMax
     }
@@ -145,8 +153,17 @@ final class TestLedger: CallerLedger {
     }
 
     func delegate(
-        _ amount: NanoUSD, least: NanoUSD, to audience: Incarnation
-    ) async throws(LedgerRefusal) -> ChildKey {
+        _ bound: CallBound, to audience: Incarnation
+    ) async throws(LedgerRefusal) -> PaidCall {
+        let amount = bound.amount
+        if bound.tokens > tokensMax {
+            let account = AccountKey(
+                unit: .tokens, scope: .user, period: Period(.minute, at: TestClock.unix),
+                id: "alice")
+            throw LedgerRefusal(
+                reason: .rateLimited, account: account, resetsAt: account.period.end,
+                limit: NanoUSD(tokensMax))
+        }
         let key = state.withLock { state -> ChildKey? in
             let held = state.open.values.reduce(NanoUSD.zero, +)
             guard state.consumed + held + amount <= limit else { return nil }
@@ -163,18 +180,19 @@ final class TestLedger: CallerLedger {
             throw LedgerRefusal(
                 reason: .budgetExhausted, account: account, resetsAt: account.period.end)
         }
-        return key
+        return PaidCall(key: key)
     }
 
-    func childFinal(_ key: ChildKey, consumed: NanoUSD) {
+    func callFinal(_ call: PaidCall, consumed: NanoUSD, tokens: Int64?) {
         state.withLock { state in
-            guard state.open.removeValue(forKey: key.child) != nil else { return }
-            state.finals[key] = consumed
+            guard state.open.removeValue(forKey: call.key.child) != nil else { return }
+            state.finals[call.key] = consumed
+            state.tokens.append(tokens)
             state.consumed += consumed
         }
     }
 
-    func childLost(_ key: ChildKey) { state.withLock { $0.lost.append(key) } }
+    func callLost(_ call: PaidCall) { state.withLock { $0.lost.append(call.key) } }
 
     var balance: Balance? {
         let consumed = state.withLock { $0.consumed }

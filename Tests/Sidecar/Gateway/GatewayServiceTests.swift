@@ -223,6 +223,39 @@ private struct TestGateway: Sendable {
         #expect(try JSON.parse(answer.bytes)["account"] == "requests/user/2026-11-22/alice")
     }
 
+    @Test func aRateOfTheWholeMeshSaysItsQuotaAndWhenTheMinuteEnds() async throws {
+        let minute = AccountKey(
+            unit: .requests, scope: .user, period: Period(.minute, at: TestClock.unix), id: "alice")
+        var refusal = LedgerRefusal(
+            reason: .rateLimited, account: minute, resetsAt: minute.period.end, limit: NanoUSD(60))
+        let late = UnixTime(milliseconds: TestClock.unix.milliseconds + 22_900)
+        var answer = GatewayRefusal(refusal, now: late)
+        #expect(answer.retryAfterSeconds == 38)
+        #expect(answer.members["scope"] == "mesh")
+        #expect(answer.members["account"] == "requests/user/2026-11-22T14:20/alice")
+        #expect(
+            answer.fields.map { "\($0.name): \($0.value)" } == [
+                #"ratelimit-policy: "requests-per-minute";q=60;w=60"#,
+                #"ratelimit: "requests-per-minute";r=0;t=38"#,
+            ])
+        // Set aside at another gateway: it may come back before.
+        refusal.resetsAt = nil
+        answer = GatewayRefusal(refusal, now: late)
+        #expect(answer.retryAfterSeconds == 1 && answer.members["resets_at"] == nil)
+    }
+
+    @Test func stepsAboveTheTokensOfTheirMinuteAreTooManyRequests() async throws {
+        let answer = try await service(ledger: TestLedger(tokensMax: 0)).respond(to: post(body))
+        #expect(answer.status == 429)
+        #expect(value(answer, "weir-decision") == "rate_limited")
+        #expect(value(answer, "retry-after") == "60")
+        #expect(value(answer, "ratelimit-policy") == #""tokens-per-minute";q=0;w=60"#)
+        let problem = try JSON.parse(answer.bytes)
+        #expect(problem["account"] == "tokens/user/2026-11-22T14:20/alice")
+        #expect(problem["scope"] == "mesh" && problem["step"] != nil)
+        #expect(metrics.seen.withLock { $0.last?.hasSuffix("rate_limited") } == true)
+    }
+
     @Test(arguments: [
         (Reason.circuitOpen, 503), (.overloaded, 503), (.rateLimited, 503), (.forbidden, 502),
         (.deadline, 504), (.upstreamProtocol, 502), (.budgetExhausted, 402),

@@ -168,13 +168,13 @@ final class Mesh: Sendable {
         guard let request = try? JSON.decode(LeasesRequest.self, from: body) else {
             return refusal(400, "malformed")
         }
-        return json(
-            LeasesResponse(
-                grants: request.acquire.map {
-                    LeaseGrant(
-                        lease: $0.lease, status: status, granted: $0.want,
-                        expiresInMilliseconds: 60_000, state: nil)
-                }))
+        return json(LeasesResponse(grants: request.acquire.map { grant($0, status) }))
+    }
+
+    private static func grant(_ acquire: LeaseAcquire, _ status: LeaseGrant.Status) -> LeaseGrant {
+        LeaseGrant(
+            lease: acquire.lease, status: status, granted: acquire.want,
+            expiresInMilliseconds: 60_000, state: nil)
     }
 
     private static func records(_ body: [UInt8]) -> HTTP2TestServer.Response {
@@ -185,14 +185,18 @@ final class Mesh: Sendable {
     }
 
     private static func subject(_ body: [UInt8]) -> HTTP2TestServer.Response {
-        let name = (try? JSON.decode(SubjectRequest.self, from: body))?.apiKeyHash ?? ""
+        let lookup = try? JSON.decode(SubjectLookup.self, from: body)
+        let name = lookup?.subject.apiKeyHash ?? ""
         if name == "nobody" { return refusal(403, "forbidden") }
         // A key that is unknown, said in a way that leaves the session alone.
         if name == "unknown" { return refusal(403, "unauthenticated") }
-        return json(
-            SubjectBinding(
-                user: name, tenant: nil, tier: "free", roles: [], accounts: [], preferences: nil,
-                timeToLiveMilliseconds: name == "short" ? 0 : 60_000))
+        let binding = SubjectBinding(
+            user: name, tenant: nil, tier: "free", roles: [], accounts: [], preferences: nil,
+            timeToLiveMilliseconds: name == "short" ? 0 : 60_000)
+        // An older control plane knows nothing of leases here.
+        let grants = lookup?.acquire.map { grant($0, .granted) } ?? []
+        let leases = name == "old" ? nil : LeasesResponse(grants: grants)
+        return json(SubjectAnswer(binding: binding, leases: leases))
     }
 
     /// Says back what it was asked; a user without a body is refused.
@@ -245,6 +249,11 @@ final class ScriptedLedger: LedgerLink {
                 state.nextLease += 1
             }
         }
+    }
+
+    func takeOpening(_ accounts: [AccountTerms]) -> LedgerDemand {
+        demand(accounts.count)
+        return takeDemands()
     }
 
     func recall(_ leases: [LeaseID]) { state.withLock { $0.recalled += leases } }

@@ -207,6 +207,34 @@ import WeirPolicy
         #expect(mesh.received(MeshPath.subject).count == 1)
     }
 
+    @Test func aLookupBringsLeasesWithIt() async throws {
+        let mesh = try Mesh()
+        defer { mesh.stop() }
+        let uplink = try await mesh.startUplink()
+        let account = AccountTerms(
+            key: AccountKey(
+                unit: .usd, scope: .user, period: Period(.forever, at: UnixTime(seconds: 0)),
+                id: "alice"),
+            limit: NanoUSD(9), maxLease: NanoUSD(3), policyNumber: 1)
+        let request = SubjectRequest(claims: nil, apiKeyHash: "alice")
+        guard case .bound = await uplink.subject(request, opening: [account]) else {
+            Issue.record("not bound")
+            return
+        }
+        #expect(mesh.ledger.granted == 1)
+        // Known now: nothing is asked for.
+        _ = await uplink.subject(request, opening: [account])
+        #expect(mesh.received(MeshPath.subject).count == 1)
+        // Who knows nothing of leases here is asked for them by the message for that.
+        let old = SubjectRequest(claims: nil, apiKeyHash: "old")
+        guard case .bound = await uplink.subject(old, opening: [account]) else {
+            Issue.record("not bound")
+            return
+        }
+        uplink.demandsArrived()
+        #expect(await becomesTrue { mesh.ledger.granted == 2 })
+    }
+
     /// A line without names says that anybody may have changed.
     @Test func everybodyIsAskedAboutAgainWhenWordsWereLost() async throws {
         let mesh = try Mesh()

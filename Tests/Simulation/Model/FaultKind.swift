@@ -9,7 +9,7 @@ package enum FaultKind: Int, CaseIterable, Sendable {
     case pause, pausePastExpiry
     case gatewayClockStep, storeClockStep
     case limitLowered, limitRaised, olderPolicyInUse
-    case periodRollOver, leaseExpired
+    case periodRollOver, minuteOver, leaseExpired
     case agentCrash, agentPowerLoss, agentJournalLost
     case childNeverArrived, inquiryAnswered
     case recall, writeOff, journalCompacted, spentOnStandby

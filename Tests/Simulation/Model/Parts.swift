@@ -44,7 +44,9 @@ struct SimulatedLog {
 
 /// A gateway's process and its volume: reserves, delegates, takes finals, reports.
 struct SimulatedGateway {
-    var book = LeaseBook()
+    var book = LeaseBook() { didSet { isTouched = true } }
+    /// The book may have changed since it was checked.
+    var isTouched = false
     var log = SimulatedLog()
     var incarnation = Incarnation(0)
     /// Counts processes: an answer to an earlier one comes to a connection that is gone.
@@ -59,7 +61,16 @@ struct SimulatedGateway {
     var askedAt: UInt64 = 0
     var isAskScheduled = false
     var isReportScheduled = false
-    var payers: [Int: Payer] = [:]
+    var payers: [[Int]: Payer] = [:]
+
+    struct Use {
+        var account: Int
+        var amount: Int64
+    }
+
+    var uses: [Reservation: Use] = [:]
+    /// By account: what would be charged too much if the log lost all ends of uses.
+    var usesUnused: [Int: Int64] = [:]
 
     mutating func crash() {
         isDown = true
@@ -67,6 +78,7 @@ struct SimulatedGateway {
         asked = nil
         isReportScheduled = false
         payers = [:]
+        uses = [:]
     }
 
     /// `false`: the log did not replay.
@@ -74,6 +86,7 @@ struct SimulatedGateway {
         book = LeaseBook()
         for entry in log.entries where !book.replay(entry) { return false }
         book.replayed()
+        for entry in book.endCrashedUses() { log.commit(entry) }
         return true
     }
 

@@ -101,7 +101,12 @@ struct SimulatedStore {
             incarnations.finalsAcknowledged(response.finals.map(\.key), by: holder)
         }
         let listed = Set(report.leases.map(\.lease))
+        let rates = Set(report.leases.lazy.map(\.account).filter(\.isRate))
         for index in accounts.indices {
+            // Nobody is asked for what a report does not list of a minute.
+            if AccountTable.keys[index].isRate, !rates.contains(AccountTable.keys[index]) {
+                continue
+            }
             guard
                 accounts[index]?.holders[holder] != nil || accounts[index]?.leases.isEmpty == false,
                 let book = accounts[index]

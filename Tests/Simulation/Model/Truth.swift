@@ -186,6 +186,25 @@ struct Truth {
         due[account] += count
     }
 
+    // MARK: Uses
+
+    mutating func useBegan(_ account: Int, _ amount: Int64) {
+        exposure[account] += amount
+        changed.insert(account)
+    }
+
+    /// The log lost their ends: then they are charged whole.
+    mutating func usesForgotten(_ unused: [Int: Int64]) {
+        for (account, amount) in unused { writtenOff[account] += amount }
+    }
+
+    mutating func useEnded(_ account: Int, amount: Int64, used: Int64) {
+        exposure[account] += used - amount
+        recorded[account] += used
+        due[account] += used
+        changed.insert(account)
+    }
+
     mutating func takeChanged() -> AccountSet {
         defer { changed = AccountSet() }
         return changed

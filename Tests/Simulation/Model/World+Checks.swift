@@ -28,7 +28,8 @@ extension World {
                 throw Violation("\(book.account): \(book.overrun) beyond its leases")
             }
         }
-        for gateway in gateways.indices where !gateways[gateway].isDown {
+        for gateway in gateways.indices where gateways[gateway].isTouched {
+            gateways[gateway].isTouched = false
             // Rule 3, at the holder.
             if let lease = gateways[gateway].book.overdrawnLease() {
                 throw Violation("lease \(lease) is overdrawn")
@@ -90,13 +91,16 @@ extension World {
             guard let book = store.accounts[account] else { continue }
             let recorded = truth.recorded[account]
             // What is open for ever is set aside for ever, and covers what it cost.
-            let charged = book.consumed + (counts[.storeFailover] == 0 ? 0 : book.held)
+            let isSaid = counts[.storeFailover] == 0 && !book.account.isRate
+            let charged = book.consumed + (isSaid ? 0 : book.held)
             guard charged >= recorded - truth.lost[account] else {
                 throw Violation("\(book.account): \(book.consumed) charged, \(recorded) recorded")
             }
             // What was said once, acknowledged, and lost with the store and its holder's memory,
             // waits for an operator.
             guard counts[.storeFailover] == 0 else { continue }
+            // What was used of a minute is not said any more when it is over.
+            guard !book.account.isRate else { continue }
             if truth.writtenOff[account] == 0, book.consumed != recorded {
                 throw Violation("\(book.account): \(book.consumed) is not \(recorded)")
             }
@@ -126,7 +130,10 @@ extension World {
     private func heldLeases(whereScarce: Bool) -> Set<LeaseID> {
         var held: Set<LeaseID> = []
         for case let book? in store.accounts
-        where !whereScarce || book.consumed + book.held > book.limit / 2 {
+        // Of a minute the store is not told what is spent and what lies idle, and need not be.
+        where !book.account.isRate
+            && (!whereScarce || book.consumed + book.held > book.limit / 2)
+        {
             for (id, lease) in book.leases where lease.held > 0 {
                 // Leases of a next period may wait for its first moments.
                 let isStandby = book.account.scope == .standby

@@ -102,17 +102,20 @@ extension World {
         epoch.lost = []
         for (share, amount) in forgotten() {
             let scope = AccountTable.scope(of: share.account)
+            let isRate = AccountTable.isRate(scope: scope)
             let withheld = policies.lazy.map { $0.maxLease(scope) }.min() ?? 0
-            truth.mayExceed(share, by: amount - withheld)
+            truth.mayExceed(share, by: isRate ? amount : amount - withheld)
         }
     }
 
-    /// What was lost and not put back of those who have not said in this epoch what they have.
+    /// What was lost and not put back of those who have not said in this epoch what they have. Of
+    /// minutes nobody says it.
     private func forgotten() -> [Truth.Share: Int64] {
         var forgotten: [Truth.Share: Int64] = [:]
         for grant in epoch.lost + epoch.late {
             let holder = store.incarnations.newestLife(of: grant.lease.incarnation)
-            guard store.incarnations.missing.contains(holder) else { continue }
+            let isRate = AccountTable.keys[grant.account].isRate
+            guard isRate || store.incarnations.missing.contains(holder) else { continue }
             forgotten[Truth.Share(account: grant.account, holder: holder), default: 0] +=
                 grant.amount
         }
@@ -121,7 +124,9 @@ extension World {
 
     /// A grant leaves so much of the limit that silent holders can put back what they have.
     func leavesWhatIsWithheld(_ grant: SimulatedStore.Granted, _ terms: AccountBook.Terms) {
-        guard !epoch.late.isEmpty, let book = store.accounts[grant.account] else { return }
+        guard !epoch.late.isEmpty, let book = store.accounts[grant.account],
+            !book.account.isRate
+        else { return }
         let due = forgotten().filter { $0.key.account == grant.account }.values
             .reduce(0) { $0 + min($1, terms.maxLease.rawValue) }
         guard due > 0 else { return }
@@ -135,7 +140,9 @@ extension World {
     func hasSaidAll(_ holder: Incarnation) {
         guard let gateway = gateways.firstIndex(where: { $0.incarnation == holder }) else { return }
         for grant in epoch.lost + epoch.late
-        where store.incarnations.newestLife(of: grant.lease.incarnation) == holder {
+        where !AccountTable.keys[grant.account].isRate
+            && store.incarnations.newestLife(of: grant.lease.incarnation) == holder
+        {
             guard gateways[gateway].book.knows(grant.lease),
                 store.accounts[grant.account]?.leases[grant.lease] == nil
             else { continue }

@@ -72,6 +72,10 @@ extension World {
     // MARK: Gateways' processes
 
     func crashGateway(_ gateway: Int) {
+        // Whatever the agents did, the log settles these at their whole amounts.
+        for use in gateways[gateway].uses.values {
+            truth.useEnded(use.account, amount: use.amount, used: use.amount)
+        }
         gateways[gateway].crash()
         gateways[gateway].pausedUntil = 0
         schedule(.restartGateway(gateway), in: 5_000)
@@ -84,6 +88,7 @@ extension World {
         switch fate {
         case 0..<60:
             hit(.powerLoss)
+            truth.usesForgotten(gateways[gateway].usesUnused)
             gateways[gateway].log.losePower()
         case 60..<110:
             hit(.journalLost)
@@ -91,6 +96,7 @@ extension World {
             isKnown = false
         case 110..<160:
             hit(.journalRestoredFromACopy)
+            truth.usesForgotten(gateways[gateway].usesUnused)
             let count = random.below(gateways[gateway].log.entries.count + 1)
             gateways[gateway].log = gateways[gateway].log.copy(entries: count)
         default: break

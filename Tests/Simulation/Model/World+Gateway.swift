@@ -9,11 +9,12 @@ extension World {
     func request(_ gateway: Int) throws {
         let user = random.below(AccountTable.userCount)
         if random.chance(200) { try takeRequest(gateway, user) }
+        if random.chance(200) { try useTokens(gateway, user) }
         let isFixed = random.chance(500)
         let amount = 1 + random.below(random.chance(50) ? Int64(4_000) : 400)
         let payer: Payer
-        var accounts: [Int]
-        (payer, accounts) = self.payer(gateway, AccountTable.paying(user), user)
+        var accounts = accounts(AccountTable.paying(user), at: wall(of: gateway))
+        (payer, accounts) = self.payer(gateway, accounts)
         let least = NanoUSD(isFixed ? amount : 0)
         var outcome = ReserveOutcome.needsLease
         // With or without a store: nothing must go wrong where a gateway errs about it.
@@ -65,11 +66,11 @@ extension World {
         _ gateway: Int, _ user: Int, _ outcome: ReserveOutcome, _ amount: Int64, _ least: NanoUSD
     ) -> (Reservation, [Int])? {
         let scopes = AccountTable.paying(user) + [AccountTable.standby(user)]
-        let (payer, accounts) = payer(gateway, scopes, user + 200)
+        let (payer, accounts) = payer(gateway, accounts(scopes, at: wall(of: gateway)))
         gateways[gateway].book.keepStandby(payer, now: bootTime(gateway))
         switch outcome {
         case .contended, .needsLease: break
-        case .reserved, .exhausted, .journalFull: return nil
+        case .reserved, .exhausted, .periodOver, .journalFull: return nil
         }
         guard
             let reservation = gateways[gateway].book.reserveStandby(
@@ -79,27 +80,99 @@ extension World {
         return (reservation, accounts)
     }
 
-    /// Rule 14: counted at the first hop, at once and without a record.
+    /// Rule 14: counted at the first hop, at once and without a record; by the day and the minute.
     private func takeRequest(_ gateway: Int, _ user: Int) throws {
-        let (payer, accounts) = payer(gateway, [AccountTable.requests(user)], user + 100)
-        let outcome = gateways[gateway].book.reserve(
-            payer, amount: NanoUSD(1), least: NanoUSD(1), now: bootTime(gateway))
-        guard case .reserved(let reservation) = outcome else { return }
+        let scopes = [AccountTable.requests(user), AccountTable.requestsPerMinute(user)]
+        guard let (reservation, accounts) = try reserve(gateway, scopes, 1, least: 1) else {
+            return
+        }
         try step()
         guard let spent = gateways[gateway].book.spend(reservation) else {
             throw Violation("a counted request cannot be spent")
         }
         gateways[gateway].log.commit(.spent(spent))
-        truth.spent(accounts[0], 1)
+        for account in accounts { truth.spent(account, 1) }
         try step()
     }
 
-    /// Interned once for a user, a period and a policy version, as gateways do.
-    private func payer(_ gateway: Int, _ scopes: [Int], _ name: Int) -> (Payer, [Int]) {
-        let time = wall(offset: gateways[gateway].wallOffset)
-        let period = time.milliseconds < AccountTable.turn.milliseconds ? 0 : 1
-        let accounts = scopes.map { AccountTable.index(scope: $0, period: period) }
-        if let known = gateways[gateway].payers[name * 2 + period] { return (known, accounts) }
+    /// The tokens of a call: set aside for as long as it takes, then what it used.
+    private func useTokens(_ gateway: Int, _ user: Int) throws {
+        let amount = 1 + random.below(random.chance(50) ? Int64(3_000) : 300)
+        let scopes = [AccountTable.tokens(user)]
+        guard let (reservation, accounts) = try reserve(gateway, scopes, amount, least: 0),
+            let account = accounts.first
+        else { return }
+        try step()
+        guard let opened = gateways[gateway].book.open(reservation, as: .use) else {
+            throw Violation("a use cannot be opened")
+        }
+        gateways[gateway].log.commit(.opened(opened))
+        truth.useBegan(account, amount)
+        gateways[gateway].uses[reservation] = SimulatedGateway.Use(account: account, amount: amount)
+        try step()
+        schedule(
+            .useEnds(gateway: gateway, life: gateways[gateway].life, reservation), in: 3_000)
+    }
+
+    func endUse(_ gateway: Int, _ reservation: Reservation) throws {
+        guard let use = gateways[gateway].uses.removeValue(forKey: reservation) else { return }
+        let used = random.below(use.amount + 1)
+        truth.useEnded(use.account, amount: use.amount, used: used)
+        gateways[gateway].usesUnused[use.account, default: 0] += use.amount - used
+        gateways[gateway].log.commit(.useEnded(number: reservation.number, consumed: used))
+        gateways[gateway].book.endUse(reservation, consumed: NanoUSD(used))
+        try step()
+        askSoon(gateway)
+    }
+
+    /// Where the store's clock is ahead, of the minute that it is in.
+    private func reserve(
+        _ gateway: Int, _ scopes: [Int], _ amount: Int64, least: Int64
+    ) throws -> (Reservation, accounts: [Int])? {
+        var accounts = accounts(scopes, at: wall(of: gateway))
+        guard !accounts.isEmpty else { return nil }
+        for _ in 0..<3 {
+            let (payer, _) = payer(gateway, accounts)
+            let outcome = gateways[gateway].book.reserve(
+                payer, amount: NanoUSD(amount), least: NanoUSD(least), now: bootTime(gateway))
+            askSoon(gateway)
+            switch outcome {
+            case .reserved(let reservation):
+                try checkLease(gateway, reservation)
+                return (reservation, accounts)
+            case .exhausted(let key, _):
+                guard counts[.storeFailover] == 0 else { return nil }
+                try truth.checkExhausted(key, amount, policies)
+                return nil
+            case .periodOver(let key):
+                hit(.minuteOver)
+                guard let over = accounts.firstIndex(where: { AccountTable.keys[$0] == key }),
+                    let end = key.period.end,
+                    let next = AccountTable.index(
+                        AccountKey(
+                            unit: key.unit, scope: key.scope, period: Period(.minute, at: end),
+                            id: key.id))
+                else { return nil }
+                accounts[over] = next
+            case .contended, .needsLease, .journalFull: return nil
+            }
+        }
+        return nil
+    }
+
+    private func wall(of gateway: Int) -> UnixTime { wall(offset: gateways[gateway].wallOffset) }
+
+    private func accounts(_ scopes: [Int], at time: UnixTime) -> [Int] {
+        scopes.compactMap { scope in
+            AccountTable.period(scope: scope, at: time).map {
+                AccountTable.index(scope: scope, period: $0)
+            }
+        }
+    }
+
+    /// Interned once for some accounts and a policy version, as gateways do.
+    private func payer(_ gateway: Int, _ accounts: [Int]) -> (Payer, [Int]) {
+        if let known = gateways[gateway].payers[accounts] { return (known, accounts) }
         let number = gateways[gateway].policy
         let policy = policies[number - 1]
         let terms = accounts.map { account in
@@ -111,7 +184,7 @@ extension World {
         guard let payer = gateways[gateway].book.payer(for: terms, now: bootTime(gateway)) else {
             preconditionFailure("three accounts of one unit make a payer")
         }
-        gateways[gateway].payers[name * 2 + period] = payer
+        gateways[gateway].payers[accounts] = payer
         return (payer, accounts)
     }
 
@@ -179,10 +252,12 @@ extension World {
     // MARK: Reporting
 
     func report(_ gateway: Int) throws {
-        let time = wall(offset: gateways[gateway].wallOffset)
+        let time = wall(of: gateway)
         let boot = bootTime(gateway)
         gateways[gateway].book.askAhead(wall: time, now: boot)
-        let entries = gateways[gateway].book.maintain(now: boot)
+        let entries =
+            gateways[gateway].book.endMinutes(wall: time)
+            + gateways[gateway].book.maintain(now: boot)
         try commit(gateway, entries)
         let report = gateways[gateway].book.makeReport()
         send(

@@ -88,7 +88,14 @@ extension World {
         let isQuiet = epoch.isQuiet(at: now, store) && !isPlanted(.newEpochsGrantAtOnce)
         if !epoch.isQuiet(at: now, store) { grantsBegin() }
         for acquire in request.acquire {
-            guard let account = AccountTable.index(acquire.account) else { continue }
+            guard let account = AccountTable.index(acquire.account) else {
+                // A minute after those that are looked at.
+                response.grants.append(
+                    LeaseGrant(
+                        lease: acquire.lease, status: .unknownAccount, granted: .zero,
+                        expiresInMilliseconds: 0, state: nil))
+                continue
+            }
             let scope = AccountTable.scope(of: account)
             let terms = AccountBook.Terms(
                 limit: NanoUSD(policy.limits[scope]), policyNumber: Int64(number),

@@ -20,6 +20,7 @@ enum Event {
     case ask(gateway: Int)
     case report(gateway: Int, life: Int, isExtra: Bool)
     case restartGateway(Int)
+    case useEnds(gateway: Int, life: Int, Reservation)
     case attemptEnds(agent: Int, life: Int, Int64)
     case reportFinals(agent: Int, life: Int)
     case restartAgent(Int)
@@ -205,6 +206,9 @@ package final class World {
                 }
                 try report(gateway)
             }
+        case .useEnds(let gateway, let life, let reservation):
+            guard gateways[gateway].life == life else { return }
+            whenRunning(gateway, event) { try endUse(gateway, reservation) }
         case .restartGateway(let gateway): try restartGateway(gateway)
         case .attemptEnds(let agent, let life, let number):
             guard agents[agent].life == life else { return }

@@ -99,7 +99,7 @@ struct Reconciliation {
     /// Whether every policy that was in force during the period had the account. Records of the
     /// time before are the tenant's or the tier's, and not the account's.
     private func hadBudgetThroughout(_ account: AccountKey) async throws -> Bool {
-        let start = UnixTime(period.start)
+        let start = period.beginning
         for activation in try await policies.history(limit: StoreLimits.policyHistoryMax) {
             if let end = period.end, activation.activatedAt >= end { continue }
             guard let stored = try await policies.bundle(number: activation.version.number) else {

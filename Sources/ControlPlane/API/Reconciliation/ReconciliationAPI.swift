@@ -41,7 +41,7 @@ struct ReconciliationAPI: Sendable {
             throw APIProblem.parameter("period", "a month is needed: YYYY-MM")
         }
         guard end.milliseconds + StoreLimits.accountKeepMilliseconds > now.milliseconds,
-            UnixTime(period.start) <= now
+            period.beginning <= now
         else {
             throw APIProblem.parameter(
                 "period", "must not lie ahead, nor have ended more than 100 days ago")

@@ -133,17 +133,3 @@ extension CallerLedger {
         }
     }
 }
-
-extension GatewayRefusal {
-    /// A refusal of the ledger as the caller sees it: which account, and when there is more.
-    init(_ refusal: LedgerRefusal, now: UnixTime) {
-        self.init(refusal.reason, refusal.reason.title + ".")
-        members["account"] = refusal.account.map { .string($0.description) }
-        members["resets_at"] = refusal.resetsAt.map { .string($0.rfc3339) }
-        switch refusal.reason.status {
-        case 429: retryAfterSeconds = refusal.resetsAt.map { max(1, $0.seconds - now.seconds) }
-        case 503: retryAfterSeconds = 1
-        default: retryAfterSeconds = nil
-        }
-    }
-}

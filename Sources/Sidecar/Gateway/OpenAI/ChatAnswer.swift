@@ -115,7 +115,7 @@ struct ChatAnswer: Sendable {
             refusal = GatewayRefusal(refused, now: clock.now)
             refusal.detail += " " + failure.detail
         }
-        if reason.status == 503 { refusal.retryAfterSeconds = 1 }
+        if refusal.reason.status == 503 { refusal.retryAfterSeconds = 1 }
         refusal.members["agent"] = .string(failure.attempt.agent)
         refusal.fields += [GatewayField("weir-agent", failure.attempt.agent)] + moneyFields(.zero)
         refusal.fields += ledger.balance?.warningFields ?? []

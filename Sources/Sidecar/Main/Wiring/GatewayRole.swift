@@ -2,6 +2,7 @@ import SidecarCore
 import SidecarGateway
 import SidecarUplink
 import WeirCore
+import WeirLedger
 import WeirMeshProtocol
 import WeirPolicy
 
@@ -103,7 +104,11 @@ final class GatewayRole: Role {
         let watch = BudgetWatch(context.metrics.registry, context.log)
         return GatewayDependencies(
             snapshot: { state.snapshot },
-            bind: { await Self.bind($0, member.uplink) },
+            bind: { request in
+                let opening = LedgerAccounts.likely(
+                    of: request, snapshot: state.snapshot, at: WallClock.now)
+                return await Self.bind(request, opening, member.uplink)
+            },
             ledger: { binding, snapshot, clock in
                 LedgerAccounts(
                     ledger: member.ledger, binding: binding, snapshot: snapshot, clock: clock,
@@ -130,9 +135,9 @@ final class GatewayRole: Role {
     }
 
     private static func bind(
-        _ request: SubjectRequest, _ uplink: Uplink?
+        _ request: SubjectRequest, _ opening: [AccountTerms], _ uplink: Uplink?
     ) async -> CallerBinding {
-        switch await uplink?.subject(request) {
+        switch await uplink?.subject(request, opening: opening) {
         case .bound(let binding)?: .bound(binding)
         case .refused(let refusal)?:
             .refused(Reason(name: refusal.reason) ?? .forbidden, refusal.detail)

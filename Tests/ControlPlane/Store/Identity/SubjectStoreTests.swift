@@ -12,6 +12,8 @@ import WeirPolicy
         var policy = Policy()
         var free = TierPolicy(name: "free", monthlyBudget: NanoUSD(1_000), agents: [])
         free.dailyRequests = 40
+        free.requestsPerMinute = 30
+        free.tokensPerMinute = 9_000
         var premium = TierPolicy(name: "premium", monthlyBudget: NanoUSD(5_000), agents: [])
         premium.priority = 10
         policy.tiers = ["free": free, "premium": premium]
@@ -47,6 +49,7 @@ import WeirPolicy
         #expect(
             first.accounts.map { "\($0.unit)/\($0.scope)/\($0.period)/\($0.id)=\($0.limit)" } == [
                 "usd/user/month/ann=1000", "requests/user/day/ann=40",
+                "requests/user/minute/ann=30", "tokens/user/minute/ann=9000",
                 "usd/tenant/month/acme=9000", "usd/tier/month/free=70000",
             ])
         #expect(try await resolve(store, "ann", tier: "premium").tier == "free")
@@ -64,6 +67,93 @@ import WeirPolicy
         #expect(try await resolve(store, "bob").tier == "free")
         await #expect(throws: MeshRefusal.self) { try await resolve(store, "eve", tier: "gold") }
         await #expect(throws: MeshRefusal.self) { try await resolve(store, "") }
+    }
+
+    private static func acquire(
+        _ number: Int64, _ unit: AccountKey.Unit, _ kind: Period.Kind, of user: String,
+        by holder: Incarnation, at now: UnixTime
+    ) -> LeaseAcquire {
+        LeaseAcquire(
+            lease: LeaseID(incarnation: holder, number: number),
+            account: AccountKey(unit: unit, scope: .user, period: Period(kind, at: now), id: user),
+            need: NanoUSD(1), want: NanoUSD(3), closedBelow: 0, policyNumber: 1)
+    }
+
+    private func open(
+        _ store: SubjectStore, _ user: String, tier: String, _ acquire: [LeaseAcquire],
+        by holder: Incarnation
+    ) async throws -> SubjectAnswer {
+        try await store.resolve(
+            SubjectRequest(
+                claims: SubjectRequest.Claims(
+                    subject: user, tier: tier, tenant: nil, roles: ["user"]),
+                apiKeyHash: nil),
+            opening: SubjectStore.Opening(acquire: acquire, holder: holder, mayObserve: false),
+            policy: Self.policy, policyNumber: 1)
+    }
+
+    @Test func theFirstSightBringsLeasesOfWhatItFinds() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let holder = try await mesh.join().incarnation
+        let now = try await mesh.redis.time()
+        let asked = [
+            Self.acquire(1, .usd, .month, of: "ann", by: holder, at: now),
+            Self.acquire(2, .requests, .day, of: "ann", by: holder, at: now),
+        ]
+        let first = try await open(store, "ann", tier: "free", asked, by: holder)
+        #expect(first.binding.tier == "free")
+        // Nothing is spent yet, so the whole share: a twentieth.
+        let grants = try #require(first.leases?.grants)
+        #expect(grants.map(\.status) == [.granted, .granted])
+        #expect(grants.map(\.granted) == [NanoUSD(50), NanoUSD(2)])
+        // Asked again after a lost answer: the same.
+        let again = try await open(store, "ann", tier: "free", asked, by: holder)
+        #expect(again.leases?.grants.map(\.granted) == grants.map(\.granted))
+        let states = try await mesh.ledger.states(of: asked.map(\.account))
+        #expect(states.map { $0?.held } == [NanoUSD(50), NanoUSD(2)])
+        // The index has them, for whoever writes the holder off.
+        let index = try await mesh.redis.read("HGETALL", StoreKeys.accounts(holder)).fields
+        #expect(Set(index.map { $0.0 }) == Set(asked.map(\.account.description)))
+    }
+
+    @Test func whatTheBoundTierDoesNotHaveIsRefusedAndTheRestServes() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let holder = try await mesh.join().incarnation
+        let now = try await mesh.redis.time()
+        _ = try await resolve(store, "ann", tier: "premium")
+        let answer = try await open(
+            store, "ann", tier: "free",
+            [
+                Self.acquire(1, .requests, .day, of: "ann", by: holder, at: now),
+                Self.acquire(2, .usd, .month, of: "ann", by: holder, at: now),
+            ], by: holder)
+        #expect(answer.binding.tier == "premium")
+        #expect(answer.leases?.grants.map(\.status) == [.unknownAccount, .granted])
+        // Nobody asks for leases in another's name.
+        let stranger = Self.acquire(3, .usd, .month, of: "ann", by: Incarnation(999), at: now)
+        let refused = try await open(store, "ann", tier: "free", [stranger], by: holder)
+        #expect(refused.leases?.grants.map(\.status) == [.unavailable])
+    }
+
+    @Test func manyFirstSightsAtOnceBindOnce() async throws {
+        let mesh = try await LedgerMesh()
+        let store = SubjectStore(redis: mesh.redis, ledger: mesh.ledger)
+        let holder = try await mesh.join().incarnation
+        let tiers = try await withThrowingTaskGroup(of: String.self) { group in
+            for number in 0..<40 {
+                group.addTask {
+                    try await open(
+                        store, "ann", tier: number % 2 == 0 ? "free" : "premium", [], by: holder
+                    ).binding.tier
+                }
+            }
+            return try await group.reduce(into: Set<String>()) { $0.insert($1) }
+        }
+        #expect(tiers.count == 1)
+        let limit = try await store.stored("ann")?.limitByPolicy
+        #expect(limit == (tiers == ["free"] ? NanoUSD(1_000) : NanoUSD(5_000)))
     }
 
     /// Tags with a Budget, beside the rest of the policy.
@@ -159,11 +249,14 @@ import WeirPolicy
         let now = try await mesh.redis.time()
         let holder = try await mesh.join().incarnation
         for (number, account) in binding.accounts.enumerated() {
+            // A minute has half of it or more to go, or begins within that.
+            let isMinute = account.period == .minute
+            let time = isMinute ? UnixTime(seconds: now.seconds + 30) : now
             let grant = try await mesh.acquire(
-                Int64(number), of: account.key(at: now), by: holder, need: 1, want: 1 << 40)
-            // min(limit ÷ 20, $1).
-            #expect(
-                grant.status == .granted && grant.granted == NanoUSD(account.limit.rawValue / 20))
+                Int64(number), of: account.key(at: time), by: holder, need: 1, want: 1 << 40)
+            // min(limit ÷ 20, $1); of a minute more.
+            #expect(grant.status == .granted)
+            #expect(grant.granted == NanoUSD(account.limit.rawValue / (isMinute ? 10 : 20)))
         }
     }
 

@@ -157,6 +157,44 @@ struct LedgerMesh {
         #expect(grant.status == .unknownAccount)
     }
 
+    @Test func aMinuteIsKeptForAMinuteMoreAndNobodyListsIt() async throws {
+        let mesh = try await LedgerMesh()
+        let holder = try await mesh.join().incarnation
+        _ = try await mesh.ledger.setLimits(
+            [
+                (
+                    SubjectBinding.Account(
+                        unit: .requests, scope: .user, period: .minute, id: "ann",
+                        limit: NanoUSD(60)), NanoUSD(6)
+                )
+            ], policyNumber: 1)
+        // It has half a minute or more to go, or begins within that.
+        let time = UnixTime(seconds: try await mesh.redis.time().seconds + 30)
+        let account = AccountKey(
+            unit: .requests, scope: .user, period: Period(.minute, at: time), id: "ann")
+        let grant = try await mesh.acquire(1, of: account, by: holder, need: 1)
+        #expect(grant.status == .granted && grant.granted == NanoUSD(6))
+        #expect((1...90_000).contains(grant.expiresInMilliseconds))
+        #expect(grant.state?.resetsAtMilliseconds == account.period.end?.milliseconds)
+        // A lease that a failover lost comes back, and goes as soon.
+        let lost = LeaseID(incarnation: holder, number: 2)
+        try await mesh.ledger.release(
+            [
+                LeaseCounters(
+                    lease: lost, account: account, consumed: NanoUSD(1), released: .zero,
+                    granted: NanoUSD(3))
+            ], by: holder)
+        #expect(try await mesh.ledger.states(of: [account]).first??.held == NanoUSD(8))
+        for key in StoreKeys.ledger(account, holder).dropLast() {
+            let left = try await mesh.redis.read("PTTL", key).integer
+            #expect((1...150_000).contains(try #require(left)), "\(key)")
+        }
+        let listed = try await mesh.redis.read("EXISTS", StoreKeys.accounts(holder)).integer
+        #expect(listed == 0)
+        let answer = try await mesh.ledger.report(LedgerMesh.report(highest: 2, []), by: holder)
+        #expect(answer.unknown.isEmpty && answer.states.isEmpty)
+    }
+
     @Test func leasesOfOthersAreNotTouched() async throws {
         let mesh = try await LedgerMesh()
         let (ann, eve) = (try await mesh.join().incarnation, try await mesh.join().incarnation)

@@ -174,9 +174,9 @@ import WeirPolicy
 
     @Test func aSpentBudgetPrefersTheCheaperAgent() async throws {
         let ledger = TestLedger(limit: NanoUSD(10_000_000_000))
-        let key = try await ledger.delegate(
-            NanoUSD(8_500_000_000), least: .zero, to: Incarnation(1))
-        ledger.childFinal(key, consumed: NanoUSD(8_500_000_000))
+        let call = try await ledger.delegate(
+            CallBound(amount: NanoUSD(8_500_000_000), least: .zero), to: Incarnation(1))
+        ledger.callFinal(call, consumed: NanoUSD(8_500_000_000), tokens: nil)
         let transport = TestTransport { call, _ in .answer(Self.completion, cost: 1) }
         let answer = await gateway.respond(
             to: chat(#""model": "big""#), ledger: ledger, transport: transport)
